@@ -1,0 +1,129 @@
+# The C interface, as src_c/fastlstm.h declares it.
+from libc.stdint cimport int32_t, int64_t
+
+
+cdef extern from "fastlstm.h" nogil:
+    enum fl_status:
+        FL_OK
+        FL_ERR_ARGUMENT
+        FL_ERR_OVERFLOW
+        FL_ERR_MEMORY
+        FL_ERR_WORKSPACE
+        FL_ERR_ISA
+        FL_ERR_GEMM
+        FL_ERR_LENGTH
+        FL_ERR_BACKWARD
+        FL_ERR_BLAS
+    const char *fl_status_text(fl_status)
+
+    int fl_cell_count()
+    const char *fl_cell_name(int)
+    int fl_cell_gates(int)
+
+    fl_status fl_isa_name(const char **)
+    const char *fl_isa_available(int)
+    fl_status fl_isa_force(const char *)
+    int fl_get_num_threads()
+    void fl_set_num_threads(int)
+    int fl_has_openmp()
+    int fl_teams_active()
+    fl_status fl_gemm_mode(int *)
+    fl_status fl_gemm_force(const char *)
+    fl_status fl_map(int, int, const void *, void *, int64_t)
+    enum:
+        FL_ACT_NONE
+        FL_ACT_RELU
+        FL_ACT_TANH
+        FL_ACT_SIGMOID
+        FL_ACT_SOFTMAX
+        FL_ACT_EXP
+        FL_MODEL_BACKWARD
+        FL_GEMM_BLAS
+
+    ctypedef struct fl_spec:
+        int32_t cell, dtype, num_layers, directions
+        int64_t input_size, hidden_size, proj_size
+        int32_t flags
+
+    ctypedef struct fl_weights:
+        const void *weight_ih
+        const void *weight_hh
+        const void *bias_ih
+        const void *bias_hh
+        const void *weight_hr
+
+    ctypedef struct fl_model:
+        pass
+    fl_status fl_model_create(fl_model **, const fl_spec *, const fl_weights *)
+    void fl_model_free(fl_model *)
+    const char *fl_model_isa(const fl_model *)
+    size_t fl_model_bytes(const fl_model *)
+
+    ctypedef struct fl_blas_t:
+        void (*sgemm)(int, int, int64_t, int64_t, int64_t, float, const float *, int64_t, const float *, int64_t,
+                      float, float *, int64_t) noexcept nogil
+        void (*dgemm)(int, int, int64_t, int64_t, int64_t, double, const double *, int64_t, const double *, int64_t,
+                      double, double *, int64_t) noexcept nogil
+
+    ctypedef struct fl_sequence:
+        void *data
+        int64_t step, row
+
+    ctypedef struct fl_call:
+        int64_t steps, batch
+        fl_sequence x
+        const int64_t *lengths
+        const unsigned char *reset
+        const void *h0
+        const void *c0
+        fl_sequence y
+        void *hn
+        void *cn
+        void *cache
+        const void *dropout
+        void *workspace
+        size_t workspace_bytes
+        int32_t threads
+        const fl_blas_t *blas
+
+    ctypedef struct fl_plan:
+        int32_t threads, split
+        int64_t chunk, hoist
+        int32_t blas
+        double step_flops, panel_bytes
+    fl_status fl_plan_forward(const fl_model *, int64_t, int64_t, int, int, fl_plan *)
+    fl_status fl_plan_backward(const fl_model *, int64_t, int64_t, int, fl_plan *)
+
+    size_t fl_forward_bytes(const fl_model *, const fl_call *)
+    size_t fl_cache_bytes(const fl_model *, int64_t, int64_t, int)
+    fl_status fl_forward(const fl_model *, const fl_call *)
+
+    ctypedef struct fl_cache_slot:
+        size_t gates, c, y
+    fl_cache_slot fl_cache_find(const fl_model *, int64_t, int64_t, int, int, int)
+
+    size_t fl_step_bytes(const fl_model *, int64_t)
+    fl_status fl_step(const fl_model *, int64_t, const void *, void *, void *, void *, void *, size_t)
+
+    ctypedef struct fl_gradients:
+        void *weight_ih
+        void *weight_hh
+        void *bias
+        void *weight_hr
+
+    ctypedef struct fl_backward_call:
+        fl_sequence dy
+        const void *dhn
+        const void *dcn
+        void *dx
+        void *dh0
+        void *dc0
+        fl_gradients *gradients
+    size_t fl_backward_bytes(const fl_model *, const fl_call *)
+    fl_status fl_backward(const fl_model *, const fl_call *, const fl_backward_call *)
+
+    ctypedef struct fl_dense:
+        pass
+    fl_status fl_dense_create(fl_dense **, int, int64_t, int64_t, const void *, const void *, int)
+    void fl_dense_free(fl_dense *)
+    fl_status fl_dense_forward(const fl_dense *, int64_t, const void *, void *, int)

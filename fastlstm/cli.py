@@ -1,0 +1,355 @@
+"""The command ``fastlstm``: info, run, inspect, bench.
+
+A user's mistake ends in one line on standard error and status 2, Ctrl-C in 130, a closed pipe in
+silence. Everything but the argument parser is imported by the command that needs it.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+READS = (".npy", ".npz", ".csv")
+STEPS_PER_UPDATE = 256  # of the progress bar; rarer than steps, so that it costs nothing
+
+
+class Mistake(Exception):
+    """Something the user can put right; its text is the one line they get to see."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        # argparse would print its usage first; one line is what scripts and eyes can take.
+        raise Mistake(f"{message} (try: {self.prog} --help)")
+
+
+def main(argv=None):
+    """Run the command with `argv` (default: ``sys.argv[1:]``). Returns the exit status."""
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.command(arguments)
+        sys.stdout.flush()
+        return 0
+    except Mistake as mistake:
+        print("fastlstm: error:", " ".join(str(mistake).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more on its way out and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE, what a shell reports for any program that writes to a closed pipe
+
+
+def _parser():
+    parser = _Parser(prog="fastlstm", description="Recurrent networks on the CPU.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    info = commands.add_parser("info", help="version, instruction set, threads, build")
+    info.set_defaults(command=_info)
+
+    run = commands.add_parser(
+        "run",
+        help="stream an input through a model, step by step",
+        description="Stream INPUT through MODEL one time step after the other. Without MODEL and "
+        "INPUT: forecast the bundled sunspot series with the bundled model.",
+        epilog="INPUT: .npy (T, I) or (T, B, I); .npz, the array 'x' or its only array; .csv, a "
+        "row per time step, a column per feature, with or without a header line. A model that "
+        "starts with an embedding takes integers, (T,) or (T, B). OUT: .npy, .npz (array 'y') or .csv.",
+    )
+    run.add_argument("model", nargs="?", metavar="MODEL", help="a model saved by fastlstm")
+    run.add_argument("input", nargs="?", metavar="INPUT", help="what to feed it: .npy, .npz or .csv")
+    run.add_argument("-o", "--output", metavar="OUT", help="where to write the result: .npy, .npz or .csv")
+    run.add_argument("--key", metavar="NAME", help="which array of an .npz to feed (default: 'x')")
+    run.set_defaults(command=_run)
+
+    inspect = commands.add_parser("inspect", help="layers, tensors, size and plan of a saved model")
+    inspect.add_argument("model", metavar="MODEL")
+    inspect.set_defaults(command=_inspect)
+
+    bench = commands.add_parser("bench", help="time this machine over a grid of sizes")
+    bench.add_argument("--group", action="append", metavar="NAME", help="only this group; may be repeated")
+    bench.add_argument("--threads", type=_positive, metavar="N", help="at most so many (default: all)")
+    bench.add_argument("--quick", action="store_true", help="fewer rounds, and no case over 50 ms")
+    bench.add_argument("--json", metavar="FILE", help="also write the results there")
+    bench.set_defaults(command=_bench)
+    return parser
+
+
+def _positive(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)
+
+
+# ---- info, inspect, bench ----------------------------------------------------------------
+
+
+def _info(_):
+    import platform
+
+    import fastlstm as fl
+
+    print(f"fastlstm {fl.__version__}, Python {platform.python_version()}, {platform.machine()}")
+    print(f"instruction set  {fl.isa()} (available: {', '.join(fl.available_isas())})")
+    print(f"threads          {fl.get_num_threads()} of {os.cpu_count()} logical processors")
+    text = fl.show_config()  # either prints or hands its text back
+    if text is not None:
+        print(text)
+
+
+def _inspect(arguments):
+    model = _load(arguments.model)
+    print(model)
+    weights = model.state_dict()
+    wide = max(map(len, weights), default=0)
+    for name, weight in weights.items():
+        print(f"  {name:<{wide}}  {str(weight.shape):<14} {weight.dtype}")
+    size = sum(weight.nbytes for weight in weights.values())
+    print(f"{sum(w.size for w in weights.values()):,} parameters, {size:,} bytes")
+    for key, text in model.metadata.items():
+        print(f"  {key}: {text}")
+    for steps, batch in ((1, 1), (100, 1), (50, 16), (50, 64)):
+        print(f"plan for {steps} step{_s(steps)} of {batch} row{_s(batch)}: {_plan(model, steps, batch)}")
+
+
+def _plan(model, steps, batch):
+    """The plan of a layer, or of the members of a chain that carry a state."""
+    import fastlstm as fl
+
+    if not isinstance(model, fl.Sequential):
+        return model.plan(steps, batch)
+    members = (f"({k}) {_plan(part, steps, batch)}" for k, part in enumerate(model) if part.recurrent)
+    return "; ".join(members)
+
+
+def _s(count):
+    return "" if count == 1 else "s"
+
+
+def _bench(arguments):
+    from . import timing
+
+    unknown = [name for name in arguments.group or () if name not in timing.GROUPS]
+    if unknown:
+        raise Mistake(f"unknown group {unknown[0]!r}; groups are {', '.join(timing.GROUPS)}")
+    if arguments.json:
+        _check_folder(arguments.json)
+    results = timing.run(arguments.group, quick=arguments.quick, threads=arguments.threads)
+    print(timing.table(results, arguments.threads))
+    if arguments.json:
+        _write(arguments.json, timing.write_json, results, arguments.threads)
+
+
+# ---- run ---------------------------------------------------------------------------------
+
+
+def _run(arguments):
+    if arguments.model is None:
+        _run_bundled(arguments.output)
+    elif arguments.input is None:
+        raise Mistake("run takes a MODEL and an INPUT, or neither")
+    else:
+        _run_model(arguments)
+
+
+def _run_model(arguments):
+    if arguments.output:
+        _check_output(arguments.output)
+    model = _load(arguments.model)
+    x = _as_steps(model, read_input(arguments.input, arguments.key), arguments.input)
+    if x.shape[1] > 1 and Path(arguments.output or "").suffix.lower() == ".csv":
+        raise Mistake(f"a .csv holds one row per step, not {x.shape[1]}; use .npy for {arguments.output}")
+    try:
+        stream = model.stream(batch_size=x.shape[1])
+        y, seconds = _stream(stream, x)
+    except (IndexError, TypeError, ValueError, NotImplementedError) as error:
+        raise Mistake(f"{arguments.model} cannot run {arguments.input}: {error}") from error
+    rows = f" of {x.shape[1]} rows" if x.shape[1] > 1 else ""
+    print(f"{len(x)} step{_s(len(x))}{rows}: input {x.shape} -> output {y.shape}")
+    print(f"{seconds * 1e3:.1f} ms, {x.shape[0] / seconds:,.0f} steps per second")
+    if arguments.output:
+        _write(arguments.output, write_output, y)
+        print(f"wrote {arguments.output}")
+
+
+def _stream(stream, x):
+    """Feed x (T, B, ...) step by step. Returns y (T, B, O) and the seconds it took."""
+    import numpy as np
+
+    from ._progress import Progress
+
+    start = time.perf_counter()
+    first = stream.step(x[0])
+    y = np.empty((len(x), *first.shape), first.dtype)
+    y[0] = first
+    with Progress(len(x), "run") as bar:
+        for t in range(1, len(x)):
+            y[t] = stream.step(x[t])
+            if t % STEPS_PER_UPDATE == 0:
+                bar.advance(STEPS_PER_UPDATE)
+    return y, time.perf_counter() - start
+
+
+def _run_bundled(output):
+    import fastlstm as fl
+
+    from . import forecast as fc
+
+    table = Path(output or "sunspots-forecast.csv")
+    if table.suffix.lower() != ".csv":
+        raise Mistake(f"the bundled forecast is written as .csv, got {str(table)!r}")
+    _check_folder(table)
+    months, values = fc.load_series()
+    first = fc.month_index(months, fc.HELD_OUT_FROM)
+    model = _load(fc.MODEL)
+    scaling = fc.Scaling.from_text(model.metadata["scaling"])
+    start = time.perf_counter()
+    roots = fc.forecast(model, scaling, values)
+    seconds = time.perf_counter() - start
+    methods = {"LSTM": scaling.numbers(roots), **fc.baselines(values, first)}
+
+    print(f"Monthly sunspot numbers {months[0]} to {months[-1]}, read one month at a time by")
+    print(f"{' -> '.join(map(repr, model))} ({fl.isa()});")
+    print("at every step it forecasts the next 12 months.\n")
+    print(f"Held-out months, {fc.HELD_OUT_FROM} to {months[-1]}: never seen in training or selection.")
+    print("In brackets: how much of that method's squared error the LSTM removes.\n")
+    print(fc.score_table(methods, values, first, len(values)))
+    print("\nForecasts made 6 months before, every five years; in brackets by how much they missed.\n")
+    print(fc.sample_table(months, values, {name: methods[name] for name in list(methods)[:3]}, first))
+    print(f"\n{len(values)} steps in {seconds * 1e3:.1f} ms: {len(values) / seconds:,.0f} steps per second")
+    _write(table, fc.write_csv, months, values, methods["LSTM"])
+    picture = table.with_suffix(".png")
+    try:
+        _write(picture, fc.write_png, months, values, methods, scaling.band(roots), first)
+        print(f"wrote {table} and {picture}")
+    except ImportError:
+        print(f"wrote {table} (with matplotlib installed: a picture, {picture}, too)")
+
+
+# ---- files -------------------------------------------------------------------------------
+
+
+def _load(path):
+    import fastlstm as fl
+
+    try:
+        return fl.load(path)
+    except FileNotFoundError as error:
+        raise Mistake(f"no such model: {path}") from error
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        reason = str(error).removeprefix(f"{path}: ")
+        raise Mistake(f"cannot load {path}: {reason}") from error
+
+
+def read_input(path, key=None):
+    """The array of an .npy, .npz or .csv file. Raises Mistake in words."""
+    import numpy as np
+
+    suffix = Path(path).suffix.lower()
+    if suffix not in READS:
+        raise Mistake(f"cannot read {path}: the suffix must be one of {', '.join(READS)}")
+    if key is not None and suffix != ".npz":
+        raise Mistake(f"--key is for .npz files, got {path}")
+    try:
+        if suffix == ".csv":
+            return _read_csv(path)
+        loaded = np.load(path, allow_pickle=False)
+        return _pick(loaded, key, path) if suffix == ".npz" else loaded
+    except FileNotFoundError as error:
+        raise Mistake(f"no such input: {path}") from error
+    except Mistake:
+        raise
+    except Exception as error:  # NumPy's errors for damaged files range from EOFError to BadZipFile
+        raise Mistake(f"cannot read {path}: {error}") from error
+
+
+def _pick(archive, key, path):
+    names = archive.files
+    if key is None:
+        key = "x" if "x" in names else names[0] if len(names) == 1 else None
+    if key not in names:
+        wanted = "has no array 'x'; choose one with --key" if key is None else f"has no array {key!r}"
+        raise Mistake(f"{path} {wanted}: {', '.join(names) or 'it is empty'}")
+    return archive[key]
+
+
+def _read_csv(path):
+    """Rows of numbers, (T, columns) float64; lines starting with # are comments."""
+    import numpy as np
+
+    with open(path, encoding="utf-8-sig") as file:
+        lines = [line for line in file if line.strip() and not line.startswith("#")]
+    if lines and not any(map(_is_number, lines[0].split(","))):
+        del lines[0]  # a header: nothing in it is a number
+    if not lines:
+        raise Mistake(f"{path} holds no rows")
+    return np.loadtxt(lines, delimiter=",", ndmin=2, comments=None)
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_steps(model, x, path):
+    """The input as (T, B, I), or (T, B) integers for a model that starts with an embedding."""
+    import numpy as np
+
+    import fastlstm as fl
+
+    if x.dtype.kind not in "fiub" or x.ndim == 0 or x.size == 0:
+        raise Mistake(f"{path} must hold numbers, one row per step; got {x.dtype} of shape {x.shape}")
+    first = model
+    while isinstance(first, fl.Sequential):
+        first = first[0]
+    if x.ndim == 1:
+        x = x[:, None]
+    if isinstance(first, fl.Embedding):
+        if x.ndim != 2 or not np.array_equal(x, np.trunc(x)):
+            raise Mistake(f"{path} must hold integers, (T,) or (T, B); got {x.dtype} of shape {x.shape}")
+        return x.astype(np.int64)
+    width = getattr(first, "input_size", None) or first.in_features
+    x = x[:, None, :] if x.ndim == 2 else x
+    if x.ndim != 3 or x.shape[2] != width:
+        raise Mistake(f"the model takes {width} features per step; {path} has {x.shape[-1]}, shape {x.shape}")
+    return np.ascontiguousarray(x, dtype=model.dtype)
+
+
+def _check_output(path):
+    if Path(path).suffix.lower() not in READS:
+        raise Mistake(f"cannot write {path}: the suffix must be one of {', '.join(READS)}")
+    _check_folder(path)
+
+
+def _check_folder(path):
+    # Before any work is done: a long run must not end in a mistyped folder.
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise Mistake(f"cannot write {path}: there is no folder {folder}")
+
+
+def write_output(path, y):
+    """Write y (T, B, O) by the suffix of `path`; a batch of one loses its axis."""
+    import numpy as np
+
+    y = y[:, 0] if y.shape[1] == 1 else y
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        np.save(path, y)
+    elif suffix == ".npz":
+        np.savez(path, y=y)
+    else:
+        header = ",".join(f"y{column}" for column in range(y.shape[1]))
+        np.savetxt(path, y, fmt="%.9g", delimiter=",", header=header, comments="")
+
+
+def _write(path, writer, *arguments):
+    try:
+        writer(path, *arguments)
+    except OSError as error:
+        raise Mistake(f"cannot write {path}: {error.strerror or error}") from error

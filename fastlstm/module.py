@@ -1,0 +1,325 @@
+"""Module: what every model and every part of a model has in common.
+
+Weights and their names, saving, copying, threads, and the calls. A subclass brings
+
+* ``__init__`` taking JSON-able arguments (plus ``rng``, ``num_threads``), which calls
+  ``super().__init__(num_threads)`` and sets ``self._weights`` by `Module._new_weights`;
+* ``config()``: the arguments that build the same model again, without ``rng`` and ``num_threads``;
+* ``_weight_shapes()``: name -> shape, in the order of ``state_dict()``;
+* ``forward``, ``backward``, and ``stream`` where it means something;
+* ``recurrent = True`` if it carries a state from step to step.
+
+What is packed from the weights (panels in the core's layout) comes from ``_pack()`` and is
+fetched with ``self._packed()``: built once, at first use, and dropped when a weight changes. A
+packed object is immutable, so a thread in the middle of a call finishes with the weights it
+started with.
+"""
+
+import contextlib
+import contextvars
+import inspect
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+from .params import check_state_dict
+
+# Set while a model is built only to be filled with weights that exist already.
+_hollow = contextvars.ContextVar("fastlstm_hollow", default=False)
+
+
+class LoadResult(NamedTuple):
+    """What `Module.load_state_dict` did not match; both lists are empty when it was strict."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+@contextlib.contextmanager
+def hollow():
+    """Models built inside have weights of the right shape that own no memory.
+
+    For loading: the shapes of a model can be compared with a file before anything is allocated,
+    and no random numbers are drawn only to be thrown away.
+    """
+    token = _hollow.set(True)
+    try:
+        yield
+    finally:
+        _hollow.reset(token)
+
+
+def check_num_threads(value):
+    """None (let the plan decide) or a positive int. Raises TypeError, ValueError."""
+    if value is None:
+        return None
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"num_threads must be an integer or None, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"num_threads must be at least 1, got {value}")
+    return int(value)
+
+
+class Module:
+    """Base of LSTM, Linear, Embedding and Sequential.
+
+    Attributes
+    ----------
+    training : bool
+        True at first, as in torch. Dropout acts only in ``forward(..., cache=True)`` of a model
+        with ``training`` True; a plain call ``model(x)`` never drops anything.
+    metadata : dict of str to str
+        The user's own notes; written by `save` and read back by ``fastlstm.load``.
+    """
+
+    recurrent = False
+    _classes = {}  # name in files -> class
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # The package's own classes go by their bare name. Anyone else's go by module and name,
+        # so that a file which says "LSTM" can never come out as somebody's subclass.
+        inside = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+        cls._file_name = cls.__name__ if inside else f"{cls.__module__}.{cls.__qualname__}"
+        Module._classes[cls._file_name] = cls
+
+    def __init__(self, num_threads=None):
+        self.training = True
+        self.metadata = {}
+        self._num_threads = check_num_threads(num_threads)
+        self._weights = {}
+        self._panels = None
+        self._version = 0  # counts weight changes; lets backward see a stale cache
+        self._lock = threading.RLock()
+
+    # ---- description ---------------------------------------------------------------------
+
+    def config(self):
+        """The constructor's arguments as a JSON-able dict: ``type(m)(**m.config())`` has m's shape."""
+        raise NotImplementedError(f"{type(self).__name__} does not define config()")
+
+    @classmethod
+    def from_config(cls, config):
+        """A model with fresh weights from what `config` returned.
+
+        Raises what the constructor raises: TypeError for an unknown argument, ValueError.
+        """
+        if cls is Module:
+            raise TypeError("from_config belongs to a class, e.g. LSTM.from_config(config)")
+        return cls(**config)
+
+    def describe(self):
+        """``{"class": name, "config": config()}``: enough to build the model without its class at hand."""
+        return {"class": self._file_name, "config": self.config()}
+
+    @staticmethod
+    def from_description(description):
+        """The inverse of `describe`, with fresh weights.
+
+        Raises ValueError for something that is no description or names an unknown class; a class
+        outside this package is known once its module was imported (nothing is imported here).
+        """
+        if not isinstance(description, dict) or set(description) != {"class", "config"}:
+            raise ValueError('a model is described by a dict with the keys "class" and "config"')
+        name, config = description["class"], description["config"]
+        if not isinstance(name, str) or not isinstance(config, dict):
+            raise ValueError('in a model\'s description "class" is a string and "config" a dict')
+        if name not in Module._classes:
+            known = ", ".join(sorted(Module._classes))
+            raise ValueError(f"unknown class {name!r}; known are {known}")
+        return Module._classes[name].from_config(config)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self._repr_arguments()})"
+
+    def _repr_arguments(self):
+        """Required arguments by value, the others by name where they differ from their default."""
+        config, words = self.config(), []
+        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+            if name not in config:
+                continue
+            if parameter.default is parameter.empty:
+                words.append(repr(config[name]))
+            elif config[name] != parameter.default:
+                words.append(f"{name}={config[name]!r}")
+        return ", ".join(words)
+
+    # ---- weights -------------------------------------------------------------------------
+
+    @staticmethod
+    def _new_weights(shapes, dtype, draw):
+        """``draw()``, or inside `hollow` read-only stand-ins of those shapes that own no memory."""
+        if not _hollow.get():
+            return draw()
+        nothing = np.zeros((), dtype)
+        return {name: np.broadcast_to(nothing, shape) for name, shape in shapes.items()}
+
+    def _weight_shapes(self):
+        return {name: weight.shape for name, weight in self._named_weights().items()}
+
+    def _named_weights(self):
+        """Name -> the array itself, never a copy. Containers put their members' together."""
+        return self._weights
+
+    def _replace_weights(self, arrays):
+        """Take over arrays that were checked and that nobody else holds."""
+        with self._lock:
+            self._weights.update(arrays)
+            self._weights_changed()
+
+    def _weights_changed(self):
+        self._panels = None
+        self._version += 1
+
+    def _pack(self):
+        raise NotImplementedError(f"{type(self).__name__} packs nothing")
+
+    def _packed(self):
+        """The packed weights of this moment, built if need be. Safe from any thread."""
+        panels = self._panels
+        if panels is None:
+            with self._lock:  # also keeps `_update` from changing weights while they are read
+                if self._panels is None:
+                    self._panels = self._pack()
+                panels = self._panels
+        return panels
+
+    @contextlib.contextmanager
+    def _locked(self):
+        """Hold every lock under this module; containers take their members' too."""
+        with self._lock:
+            yield
+
+    def _update(self, change):
+        """Change weights in place: the only door for optimisers.
+
+        change: a dict, name -> values of the weight's shape, or a function that is given the
+        dict of live arrays. The caller has checked names and shapes.
+        """
+        with self._locked():
+            weights = self._named_weights()
+            try:
+                if callable(change):
+                    change(weights)
+                else:
+                    for name, values in change.items():
+                        weights[name][...] = values
+            finally:
+                self._weights_changed()
+
+    def state_dict(self):
+        """Name -> copy of the weight, with torch's names and order."""
+        with self._locked():
+            return {name: weight.copy() for name, weight in self._named_weights().items()}
+
+    def load_state_dict(self, d, strict=True):
+        """Replace the weights by those of `d`, a mapping of names to array-likes.
+
+        Returns `LoadResult`. Floats of another width are converted. With ``strict=False``
+        missing tensors keep their values and unexpected ones are skipped; a wrong shape is
+        refused all the same.
+
+        Raises ValueError or TypeError naming every tensor that does not fit; the model is then
+        exactly as it was. Warns (RuntimeWarning) of NaN and infinity.
+        """
+        arrays, missing, unexpected = check_state_dict(d, self._weight_shapes(), self.dtype, strict)
+        self._replace_weights(arrays)
+        return LoadResult(missing, unexpected)
+
+    @property
+    def dtype(self):
+        """numpy.dtype of the weights."""
+        return next(iter(self._named_weights().values())).dtype
+
+    @property
+    def num_parameters(self):
+        """How many numbers the weights hold."""
+        return sum(weight.size for weight in self._named_weights().values())
+
+    @property
+    def parameters_bytes(self):
+        """How many bytes the weights hold, without their packed copy."""
+        return sum(weight.nbytes for weight in self._named_weights().values())
+
+    # ---- calls ---------------------------------------------------------------------------
+
+    def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
+        """``(y, state)``, then the trace if asked for, then the cache if asked for.
+
+        A module without memory returns None for its state.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
+
+    def backward(self, dy, cache, dstate=None):
+        """``(dx, dstate, grads)``, grads with the names of ``state_dict()``; None where there is none."""
+        raise NotImplementedError(f"{type(self).__name__} does not define backward()")
+
+    def __call__(self, x, state=None, **kwargs):
+        """Inference: `forward` without a cache. A module without memory returns y alone."""
+        if kwargs.get("cache"):
+            raise TypeError("model(x) keeps no cache; for training call model.forward(x, cache=True)")
+        result = self.forward(x, state, **kwargs)
+        return result if self.recurrent else result[0]
+
+    def stream(self, batch_size=1):
+        """A session that takes one step or block at a time."""
+        raise NotImplementedError(f"{type(self).__name__} does not stream")
+
+    def plan(self, T, B):
+        """What a call with T steps of B rows would do."""
+        return {"steps": T, "rows": B, "num_threads": self._num_threads}
+
+    def train(self, mode=True):
+        """Set `training`; returns the model."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self):
+        """``train(False)``."""
+        return self.train(False)
+
+    @property
+    def num_threads(self):
+        """Threads a call may use; None leaves it to the package-wide setting and the plan."""
+        return self._num_threads
+
+    def set_num_threads(self, n):
+        """Set `num_threads` (None or a positive integer); never changes a result."""
+        self._num_threads = check_num_threads(n)
+
+    # ---- copies --------------------------------------------------------------------------
+
+    def save(self, path, metadata=None):
+        """Write the model to a safetensors file; see ``fastlstm.files.save``."""
+        from .files import save
+
+        save(self, path, metadata)
+
+    def _extras(self):
+        """What a copy keeps beside config and weights."""
+        return {
+            "metadata": dict(self.metadata),
+            "training": self.training,
+            "_num_threads": self._num_threads,
+        }
+
+    def __reduce__(self):
+        # Packed weights and locks stay behind; both come back by themselves.
+        return _rebuild, (type(self), self.config(), self.state_dict(), self._extras())
+
+    def __copy__(self):
+        # Weights are never shared, so there is only one kind of copy.
+        rebuild, arguments = self.__reduce__()
+        return rebuild(*arguments)
+
+    def __deepcopy__(self, memo):
+        return self.__copy__()
+
+
+def _rebuild(cls, config, weights, extras):
+    with hollow():
+        model = cls.from_config(config)
+    model._replace_weights(weights)
+    vars(model).update(extras)
+    return model

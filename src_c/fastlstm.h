@@ -1,0 +1,197 @@
+/* fastlstm: recurrent networks on a CPU.  The whole public C interface.
+ *
+ * A model is packed once and immutable afterwards: any number of threads may run it at the same time, each with its
+ * own state, output and workspace.  No function here prints, aborts, or (outside *_create and *_free) allocates.
+ * Every function that can fail returns enum fl_status; fl_status_text() puts it in words.
+ *
+ * Shapes: T steps, B rows, L layers, D directions (1 or 2), I inputs, H hidden units, P projected units (0: none),
+ * R = P ? P : H recurrent width, G gates.  Arrays are row-major; `real` is float or double by the model's dtype.
+ */
+#ifndef FASTLSTM_H
+#define FASTLSTM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FL_VERSION_MAJOR 0
+#define FL_VERSION_MINOR 1
+
+enum fl_status {
+    FL_OK = 0,
+    FL_ERR_ARGUMENT,  /* a size is negative, a flag unknown, a required pointer NULL */
+    FL_ERR_OVERFLOW,  /* sizes whose product does not fit an object */
+    FL_ERR_MEMORY,    /* the allocator refused */
+    FL_ERR_WORKSPACE, /* workspace smaller than the query said, or not 64-byte aligned */
+    FL_ERR_ISA,       /* FASTLSTM_ISA or fl_isa_force() names no instruction set, or one this machine lacks */
+    FL_ERR_GEMM,      /* FASTLSTM_GEMM is not one of auto, panel, blas */
+    FL_ERR_LENGTH,    /* a length is negative or greater than T */
+    FL_ERR_BACKWARD,  /* the model was created without FL_MODEL_BACKWARD */
+    FL_ERR_BLAS       /* FASTLSTM_GEMM=blas, but the call carries no BLAS table */
+};
+const char *fl_status_text(enum fl_status status);
+
+enum fl_dtype { FL_F32 = 0, FL_F64 = 1 };
+
+enum fl_cell {
+#define FL_CELL_ROW(ID, name, gates, vectors, states) FL_CELL_##ID,
+#include "cells.def"
+#undef FL_CELL_ROW
+    FL_CELL_COUNT
+};
+int fl_cell_count(void);
+const char *fl_cell_name(int cell); /* NULL outside [0, count) */
+int fl_cell_gates(int cell);
+
+/* ---- instruction set, threads ------------------------------------------------------------------------------ */
+
+/* The set in use: the best this machine has, or what FASTLSTM_ISA names.  *name is a static string. */
+enum fl_status fl_isa_name(const char **name);
+const char *fl_isa_available(int index); /* 0.. : names this machine can run, best first; NULL past the last */
+
+/* Threads a call may use when it asks for 0: the processors of the affinity mask, or the container's quota where
+ * that is less.  fl_set_num_threads(0) goes back to it. */
+int fl_get_num_threads(void);
+void fl_set_num_threads(int n);
+int fl_has_openmp(void);
+
+/* ---- models ------------------------------------------------------------------------------------------------ */
+
+typedef struct fl_spec {
+    int32_t cell;       /* enum fl_cell */
+    int32_t dtype;      /* enum fl_dtype */
+    int32_t num_layers; /* L >= 1 */
+    int32_t directions; /* D: 1, or 2 for a bidirectional stack */
+    int64_t input_size, hidden_size;
+    int64_t proj_size;  /* P, 0 for none */
+    int32_t flags;      /* FL_MODEL_* */
+} fl_spec;
+
+enum { FL_MODEL_BACKWARD = 1 /* also pack what fl_backward needs */ };
+
+/* Weights of one layer and direction, torch's layout and gate order (i f g o).  Read during fl_model_create only. */
+typedef struct fl_weights {
+    const void *weight_ih; /* (G*H, I of this layer) */
+    const void *weight_hh; /* (G*H, R) */
+    const void *bias_ih;   /* (G*H), NULL: zero */
+    const void *bias_hh;   /* (G*H), NULL: zero */
+    const void *weight_hr; /* (P, H), NULL unless P */
+} fl_weights;
+
+typedef struct fl_model fl_model;
+/* weights: (L*D), layer-major */
+enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_weights *weights);
+void fl_model_free(fl_model *model);
+const char *fl_model_isa(const fl_model *model);
+size_t fl_model_bytes(const fl_model *model); /* packed panels */
+
+/* Row-major BLAS, all the engine ever asks of one: C := alpha * op(A) . op(B) + beta * C.  Optional. */
+typedef struct fl_blas_t {
+    void (*sgemm)(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+    void (*dgemm)(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, double alpha, const double *a,
+                  int64_t lda, const double *b, int64_t ldb, double beta, double *c, int64_t ldc);
+} fl_blas_t;
+
+/* A sequence with strides in elements; features are contiguous: element (t, b, i) is at t*step + b*row + i. */
+typedef struct fl_sequence {
+    void *data;
+    int64_t step, row;
+} fl_sequence;
+
+typedef struct fl_call {
+    int64_t steps, batch;       /* T, B */
+    fl_sequence x;              /* (T, B, I), read only */
+    const int64_t *lengths;     /* (B), each in [0, T]; NULL: all T */
+    const unsigned char *reset; /* (T, B); non-zero: no state crosses from step t-1 to t, in either direction; NULL */
+    const void *h0, *c0;        /* (L*D, B, R), (L*D, B, H); NULL: zeros; may be the same arrays as hn, cn */
+    fl_sequence y;              /* (T, B, D*R), written; zero beyond each length */
+    void *hn, *cn;              /* (L*D, B, R), (L*D, B, H), written */
+    void *cache;                /* fl_cache_bytes(), 64-byte aligned, kept for fl_backward; NULL: inference */
+    const void *dropout;        /* (L-1, T, B, D*R) factors on the outputs between layers; NULL: none; needs a cache */
+    void *workspace;            /* 64-byte aligned */
+    size_t workspace_bytes;     /* at least fl_forward_bytes() */
+    int32_t threads;            /* at most so many; 0: fl_get_num_threads() */
+    const fl_blas_t *blas;      /* NULL: own kernels only */
+} fl_call;
+
+/* What a call will do, and why.  Results never depend on it on the panel path. */
+typedef struct fl_plan {
+    int32_t threads;
+    int32_t split;       /* enum fl_split */
+    int64_t chunk;       /* steps a unidirectional stack takes through all layers before the next ones */
+    int64_t hoist;       /* steps whose input products are computed ahead as one product; 0: none */
+    int32_t blas;        /* 1: large products go to BLAS */
+    double step_flops;   /* of one step of the first layer */
+    double panel_bytes;  /* weights one step of all layers reads */
+} fl_plan;
+enum fl_split { FL_SPLIT_NONE = 0, FL_SPLIT_ROWS, FL_SPLIT_BLOCKS, FL_SPLIT_DIRECTIONS };
+
+enum fl_status fl_plan_forward(const fl_model *model, int64_t steps, int64_t batch, int training, int threads,
+                               fl_plan *out);
+enum fl_status fl_plan_backward(const fl_model *model, int64_t steps, int64_t batch, int threads, fl_plan *out);
+
+size_t fl_forward_bytes(const fl_model *model, const fl_call *call); /* workspace; SIZE_MAX: does not fit */
+size_t fl_cache_bytes(const fl_model *model, int64_t steps, int64_t batch, int dropout);
+enum fl_status fl_forward(const fl_model *model, const fl_call *call);
+
+/* Where the cache keeps one layer and direction: byte offsets of gates (T, B, G, H), post-activation, and c (T, B, H);
+ * y (T, B, D*R) is the layer's own output for all directions, or SIZE_MAX for the last layer (it is in call.y). */
+typedef struct fl_cache_slot {
+    size_t gates, c, y;
+} fl_cache_slot;
+fl_cache_slot fl_cache_find(const fl_model *model, int64_t steps, int64_t batch, int dropout, int layer,
+                            int direction);
+
+/* One step of one or more rows on the calling thread, state updated in place.  Never allocates, locks, nor calls the
+ * operating system: safe on an audio thread.  x (B, I), h (L, B, R), c (L, B, H), y (B, R); D must be 1. */
+size_t fl_step_bytes(const fl_model *model, int64_t batch);
+enum fl_status fl_step(const fl_model *model, int64_t batch, const void *x, void *h, void *c, void *y,
+                       void *workspace, size_t workspace_bytes);
+
+/* Gradients of one layer and direction, written (not added to).  bias is that of bias_ih and of bias_hh. */
+typedef struct fl_gradients {
+    void *weight_ih; /* (G*H, I of this layer) */
+    void *weight_hh; /* (G*H, R) */
+    void *bias;      /* (G*H) */
+    void *weight_hr; /* (P, H) or NULL */
+} fl_gradients;
+
+/* `call` is the one given to fl_forward (same x, y, h0, c0, lengths, reset, dropout, cache), with workspace of
+ * fl_backward_bytes().  h0 and c0 must not have been overwritten by hn and cn. */
+typedef struct fl_backward_call {
+    fl_sequence dy;         /* (T, B, D*R); ignored beyond each length */
+    const void *dhn, *dcn;  /* (L*D, B, R), (L*D, B, H); NULL: zeros */
+    void *dx;               /* (T, B, I) contiguous, written; NULL: not wanted */
+    void *dh0, *dc0;        /* (L*D, B, R), (L*D, B, H), written */
+    fl_gradients *gradients; /* (L*D) */
+} fl_backward_call;
+size_t fl_backward_bytes(const fl_model *model, const fl_call *call);
+enum fl_status fl_backward(const fl_model *model, const fl_call *call, const fl_backward_call *back);
+
+/* ---- dense layers: y = act(x . W^T + b), one accumulation chain per output like the recurrent layers ------------ */
+
+enum fl_activation { FL_ACT_NONE = 0, FL_ACT_RELU, FL_ACT_TANH, FL_ACT_SIGMOID, FL_ACT_SOFTMAX, FL_ACT_EXP };
+typedef struct fl_dense fl_dense;
+enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,
+                               const void *bias, int activation);
+void fl_dense_free(fl_dense *dense);
+/* x (N, I), y (N, O), both contiguous */
+enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads);
+
+/* ---- FL_EXPERIMENTAL: for tests and measurement; may change in any release --------------------------------------- */
+
+enum fl_status fl_isa_force(const char *name); /* models created from now on; NULL: as FASTLSTM_ISA says */
+enum fl_gemm { FL_GEMM_AUTO = 0, FL_GEMM_PANEL, FL_GEMM_BLAS };
+enum fl_status fl_gemm_mode(int *mode);        /* what FASTLSTM_GEMM or fl_gemm_force() says */
+enum fl_status fl_gemm_force(const char *name); /* NULL: as FASTLSTM_GEMM says */
+enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t n); /* kernels' own functions */
+int fl_teams_active(void); /* threads inside calls right now */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

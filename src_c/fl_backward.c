@@ -1,0 +1,221 @@
+/* A backward call: layers from the last to the first, directions in turn, time in chunks from the end.
+ *
+ * dh0 and dc0 are the running gradients of the state: filled from dhn and dcn, walked back through time, and at the
+ * end what their names say.
+ *
+ * Workspace: | order | zeros | pointers (workers) | dgates | dh, cell_out, dcell_out (projection) | between 0 | 1
+ *            | gather (BLAS) | lists by q |
+ */
+#include <string.h>
+
+#include "fl_gradient.h"
+
+static void lay_out(fl_back *job, fl_arena *arena)
+{
+    const fl_model *m = job->m;
+    const int64_t steps = job->call->steps, batch = job->call->batch, hidden = m->spec.hidden_size;
+    const int64_t chunk = job->plan.chunk, outputs = m->recurrent * m->spec.directions, pr = m->spec.proj_size;
+    const int64_t widest = m->spec.input_size > outputs ? m->spec.input_size : outputs;
+    job->order.row = fl_arena_take(arena, batch, sizeof(int64_t));
+    job->order.length = fl_arena_take(arena, batch, sizeof(int64_t));
+    job->zeros = fl_arena_take(arena, hidden, m->unit);
+    job->pointers = fl_arena_take3(arena, job->plan.threads, fl_back_pointers(batch), 1, sizeof(void *));
+    job->dgates = fl_arena_take3(arena, chunk, batch, m->gates * hidden, m->unit);
+    job->dh = fl_arena_take3(arena, chunk, batch, pr, m->unit);
+    job->cell_out = fl_arena_take3(arena, chunk, pr ? batch : 0, hidden, m->unit);
+    job->dcell_out = fl_arena_take3(arena, pr ? batch : 0, hidden, 1, m->unit);
+    for (int i = 0; i < 2; i++)
+        job->between[i] = fl_arena_take3(arena, m->spec.num_layers > 1 + i ? steps : 0, batch, outputs, m->unit);
+    job->gather = fl_arena_take3(arena, job->plan.blas ? chunk : 0, batch, widest, m->unit);
+    job->x = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
+    job->h = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
+    job->g = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
+    job->m_rows = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
+    job->dx = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
+}
+
+size_t fl_backward_bytes(const fl_model *m, const fl_call *call)
+{
+    fl_back job = {.m = m, .call = call};
+    fl_arena arena = {0};
+    if (fl_plan_backward(m, call->steps, call->batch, call->threads, &job.plan) != FL_OK) return SIZE_MAX;
+    lay_out(&job, &arena);
+    return arena.overflow ? SIZE_MAX : arena.used;
+}
+
+/* --- the walk ------------------------------------------------------------------------------------------------------------- */
+
+static fl_back_stretch stretch_of(const fl_back *job, int layer, int dir, int64_t s0, int64_t s1)
+{
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const int64_t batch = call->batch, outputs = m->recurrent * m->spec.directions;
+    const int last = layer == m->spec.num_layers - 1;
+    const int64_t column = dir * m->recurrent * m->unit;
+    fl_back_stretch s = {.layer = layer, .dir = dir, .s0 = s0, .s1 = s1};
+    s.cache = fl_cache_layout(m, call->steps, batch, call->dropout != NULL, layer, dir);
+    if (layer) {
+        const fl_cache_offsets below = fl_cache_layout(m, call->steps, batch, call->dropout != NULL, layer - 1, 0);
+        s.x = fl_view_dense((char *)call->cache + below.input, batch, outputs, m->unit, 0);
+        s.dx = fl_view_dense(job->between[(layer - 1) % 2], batch, outputs, m->unit, 0);
+    } else {
+        s.x = fl_view_of(&call->x, m->unit);
+        s.dx = fl_view_dense(job->back->dx, batch, m->spec.input_size, m->unit, 0);
+    }
+    s.y = last ? fl_view_of(&call->y, m->unit)
+               : fl_view_dense((char *)call->cache + s.cache.y, batch, outputs, m->unit, 0);
+    s.dy = last ? fl_view_of(&job->back->dy, m->unit)
+                : fl_view_dense(job->between[layer % 2], batch, outputs, m->unit, 0);
+    s.y.data += column;
+    s.dy.data += column;
+    for (int64_t b = 0; b < batch; b++) {
+        const int64_t end = job->order.length[b] < s1 ? job->order.length[b] : s1;
+        if (end > s0) s.rows += end - s0;
+    }
+    return s;
+}
+
+/* The gradient of a layer's output before dropout: that of its input to the next, times the factors. */
+static void undo_dropout(const fl_back *job, int layer, int worker, int workers)
+{
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const int64_t batch = call->batch, outputs = m->recurrent * m->spec.directions;
+    const char *factors = (const char *)call->dropout + (int64_t)layer * call->steps * batch * outputs * m->unit;
+    for (int64_t r = worker; r < batch; r += workers)
+        for (int64_t t = 0; t < job->order.length[r]; t++) {
+            const int64_t at = (t * batch + job->order.row[r]) * outputs * m->unit;
+            char *d = job->between[layer % 2] + at;
+            m->real->mul(d, factors + at, d, outputs);
+        }
+}
+
+/* First step of the chunk that ends at s1.  Chunks are counted from step 0, so only the last one may be short. */
+static int64_t chunk_start(const fl_back *job, int64_t s1) { return (s1 - 1) / job->plan.chunk * job->plan.chunk; }
+
+static void backward_worker(int worker, int workers, void *arg)
+{
+    fl_back *job = arg;
+    const fl_spec *spec = &job->m->spec;
+    for (int l = spec->num_layers - 1; l >= 0; l--) {
+        for (int d = 0; d < spec->directions; d++)
+            for (int64_t s1 = job->longest; s1 > 0;) {
+                const fl_back_stretch s = stretch_of(job, l, d, chunk_start(job, s1), s1);
+                fl_back_recurrence(job, &s, worker, workers);
+                fl_barrier_wait(&job->team, workers);
+                fl_back_products(job, &s, worker, workers);
+                fl_barrier_wait(&job->team, workers);
+                s1 = s.s0;
+            }
+        if (l == 0 || !job->call->dropout) continue;
+        undo_dropout(job, l - 1, worker, workers);
+        fl_barrier_wait(&job->team, workers);
+    }
+}
+
+/* --- by way of BLAS: the recurrence inside regions, the products outside ----------------------------------------------------- */
+
+typedef struct fl_back_part {
+    fl_back *job;
+    const fl_back_stretch *s;
+    int layer;
+} fl_back_part;
+
+static void recurrence_worker(int worker, int workers, void *arg)
+{
+    const fl_back_part *part = arg;
+    fl_back_recurrence(part->job, part->s, worker, workers);
+}
+
+static void dropout_worker(int worker, int workers, void *arg)
+{
+    const fl_back_part *part = arg;
+    undo_dropout(part->job, part->layer, worker, workers);
+}
+
+static void backward_by_blas(fl_back *job)
+{
+    const fl_spec *spec = &job->m->spec;
+    for (int l = spec->num_layers - 1; l >= 0; l--) {
+        for (int d = 0; d < spec->directions; d++)
+            for (int64_t s1 = job->longest; s1 > 0;) {
+                const fl_back_stretch s = stretch_of(job, l, d, chunk_start(job, s1), s1);
+                fl_back_part part = {job, &s, l};
+                fl_team_run(job->plan.threads, recurrence_worker, &part);
+                fl_back_products_blas(job, &s);
+                s1 = s.s0;
+            }
+        fl_back_part part = {job, NULL, l - 1};
+        if (l && job->call->dropout) fl_team_run(job->plan.threads, dropout_worker, &part);
+    }
+}
+
+/* --- entry ------------------------------------------------------------------------------------------------------------------- */
+
+static void start_state(const fl_model *m, const fl_call *call, const fl_backward_call *back)
+{
+    const size_t rows = (size_t)(m->spec.num_layers * m->spec.directions * call->batch) * (size_t)m->unit;
+    const size_t h = rows * (size_t)m->recurrent, c = rows * (size_t)m->spec.hidden_size;
+    if (back->dhn)
+        memmove(back->dh0, back->dhn, h);
+    else
+        memset(back->dh0, 0, h);
+    if (back->dcn)
+        memmove(back->dc0, back->dcn, c);
+    else
+        memset(back->dc0, 0, c);
+}
+
+static void clear_gradients(const fl_model *m, const fl_call *call, const fl_backward_call *back)
+{
+    const int64_t rows = m->gates * m->spec.hidden_size;
+    for (int i = 0; i < m->spec.num_layers * m->spec.directions; i++) {
+        const fl_gradients *g = &back->gradients[i];
+        memset(g->weight_ih, 0, (size_t)(rows * m->layers[i].inputs * m->unit));
+        memset(g->weight_hh, 0, (size_t)(rows * m->recurrent * m->unit));
+        memset(g->bias, 0, (size_t)(rows * m->unit));
+        if (m->spec.proj_size) memset(g->weight_hr, 0, (size_t)(m->spec.proj_size * m->spec.hidden_size * m->unit));
+    }
+    if (back->dx && call->lengths) /* padding is never visited: its gradient is zero */
+        memset(back->dx, 0, (size_t)(call->steps * call->batch * m->spec.input_size * m->unit));
+}
+
+static int gradients_present(const fl_model *m, const fl_backward_call *back)
+{
+    if (!back || !back->dh0 || !back->dc0 || !back->gradients) return 0;
+    for (int i = 0; i < m->spec.num_layers * m->spec.directions; i++) {
+        const fl_gradients *g = &back->gradients[i];
+        if (!g->weight_ih || !g->weight_hh || !g->bias || (m->spec.proj_size && !g->weight_hr)) return 0;
+    }
+    return 1;
+}
+
+enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_backward_call *back)
+{
+    enum fl_status status = fl_call_check(m, call);
+    if (status != FL_OK) return status;
+    if (!(m->spec.flags & FL_MODEL_BACKWARD)) return FL_ERR_BACKWARD;
+    if (!gradients_present(m, back)) return FL_ERR_ARGUMENT;
+    const int empty = call->steps == 0 || call->batch == 0;
+    if (!empty && (!call->cache || !back->dy.data)) return FL_ERR_ARGUMENT;
+    fl_back job = {.m = m, .call = call, .back = back};
+    status = fl_plan_backward(m, call->steps, call->batch, call->threads, &job.plan);
+    if (status != FL_OK) return status;
+    if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
+    fl_arena arena = {.base = call->workspace};
+    lay_out(&job, &arena);
+    if (arena.overflow || arena.used > call->workspace_bytes) return FL_ERR_WORKSPACE;
+
+    start_state(m, call, back);
+    clear_gradients(m, call, back);
+    if (empty) return FL_OK;
+    fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
+    job.longest = job.order.length[0];
+    memset((void *)job.zeros, 0, (size_t)(m->spec.hidden_size * m->unit));
+    fl_barrier_init(&job.team);
+    if (job.plan.blas)
+        backward_by_blas(&job);
+    else
+        fl_team_run(job.plan.threads, backward_worker, &job);
+    return FL_OK;
+}

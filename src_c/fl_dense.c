@@ -1,0 +1,120 @@
+/* A dense layer on the same panels and kernels: y = act(x . W^T + b). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "fl_internal.h"
+#include "fl_team.h"
+
+struct fl_dense {
+    const fl_kernels *kernels;
+    int64_t inputs, outputs;
+    int dtype, activation;
+    void *panel, *bias; /* (blocks, I, vectors, W), (blocks*vectors*W) */
+};
+
+enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,
+                               const void *bias, int activation)
+{
+    if (!out || (dtype != FL_F32 && dtype != FL_F64) || inputs < 1 || outputs < 1 || !weight) return FL_ERR_ARGUMENT;
+    if (activation < FL_ACT_NONE || activation > FL_ACT_SOFTMAX) return FL_ERR_ARGUMENT;
+    const fl_kernels *kernels;
+    const enum fl_status status = fl_kernels_get(&kernels);
+    if (status != FL_OK) return status;
+    const int64_t width = kernels->lanes[dtype]->width, unit = dtype == FL_F64 ? 8 : 4;
+    const int64_t padded = fl_plain_blocks(outputs, width) * FL_PANEL_VECTORS * width;
+    fl_arena size = {0};
+    fl_arena_take3(&size, padded, inputs, 1, unit);
+    fl_arena_take(&size, padded, unit);
+    if (size.overflow) return FL_ERR_OVERFLOW;
+    fl_dense *dense = malloc(sizeof *dense);
+    char *memory = dense ? fl_aligned_alloc(size.used) : NULL;
+    if (!memory) {
+        free(dense);
+        return FL_ERR_MEMORY;
+    }
+    memset(memory, 0, size.used);
+    fl_arena arena = {.base = memory};
+    *dense = (fl_dense){kernels, inputs, outputs, dtype, activation,
+                        fl_arena_take3(&arena, padded, inputs, 1, unit), fl_arena_take(&arena, padded, unit)};
+    fl_pack_plain(dtype, dense->panel, weight, inputs, outputs, 1, inputs, width);
+    if (bias) memcpy(dense->bias, bias, (size_t)(outputs * unit));
+    *out = dense;
+    return FL_OK;
+}
+
+void fl_dense_free(fl_dense *dense)
+{
+    if (!dense) return;
+    fl_aligned_free(dense->panel);
+    free(dense);
+}
+
+/* One row, in place.  The sum runs over the row in order, so it does not depend on the vector width. */
+#define FL_SOFTMAX(name, real)                                                       \
+    static void name(const fl_real_kernels *k, real *row, int64_t n)                 \
+    {                                                                                \
+        real top = row[0], sum = 0;                                                  \
+        for (int64_t i = 1; i < n; i++) top = row[i] > top || row[i] != row[i] ? row[i] : top; \
+        for (int64_t i = 0; i < n; i++) row[i] -= top;                               \
+        k->map(FL_ACT_EXP, row, row, n);                                             \
+        for (int64_t i = 0; i < n; i++) sum += row[i];                               \
+        for (int64_t i = 0; i < n; i++) row[i] /= sum;                               \
+    }
+FL_SOFTMAX(softmax_f32, float)
+FL_SOFTMAX(softmax_f64, double)
+
+typedef struct fl_dense_call {
+    const fl_dense *dense;
+    int64_t rows;
+    const char *x;
+    char *y;
+} fl_dense_call;
+
+static void finish_rows(const fl_dense *d, char *y, int64_t rows)
+{
+    const fl_real_kernels *k = d->kernels->lanes[d->dtype];
+    if (d->activation == FL_ACT_SOFTMAX) {
+        for (int64_t r = 0; r < rows; r++) {
+            if (d->dtype == FL_F64)
+                softmax_f64(k, (double *)y + r * d->outputs, d->outputs);
+            else
+                softmax_f32(k, (float *)y + r * d->outputs, d->outputs);
+        }
+    } else if (d->activation != FL_ACT_NONE) {
+        k->map(d->activation, y, y, rows * d->outputs);
+    }
+}
+
+static void dense_worker(int worker, int workers, void *arg)
+{
+    enum { STRIP = 64 }; /* rows at a time: their pointers fit the stack, their results stay in L2 */
+    const fl_dense_call *call = arg;
+    const fl_dense *d = call->dense;
+    const int64_t unit = d->dtype == FL_F64 ? 8 : 4;
+    const int64_t first = fl_share(call->rows, worker, workers), end = fl_share(call->rows, worker + 1, workers);
+    const int64_t width = d->kernels->lanes[d->dtype]->width;
+    const void *a[STRIP];
+    void *out[STRIP];
+    for (int64_t r = first; r < end; r += STRIP) {
+        const int64_t n = end - r < STRIP ? end - r : STRIP;
+        for (int64_t i = 0; i < n; i++) {
+            a[i] = call->x + (r + i) * d->inputs * unit;
+            out[i] = call->y + (r + i) * d->outputs * unit;
+        }
+        const fl_product_args product = {
+            .rows = n, .k = d->inputs, .columns = d->outputs, .block0 = 0,
+            .block1 = fl_plain_blocks(d->outputs, width), .vectors = FL_PANEL_VECTORS, .a = a, .panel = d->panel,
+            .bias = d->bias, .out = out,
+        };
+        d->kernels->lanes[d->dtype]->product(&product);
+        finish_rows(d, call->y + r * d->outputs * unit, n);
+    }
+}
+
+enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads)
+{
+    if (!dense || rows < 0 || threads < 0 || (rows && (!x || !y))) return FL_ERR_ARGUMENT;
+    fl_dense_call call = {dense, rows, x, y};
+    fl_team_run(fl_plan_dense(dense->inputs, dense->outputs, rows, threads), dense_worker, &call);
+    return FL_OK;
+}

@@ -1,0 +1,255 @@
+/* Backward through time for one stretch: the recurrence step by step, then the products over all its steps at once,
+ * while dgates is still in cache. */
+#include "fl_gradient.h"
+
+#include <string.h>
+
+#include "fl_layer.h"
+
+typedef struct fl_walk { /* one worker's part of a stretch */
+    fl_back *job;
+    const fl_back_stretch *s;
+    int64_t rows, row0, row_step;
+    int64_t unit0, unit1;        /* hidden units of the element-wise part */
+    int64_t h_block0, h_block1;  /* plain blocks of dh */
+    int64_t m_block0, m_block1;  /* plain blocks of the gradient behind the projection */
+    int mate, mates;
+    const void **pointers;
+} fl_walk;
+
+static int64_t active(const fl_back *job, int64_t s)
+{
+    int64_t n = job->call->batch;
+    while (n > 0 && job->order.length[n - 1] <= s) n--;
+    return n;
+}
+
+static char *state_row(const fl_walk *w, const void *state, int64_t b, int64_t width)
+{
+    const fl_model *m = w->job->m;
+    const int64_t slot = w->s->layer * m->spec.directions + w->s->dir;
+    return state ? (char *)state + (slot * w->job->call->batch + b) * width * m->unit : NULL;
+}
+
+typedef struct fl_back_rows { /* pointer lists of one step, all (B) */
+    const void **gates, **c_prev, **c, **dy;
+    void **dh, **dc, **dgates, **m_rows;
+} fl_back_rows;
+
+/* Where row i of step s finds its operands; q0: the number of this step's first row. */
+static void point(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t s, int64_t q0)
+{
+    fl_back *job = w->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const int64_t batch = call->batch, hidden = m->spec.hidden_size, unit = m->unit;
+    const int64_t r = w->row0 + i * w->row_step, q = q0 + r, b = job->order.row[r];
+    const int64_t t = fl_time(w->s->dir, s, job->order.length[r]), before = w->s->dir ? t + 1 : t - 1;
+    const int cut = fl_cut(call->reset, w->s->dir, s, t, b, batch);
+    char *cells = (char *)call->cache + w->s->cache.c;
+    const char *h0 = state_row(w, call->h0, b, m->recurrent), *c0 = state_row(w, call->c0, b, hidden);
+
+    l->gates[i] = (char *)call->cache + w->s->cache.gates + (t * batch + b) * m->gates * hidden * unit;
+    l->c[i] = cells + (t * batch + b) * hidden * unit;
+    l->c_prev[i] = cut || (s == 0 && !c0) ? job->zeros : s == 0 ? c0 : cells + (before * batch + b) * hidden * unit;
+    l->dy[i] = fl_at(&w->s->dy, t, b);
+    l->dh[i] = state_row(w, job->back->dh0, b, m->recurrent);
+    l->dc[i] = state_row(w, job->back->dc0, b, hidden);
+    l->dgates[i] = job->dgates + q * m->gates * hidden * unit;
+    if (m->spec.proj_size) l->m_rows[i] = job->cell_out + q * hidden * unit;
+    if (w->mate) return; /* the shared lists need one writer */
+    job->g[q] = l->dgates[i];
+    job->x[q] = fl_at(&w->s->x, t, b);
+    job->h[q] = cut || (s == 0 && !h0) ? job->zeros : s == 0 ? h0 : fl_at(&w->s->y, before, b);
+    if (m->spec.proj_size) job->m_rows[q] = l->m_rows[i];
+    if (w->s->dx.data) job->dx[q] = fl_at(&w->s->dx, t, b);
+}
+
+/* dh of the projected output, kept for weight_hr's gradient; then that of the cell's output, in dcell_out. */
+static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t rows, int64_t q0)
+{
+    fl_back *job = w->job;
+    const fl_model *m = job->m;
+    const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
+    const int64_t pr = m->spec.proj_size, hidden = m->spec.hidden_size;
+    for (int64_t i = w->mate; i < rows; i += w->mates)
+        m->real->add(l->dy[i], l->dh[i], job->dh + (q0 + w->row0 + i * w->row_step) * pr * m->unit, pr);
+    fl_barrier_wait(&job->team, w->mates);
+    const void **a = l->dy; /* dy is used up: from here on the list is that of dh, then of dcell_out */
+    void **out = l->dgates; /* filled again below */
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t r = w->row0 + i * w->row_step;
+        a[i] = job->dh + (q0 + r) * pr * m->unit;
+        out[i] = job->dcell_out + r * hidden * m->unit;
+    }
+    const fl_product_args product = {
+        .rows = rows, .k = pr, .columns = hidden, .block0 = w->m_block0, .block1 = w->m_block1,
+        .vectors = FL_PANEL_VECTORS, .a = a, .panel = p->panel_rt, .out = out,
+    };
+    m->real->product(&product);
+    fl_barrier_wait(&job->team, w->mates);
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t r = w->row0 + i * w->row_step;
+        a[i] = out[i];
+        out[i] = job->dgates + (q0 + r) * m->gates * hidden * m->unit;
+    }
+}
+
+/* Rows whose state was zeroed before this step hand nothing further back. */
+static void cut_rows(const fl_walk *w, const fl_back_rows *l, int64_t rows, int64_t s)
+{
+    const fl_back *job = w->job;
+    const fl_model *m = job->m;
+    const int64_t block = FL_PANEL_VECTORS * m->width, first = w->h_block0 * block;
+    const int64_t end = w->h_block1 * block < m->recurrent ? w->h_block1 * block : m->recurrent;
+    if (!job->call->reset) return;
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t r = w->row0 + i * w->row_step, b = job->order.row[r];
+        const int64_t t = fl_time(w->s->dir, s, job->order.length[r]);
+        if (!fl_cut(job->call->reset, w->s->dir, s, t, b, job->call->batch)) continue;
+        memset((char *)l->dc[i] + w->unit0 * m->unit, 0, (size_t)((w->unit1 - w->unit0) * m->unit));
+        if (end > first) memset((char *)l->dh[i] + first * m->unit, 0, (size_t)((end - first) * m->unit));
+    }
+}
+
+static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
+{
+    fl_back *job = w->job;
+    const fl_model *m = job->m;
+    const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
+    const int64_t batch = job->call->batch;
+    const void **a = w->pointers;
+    const fl_back_rows l = {a, a + batch, a + 2 * batch, a + 3 * batch, (void **)(a + 4 * batch),
+                            (void **)(a + 5 * batch), (void **)(a + 6 * batch), (void **)(a + 7 * batch)};
+    for (int64_t i = 0; i < rows; i++) point(w, &l, i, s, q0);
+    const int projected = m->spec.proj_size != 0;
+    if (projected) through_projection(w, &l, rows, q0);
+    const fl_cell_grad_args cell = {
+        .rows = rows, .hidden = m->spec.hidden_size, .unit0 = w->unit0, .unit1 = w->unit1, .gates = l.gates,
+        .c_prev = l.c_prev, .c = l.c, .dh = l.dy, .dh_add = projected ? NULL : (const void *const *)l.dh,
+        .dc = l.dc, .dgates = l.dgates, .h = projected ? l.m_rows : NULL,
+    };
+    m->real->cell_grad[m->spec.cell](&cell);
+    fl_barrier_wait(&job->team, w->mates);
+    const fl_product_args product = {
+        .rows = rows, .k = m->gates * m->spec.hidden_size, .columns = m->recurrent, .block0 = w->h_block0,
+        .block1 = w->h_block1, .vectors = FL_PANEL_VECTORS, .a = (const void *const *)l.dgates,
+        .panel = p->panel_ht, .out = l.dh,
+    };
+    m->real->product(&product);
+    cut_rows(w, &l, rows, s);
+    fl_barrier_wait(&job->team, w->mates);
+}
+
+void fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int workers)
+{
+    const fl_model *m = job->m;
+    const int by_rows = job->plan.split == FL_SPLIT_ROWS || workers == 1;
+    const int mates = by_rows ? 1 : workers, mate = by_rows ? 0 : worker;
+    const int64_t hidden = m->spec.hidden_size, width = m->width;
+    const int64_t h_blocks = fl_plain_blocks(m->recurrent, width), m_blocks = fl_plain_blocks(hidden, width);
+    const int64_t unit1 = fl_share(m->blocks, mate + 1, mates) * width;
+    const fl_walk w = {
+        .job = job, .s = s, .row0 = by_rows ? worker : 0, .row_step = by_rows ? workers : 1,
+        .unit0 = fl_share(m->blocks, mate, mates) * width, .unit1 = unit1 < hidden ? unit1 : hidden,
+        .h_block0 = fl_share(h_blocks, mate, mates), .h_block1 = fl_share(h_blocks, mate + 1, mates),
+        .m_block0 = fl_share(m_blocks, mate, mates), .m_block1 = fl_share(m_blocks, mate + 1, mates),
+        .mate = mate, .mates = mates, .pointers = job->pointers + worker * fl_back_pointers(job->call->batch),
+    };
+    int64_t q = 0;
+    for (int64_t step = s->s1 - 1; step >= s->s0; step--) {
+        const int64_t all = active(job, step);
+        const int64_t mine = all > w.row0 ? (all - w.row0 + w.row_step - 1) / w.row_step : 0;
+        if (mine || mates > 1) one_step(&w, step, mine, q);
+        q += all;
+    }
+}
+
+/* --- products over the stretch -------------------------------------------------------------------------------------------- */
+
+static void weight_gradient(const fl_back *job, const fl_back_stretch *s, const void *g, int64_t columns,
+                            const void *const *a, int64_t n, void *gradient, int worker, int workers)
+{
+    const fl_outer_args outer = {
+        .rows = s->rows, .j0 = fl_share(columns, worker, workers), .j1 = fl_share(columns, worker + 1, workers),
+        .n = n, .g = g, .g_stride = columns, .a = a, .c = gradient,
+    };
+    job->m->real->outer(&outer);
+}
+
+static void bias_gradient(const fl_back *job, const fl_back_stretch *s, void *gradient, int worker, int workers)
+{
+    const int64_t columns = job->m->gates * job->m->spec.hidden_size;
+    const fl_colsum_args sum = {
+        .rows = s->rows, .j0 = fl_share(columns, worker, workers), .j1 = fl_share(columns, worker + 1, workers),
+        .g = job->dgates, .g_stride = columns, .s = gradient,
+    };
+    job->m->real->colsum(&sum);
+}
+
+void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int workers)
+{
+    const fl_model *m = job->m;
+    const int64_t columns = m->gates * m->spec.hidden_size, slot = s->layer * m->spec.directions + s->dir;
+    const fl_packed *p = &m->layers[slot];
+    const fl_gradients *grad = &job->back->gradients[slot];
+    if (s->dx.data) {
+        const int64_t first = fl_share(s->rows, worker, workers), end = fl_share(s->rows, worker + 1, workers);
+        const fl_product_args product = {
+            .rows = end - first, .k = columns, .columns = p->inputs, .block0 = 0,
+            .block1 = fl_plain_blocks(p->inputs, m->width), .vectors = FL_PANEL_VECTORS, .a = job->g + first,
+            .panel = p->panel_xt, .accumulate = s->dir, .out = job->dx + first,
+        };
+        m->real->product(&product);
+    }
+    weight_gradient(job, s, job->dgates, columns, job->x, p->inputs, grad->weight_ih, worker, workers);
+    weight_gradient(job, s, job->dgates, columns, job->h, m->recurrent, grad->weight_hh, worker, workers);
+    bias_gradient(job, s, grad->bias, worker, workers);
+    if (m->spec.proj_size)
+        weight_gradient(job, s, job->dh, m->spec.proj_size, job->m_rows, m->spec.hidden_size, grad->weight_hr, worker,
+                        workers);
+}
+
+/* C (m, n) := op(A) . B + beta * C */
+static void gemm(const fl_back *job, int trans_a, int64_t m, int64_t n, int64_t k, const void *a, int64_t lda,
+                 const void *b, double beta, void *c)
+{
+    if (job->m->spec.dtype == FL_F64)
+        job->call->blas->dgemm(trans_a, 0, m, n, k, 1.0, a, lda, b, n, beta, c, n);
+    else
+        job->call->blas->sgemm(trans_a, 0, m, n, k, 1.0f, a, lda, b, n, (float)beta, c, n);
+}
+
+static const void *gather(const fl_back *job, const fl_back_stretch *s, const void *const *rows, int64_t n)
+{
+    for (int64_t q = 0; q < s->rows; q++)
+        memcpy(job->gather + q * n * job->m->unit, rows[q], (size_t)(n * job->m->unit));
+    return job->gather;
+}
+
+void fl_back_products_blas(fl_back *job, const fl_back_stretch *s)
+{
+    const fl_model *m = job->m;
+    const int64_t columns = m->gates * m->spec.hidden_size, slot = s->layer * m->spec.directions + s->dir;
+    const fl_packed *p = &m->layers[slot];
+    const fl_gradients *grad = &job->back->gradients[slot];
+    if (s->rows == 0) return;
+    if (s->dx.data) {
+        gemm(job, 0, s->rows, p->inputs, columns, job->dgates, columns, p->plain_x, 0.0, job->gather);
+        for (int64_t q = 0; q < s->rows; q++) {
+            const char *from = job->gather + q * p->inputs * m->unit;
+            if (s->dir)
+                m->real->add(from, job->dx[q], job->dx[q], p->inputs);
+            else
+                memcpy(job->dx[q], from, (size_t)(p->inputs * m->unit));
+        }
+    }
+    gemm(job, 1, columns, p->inputs, s->rows, job->dgates, columns, gather(job, s, job->x, p->inputs), 1.0,
+         grad->weight_ih);
+    gemm(job, 1, columns, m->recurrent, s->rows, job->dgates, columns, gather(job, s, job->h, m->recurrent), 1.0,
+         grad->weight_hh);
+    bias_gradient(job, s, grad->bias, 0, 1);
+    if (m->spec.proj_size)
+        gemm(job, 1, m->spec.proj_size, m->spec.hidden_size, s->rows, job->dh, m->spec.proj_size, job->cell_out, 1.0,
+             grad->weight_hr);
+}

@@ -1,0 +1,101 @@
+/* What an instruction set offers the drivers: one table of functions per lane type.
+ *
+ * A *panel* is a weight matrix packed as [block][k][vector][lane], 64-byte aligned, zero-padded.  In a gate panel
+ * vector v of block b holds gate v of hidden units b*W .. b*W+W-1; in a plain panel it holds columns
+ * (b*FL_PANEL_VECTORS + v)*W ... . The products do not know the difference.
+ *
+ * Every output is one chain of fused multiply-adds over k in ascending order, started from `init`: results do not
+ * depend on how rows and blocks are grouped, so neither on batch size, threads nor instruction set.
+ */
+#ifndef FL_KERNELS_H
+#define FL_KERNELS_H
+
+#include "fastlstm.h"
+
+enum { FL_PANEL_VECTORS = 4 };
+
+#define FL_ISA_AVX512 0
+#define FL_ISA_AVX2 1
+#define FL_ISA_NEON 2
+#define FL_ISA_SCALAR 3
+
+/* out[r][n] = (init[r][n] | bias[n] | 0) + sum_k a[r][k] * panel[.][k][.] */
+typedef struct fl_product_args {
+    int64_t rows, k;
+    int64_t columns;          /* valid columns of out; the last block may be cut */
+    int64_t block0, block1;   /* blocks to compute */
+    int vectors;              /* vectors of a block, 1..4 */
+    const void *const *a;     /* (rows) -> (k) */
+    const void *panel;        /* (blocks, k, vectors, W) */
+    const void *bias;         /* (blocks, vectors, W) or NULL: zero */
+    int accumulate;           /* 1: start from out itself (bias unused) */
+    void *const *out;         /* (rows) -> (columns) */
+} fl_product_args;
+
+/* One time step of a cell for `rows` rows and blocks [block0, block1). */
+typedef struct fl_step_args {
+    int64_t rows, hidden;
+    int64_t block0, block1;
+    int backward_sweep;       /* 1: blocks from last to first (snake order keeps the cache warm) */
+    int64_t k_x, k_h;         /* k_x = 0 when the input product is in `pre` */
+    const void *const *x;     /* (rows) -> (k_x) */
+    const void *const *h;     /* (rows) -> (k_h) previous output */
+    const void *panel_x, *panel_h; /* (blocks, k, vectors, W) */
+    const void *bias;         /* (blocks, vectors, W) */
+    const void *const *pre;   /* (rows) -> (blocks, vectors, W): bias + input product; NULL: none */
+    const void *const *c_prev; /* (rows) -> (H) */
+    void *const *c;           /* (rows) -> (H), may be c_prev's rows */
+    void *const *h_out;       /* (rows) -> (H) */
+    void *const *gates;       /* (rows) -> (G, H) post-activation; NULL: not wanted */
+} fl_step_args;
+
+/* Backward of a cell's element-wise part for units [unit0, unit1). */
+typedef struct fl_cell_grad_args {
+    int64_t rows, hidden;
+    int64_t unit0, unit1;
+    const void *const *gates;  /* (rows) -> (G, H) */
+    const void *const *c_prev; /* (rows) -> (H) */
+    const void *const *c;      /* (rows) -> (H) */
+    const void *const *dh;     /* (rows) -> (H) */
+    const void *const *dh_add; /* (rows) -> (H), added to dh; NULL: none */
+    void *const *dc;           /* (rows) -> (H): in dL/dc from the next step, out dL/dc_prev */
+    void *const *dgates;       /* (rows) -> (G, H): gradient of the pre-activations */
+    void *const *h;            /* (rows) -> (H): the cell's output computed again; NULL: not wanted */
+} fl_cell_grad_args;
+
+/* c[j][n] += sum_r g[r][j] * a[r][n] for j in [j0, j1): partial sums of FL_OUTER_ROWS rows, each one chain */
+enum { FL_OUTER_ROWS = 128 };
+typedef struct fl_outer_args {
+    int64_t rows, j0, j1, n;
+    const void *g;        /* (rows, g_stride) */
+    int64_t g_stride;
+    const void *const *a; /* (rows) -> (n) */
+    void *c;              /* (>= j1, n) */
+} fl_outer_args;
+
+/* s[j] += sum_r g[r][j] for j in [j0, j1), grouped like fl_outer_args */
+typedef struct fl_colsum_args {
+    int64_t rows, j0, j1;
+    const void *g;
+    int64_t g_stride;
+    void *s; /* (>= j1) */
+} fl_colsum_args;
+
+typedef struct fl_real_kernels {
+    int width; /* W, lanes of a vector */
+    void (*product)(const fl_product_args *);
+    void (*step[FL_CELL_COUNT])(const fl_step_args *);
+    void (*cell_grad[FL_CELL_COUNT])(const fl_cell_grad_args *);
+    void (*outer)(const fl_outer_args *);
+    void (*colsum)(const fl_colsum_args *);
+    void (*map)(int activation, const void *x, void *y, int64_t n); /* element-wise; x may be y */
+    void (*add)(const void *x, const void *y, void *out, int64_t n); /* out = x + y */
+    void (*mul)(const void *x, const void *y, void *out, int64_t n); /* out = x * y */
+} fl_real_kernels;
+
+typedef struct fl_kernels {
+    const char *name;
+    const fl_real_kernels *lanes[2]; /* by enum fl_dtype */
+} fl_kernels;
+
+#endif

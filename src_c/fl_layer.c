@@ -1,0 +1,158 @@
+/* The time loop of one layer and direction.  Knows pointers, order, resets and barriers; nothing of gates' formulas. */
+#include "fl_layer.h"
+
+#include <string.h>
+
+/* Active rows are the first ones, because lengths fall. */
+static int64_t active_rows(const fl_pass *p, int64_t s, int64_t rows)
+{
+    while (rows > 0 && p->job->order.length[p->row0 + (rows - 1) * p->row_step] <= s) rows--;
+    return rows;
+}
+
+static char *state_row(const fl_pass *p, const void *state, int64_t b, int64_t width)
+{
+    const fl_model *m = p->job->m;
+    const int64_t slot = p->layer * m->spec.directions + p->dir;
+    return (char *)state + (slot * p->job->call->batch + b) * width * m->unit;
+}
+
+/* bias + W_ih . x for steps [s, s + span) of this worker's rows and blocks, as one product */
+static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_packed *w = &m->layers[p->layer * m->spec.directions + p->dir];
+    const int64_t batch = job->call->batch, wide = m->blocks * m->vectors * m->width;
+    const void **a = p->pointers + 6 * batch;
+    void **out = (void **)(p->pointers + 6 * batch + batch * (job->plan.hoist < 1 ? 1 : job->plan.hoist));
+    int64_t n = 0;
+    for (int64_t q = 0; q < span; q++) {
+        rows = active_rows(p, s + q, rows);
+        for (int64_t i = 0; i < rows; i++) {
+            const int64_t r = p->row0 + i * p->row_step;
+            a[n] = fl_at(&p->x, fl_time(p->dir, s + q, job->order.length[r]), job->order.row[r]);
+            out[n++] = job->pre[p->dir] + (q * batch + r) * wide * m->unit;
+        }
+    }
+    const fl_product_args product = {
+        .rows = n, .k = w->inputs, .columns = wide, .block0 = p->block0, .block1 = p->block1,
+        .vectors = (int)m->vectors, .a = a, .panel = w->panel_x, .bias = w->bias, .out = out,
+    };
+    m->real->product(&product);
+}
+
+/* h = W_hr . cell_out for the active rows */
+static void project(const fl_pass *p, const fl_packed *w, int64_t rows, void *const *out)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const void **a = p->pointers; /* the list of x is free by now */
+    for (int64_t i = 0; i < rows; i++)
+        a[i] = job->cell_out[p->dir] + (p->row0 + i * p->row_step) * m->spec.hidden_size * m->unit;
+    const fl_product_args product = {
+        .rows = rows, .k = m->spec.hidden_size, .columns = m->spec.proj_size, .block0 = p->out_block0,
+        .block1 = p->out_block1, .vectors = FL_PANEL_VECTORS, .a = a, .panel = w->panel_r, .out = out,
+    };
+    m->real->product(&product);
+}
+
+typedef struct fl_rows { /* the pointer lists of one step, all (B) */
+    const void **x, **h, **c_prev;
+    void **c, **y, **gates;
+} fl_rows;
+
+/* Where row i of step s finds its operands.  s0: first step of this chunk, whose state is in hn and cn. */
+static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int64_t s0, int64_t pre_step)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const int64_t batch = call->batch, hidden = m->spec.hidden_size;
+    const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r];
+    const int64_t t = fl_time(p->dir, s, job->order.length[r]), before = p->dir ? t + 1 : t - 1;
+    const int cut = fl_cut(call->reset, p->dir, s, t, b, batch);
+    char *state_c = state_row(p, call->cn, b, hidden);
+
+    if (pre_step >= 0)
+        l->x[i] = job->pre[p->dir] + (pre_step * batch + r) * m->blocks * m->vectors * m->width * m->unit;
+    else
+        l->x[i] = fl_at(&p->x, t, b);
+    l->y[i] = fl_at(&p->y, t, b);
+    l->h[i] = cut ? job->zeros : s == s0 ? state_row(p, call->hn, b, m->recurrent) : fl_at(&p->y, before, b);
+    if (call->cache) {
+        char *cells = (char *)call->cache + p->cache.c;
+        l->c[i] = cells + (t * batch + b) * hidden * m->unit;
+        l->c_prev[i] = cut ? job->zeros : s == s0 ? state_c : cells + (before * batch + b) * hidden * m->unit;
+        l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->gates * hidden * m->unit;
+    } else {
+        l->c[i] = state_c;
+        l->c_prev[i] = cut ? job->zeros : state_c;
+    }
+}
+
+static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pre_step)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_packed *w = &m->layers[p->layer * m->spec.directions + p->dir];
+    const int64_t batch = job->call->batch;
+    const void **q = p->pointers;
+    const fl_rows l = {q, q + batch, q + 2 * batch,
+                       (void **)(q + 3 * batch), (void **)(q + 4 * batch), (void **)(q + 5 * batch)};
+    for (int64_t i = 0; i < rows; i++) point(p, &l, i, s, s0, pre_step);
+    void **h_out = l.y;
+    if (w->panel_r) { /* the cell writes beside y, the projection reads it from there */
+        h_out = (void **)(q + 6 * batch);
+        for (int64_t i = 0; i < rows; i++)
+            h_out[i] = job->cell_out[p->dir] + (p->row0 + i * p->row_step) * m->spec.hidden_size * m->unit;
+    }
+    const fl_step_args step = {
+        .rows = rows, .hidden = m->spec.hidden_size, .block0 = p->block0, .block1 = p->block1,
+        .backward_sweep = s & 1, .k_x = pre_step >= 0 ? 0 : w->inputs, .k_h = m->recurrent,
+        .x = l.x, .h = l.h, .panel_x = w->panel_x, .panel_h = w->panel_h, .bias = w->bias,
+        .pre = pre_step >= 0 ? l.x : NULL, .c_prev = l.c_prev, .c = l.c, .h_out = h_out,
+        .gates = job->call->cache ? l.gates : NULL,
+    };
+    m->real->step[m->spec.cell](&step);
+    if (w->panel_r) {
+        fl_barrier_wait(p->barrier, p->mates);
+        project(p, w, rows, l.y);
+    }
+    fl_barrier_wait(p->barrier, p->mates);
+}
+
+/* The state after this chunk goes to hn and cn, each mate taking its share of the rows. */
+static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const int64_t hidden = m->spec.hidden_size;
+    for (int64_t i = p->mate; i < p->rows; i += p->mates) {
+        const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r], length = job->order.length[r];
+        const int64_t last = (length < s1 ? length : s1) - 1;
+        if (last < s0) continue;
+        const int64_t t = fl_time(p->dir, last, length);
+        memcpy(state_row(p, call->hn, b, m->recurrent), fl_at(&p->y, t, b), (size_t)(m->recurrent * m->unit));
+        if (!call->cache) continue;
+        memcpy(state_row(p, call->cn, b, hidden),
+               (char *)call->cache + p->cache.c + (t * call->batch + b) * hidden * m->unit,
+               (size_t)(hidden * m->unit));
+    }
+    fl_barrier_wait(p->barrier, p->mates);
+}
+
+void fl_pass_run(const fl_pass *p, int64_t s0, int64_t s1, int hoist)
+{
+    const int64_t span = p->job->plan.hoist;
+    int64_t rows = p->rows;
+    for (int64_t s = s0; s < s1; s++) {
+        rows = active_rows(p, s, rows);
+        if (rows == 0) break; /* for all mates alike: they share their rows */
+        const int64_t into = span ? (s - s0) % span : -1;
+        if (hoist && into == 0) hoist_inputs(p, s, s1 - s < span ? s1 - s : span, rows);
+        one_step(p, s, s0, rows, into);
+    }
+    keep_state(p, s0, s1);
+}

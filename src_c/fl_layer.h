@@ -1,0 +1,56 @@
+/* One layer, one direction, some steps, as one worker of a forward call sees it. */
+#ifndef FL_LAYER_H
+#define FL_LAYER_H
+
+#include "fl_internal.h"
+#include "fl_team.h"
+
+/* Everything the workers of one call share. */
+typedef struct fl_job {
+    const fl_model *m;
+    const fl_call *call;
+    fl_plan plan;
+    fl_order order;
+    int64_t longest;    /* largest length */
+    char *pre[2];       /* (hoist, B, blocks, vectors, W) by direction: bias + input product */
+    char *between[2];   /* (chunk, B, D*R) outputs of inner layers, in turn; inference only */
+    char *cell_out[2];  /* (B, H) by direction: what projection eats; only with projection */
+    char *gather;       /* (hoist*B, I) rows of x for BLAS; only with BLAS */
+    const void *zeros;  /* (max(H, R)) what h and c are after a reset */
+    const void **pointers; /* (workers, fl_job_pointers) */
+    fl_barrier team, group[2];
+} fl_job;
+
+/* One worker's part of it: rows order[row0], order[row0 + row_step], ... and blocks [block0, block1). */
+typedef struct fl_pass {
+    const fl_job *job;
+    int layer, dir;
+    fl_view x, y;             /* y already at this direction's columns */
+    fl_cache_offsets cache;   /* with call->cache only */
+    int64_t rows, row0, row_step;
+    int64_t block0, block1, out_block0, out_block1; /* gate blocks; blocks of the projection */
+    fl_barrier *barrier;      /* of the workers that share this pass's rows */
+    int mate, mates;
+    const void **pointers;
+} fl_pass;
+
+/* Pointers one worker needs: eight lists, two of them as long as a hoisted product has rows. */
+static inline int64_t fl_pass_pointers(int64_t batch, int64_t hoist)
+{
+    return 6 * batch + 2 * batch * (hoist < 1 ? 1 : hoist);
+}
+
+/* Steps [s0, s1) of the order in which this direction walks; hoist: 1 when `pre` is still to be computed here. */
+void fl_pass_run(const fl_pass *p, int64_t s0, int64_t s1, int hoist);
+
+/* Time of step s of a row of that length, in this direction. */
+static inline int64_t fl_time(int dir, int64_t s, int64_t length) { return dir ? length - 1 - s : s; }
+
+/* Whether the state is zeroed before step t of row b (s > 0 in the reverse direction: there is no later step else). */
+static inline int fl_cut(const unsigned char *reset, int dir, int64_t s, int64_t t, int64_t b, int64_t batch)
+{
+    if (!reset || (dir && s == 0)) return 0;
+    return reset[(t + dir) * batch + b] != 0;
+}
+
+#endif

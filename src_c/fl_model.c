@@ -1,0 +1,128 @@
+/* A model: specification checked, weights packed, immutable from then on. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "fl_internal.h"
+
+static int spec_valid(const fl_spec *s)
+{
+    return s->cell >= 0 && s->cell < FL_CELL_COUNT && (s->dtype == FL_F32 || s->dtype == FL_F64) &&
+           s->num_layers >= 1 && (s->directions == 1 || s->directions == 2) && s->input_size >= 1 &&
+           s->hidden_size >= 1 && s->proj_size >= 0 && s->proj_size < s->hidden_size &&
+           (s->flags & ~FL_MODEL_BACKWARD) == 0;
+}
+
+static const int cell_vectors[] = {
+#define FL_CELL_ROW(ID, name, gates, vectors, states) vectors,
+#include "cells.def"
+#undef FL_CELL_ROW
+};
+
+/* Lays one layer and direction out in the arena; the same walk counts and places. */
+static void place(const fl_model *m, fl_arena *arena, fl_packed *p)
+{
+    const int64_t rows = m->gates * m->spec.hidden_size, wide = m->blocks * m->vectors * m->width;
+    const int64_t pr = m->spec.proj_size;
+    p->panel_x = fl_arena_take3(arena, wide, p->inputs, 1, m->unit);
+    p->panel_h = fl_arena_take3(arena, wide, m->recurrent, 1, m->unit);
+    p->bias = fl_arena_take(arena, wide, m->unit);
+    p->panel_r = pr ? fl_arena_take(arena, fl_plain_size(m->spec.hidden_size, pr, m->width), m->unit) : NULL;
+    p->blocked_x = m->gemm == FL_GEMM_BLAS ? fl_arena_take3(arena, wide, p->inputs, 1, m->unit) : NULL;
+    if (!(m->spec.flags & FL_MODEL_BACKWARD)) return;
+    p->panel_xt = fl_arena_take(arena, fl_plain_size(rows, p->inputs, m->width), m->unit);
+    p->panel_ht = fl_arena_take(arena, fl_plain_size(rows, m->recurrent, m->width), m->unit);
+    p->panel_rt = pr ? fl_arena_take(arena, fl_plain_size(pr, m->spec.hidden_size, m->width), m->unit) : NULL;
+    p->plain_x = m->gemm != FL_GEMM_PANEL ? fl_arena_take3(arena, rows, p->inputs, 1, m->unit) : NULL;
+}
+
+/* weight_ih with its rows in the panel's order: one BLAS product then writes the layout the cell reads */
+static void pack_blocked(const fl_model *m, void *to, const void *src, int64_t k)
+{
+    const int64_t h = m->spec.hidden_size;
+    for (int64_t gate = 0; gate < m->gates; gate++)
+        for (int64_t unit = 0; unit < h; unit++)
+            memcpy((char *)to + ((unit / m->width * m->vectors + gate) * m->width + unit % m->width) * k * m->unit,
+                   (const char *)src + (gate * h + unit) * k * m->unit, (size_t)(k * m->unit));
+}
+
+static void pack(const fl_model *m, const fl_packed *p, const fl_weights *w)
+{
+    const int dtype = m->spec.dtype;
+    const int64_t h = m->spec.hidden_size, rows = m->gates * h, pr = m->spec.proj_size, width = m->width;
+    fl_pack_gates(dtype, (void *)p->panel_x, w->weight_ih, h, p->inputs, m->gates, m->vectors, width);
+    fl_pack_gates(dtype, (void *)p->panel_h, w->weight_hh, h, m->recurrent, m->gates, m->vectors, width);
+    fl_pack_bias(dtype, (void *)p->bias, w->bias_ih, w->bias_hh, h, m->gates, m->vectors, width);
+    if (pr) fl_pack_plain(dtype, (void *)p->panel_r, w->weight_hr, h, pr, 1, h, width);
+    if (p->blocked_x) pack_blocked(m, (void *)p->blocked_x, w->weight_ih, p->inputs);
+    if (!(m->spec.flags & FL_MODEL_BACKWARD)) return;
+    fl_pack_plain(dtype, (void *)p->panel_xt, w->weight_ih, rows, p->inputs, p->inputs, 1, width);
+    fl_pack_plain(dtype, (void *)p->panel_ht, w->weight_hh, rows, m->recurrent, m->recurrent, 1, width);
+    if (pr) fl_pack_plain(dtype, (void *)p->panel_rt, w->weight_hr, pr, h, h, 1, width);
+    if (p->plain_x) memcpy((void *)p->plain_x, w->weight_ih, (size_t)(rows * p->inputs * m->unit));
+}
+
+static int weights_present(const fl_spec *s, const fl_weights *w)
+{
+    return w->weight_ih && w->weight_hh && (s->proj_size == 0) == (w->weight_hr == NULL);
+}
+
+enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_weights *weights)
+{
+    if (!out || !spec || !weights || !spec_valid(spec)) return FL_ERR_ARGUMENT;
+    const int n = spec->num_layers * spec->directions;
+    for (int i = 0; i < n; i++)
+        if (!weights_present(spec, &weights[i])) return FL_ERR_ARGUMENT;
+
+    fl_model m = {.spec = *spec};
+    enum fl_status status = fl_kernels_get(&m.kernels);
+    if (status == FL_OK) status = fl_gemm_mode(&m.gemm);
+    if (status != FL_OK) return status;
+    m.real = m.kernels->lanes[spec->dtype];
+    m.gates = fl_cell_gates(spec->cell);
+    m.vectors = cell_vectors[spec->cell];
+    m.recurrent = spec->proj_size ? spec->proj_size : spec->hidden_size;
+    m.width = m.real->width;
+    m.blocks = (spec->hidden_size + m.width - 1) / m.width;
+    m.unit = spec->dtype == FL_F64 ? 8 : 4;
+
+    fl_model *model = malloc(sizeof *model);
+    fl_packed *layers = calloc((size_t)n, sizeof *layers);
+    if (!model || !layers) goto no_memory;
+    m.layers = layers;
+    for (int i = 0; i < n; i++) layers[i].inputs = fl_layer_inputs(spec, i / spec->directions);
+    fl_arena arena = {0};
+    for (int i = 0; i < n; i++) place(&m, &arena, &layers[i]);
+    if (arena.overflow) {
+        free(model);
+        free(layers);
+        return FL_ERR_OVERFLOW;
+    }
+    m.bytes = arena.used;
+    m.memory = fl_aligned_alloc(m.bytes);
+    if (!m.memory) goto no_memory;
+    memset(m.memory, 0, m.bytes); /* padding lanes must be zero: they are multiplied */
+    arena = (fl_arena){.base = m.memory};
+    for (int i = 0; i < n; i++) {
+        place(&m, &arena, &layers[i]);
+        pack(&m, &layers[i], &weights[i]);
+    }
+    *model = m;
+    *out = model;
+    return FL_OK;
+
+no_memory:
+    free(model);
+    free(layers);
+    return FL_ERR_MEMORY;
+}
+
+void fl_model_free(fl_model *model)
+{
+    if (!model) return;
+    fl_aligned_free(model->memory);
+    free(model->layers);
+    free(model);
+}
+
+const char *fl_model_isa(const fl_model *model) { return model->kernels->name; }
+size_t fl_model_bytes(const fl_model *model) { return model->bytes; }

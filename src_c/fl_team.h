@@ -1,0 +1,28 @@
+/* A team of threads for one call: the only door to OpenMP. */
+#ifndef FL_TEAM_H
+#define FL_TEAM_H
+
+#include <stdatomic.h>
+
+/* fn(worker, workers, arg) runs on every worker at once, inside one parallel region, with denormals flushed to zero
+ * and the rounding mode set to nearest; the caller's floating-point state is back afterwards.  `wanted` is an upper
+ * bound: fewer come when other calls hold the processors, so fn must split its work by `workers`. */
+typedef void (*fl_team_fn)(int worker, int workers, void *arg);
+void fl_team_run(int wanted, fl_team_fn fn, void *arg);
+
+/* How many threads fl_team_run would like for `limit` (0: the process's setting). */
+int fl_team_limit(int limit);
+
+/* Wait until n workers have come.  Spins shortly, then yields; n == 1 returns at once. */
+typedef struct fl_barrier {
+    _Alignas(64) atomic_int arrived;
+    _Alignas(64) atomic_uint round;
+} fl_barrier;
+void fl_barrier_init(fl_barrier *barrier);
+void fl_barrier_wait(fl_barrier *barrier, int n);
+
+/* The same floating-point state without a team, for calls that stay on their thread. */
+unsigned fl_float_enter(void);
+void fl_float_leave(unsigned saved);
+
+#endif

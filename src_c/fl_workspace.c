@@ -1,0 +1,135 @@
+/* Memory: aligned blocks, the arena that lays out workspaces, the layout of the cache, the order of rows.
+ *
+ *   workspace   | slot | pad | slot | pad | ...        every slot 64-byte aligned, sizes from one function
+ *
+ *   cache       layer 0: | gates d0 | c d0 | gates d1 | c d1 | y | input |   layer 1: ...
+ *               y is left out for the last layer (the caller has it), input without dropout (it is y)
+ */
+#if defined(__linux__)
+#define _GNU_SOURCE
+#endif
+#include <stdlib.h>
+#include <string.h>
+
+#include "fl_internal.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+#if defined(_WIN32)
+#include <malloc.h>
+#endif
+
+void *fl_aligned_alloc(size_t bytes)
+{
+    enum { HUGE_PAGE = 2 << 20 };
+    const size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : FL_ALIGN;
+    if (bytes > SIZE_MAX - align) return NULL;
+    bytes = (bytes + align - 1) / align * align;
+#if defined(_WIN32)
+    return _aligned_malloc(bytes ? bytes : align, align);
+#else
+    void *memory = NULL;
+    if (posix_memalign(&memory, align, bytes ? bytes : align)) return NULL;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    /* panels are read end to end at every step: fewer page walks; a refusal costs nothing */
+    if (bytes >= HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    return memory;
+#endif
+}
+
+void fl_aligned_free(void *memory)
+{
+#if defined(_WIN32)
+    _aligned_free(memory);
+#else
+    free(memory);
+#endif
+}
+
+void *fl_arena_take3(fl_arena *arena, int64_t a, int64_t b, int64_t c, int64_t unit)
+{
+    const int64_t factor[4] = {a, b, c, unit};
+    size_t bytes = 1;
+    for (int i = 0; i < 4; i++) {
+        if (factor[i] < 0) arena->overflow = 1;
+        if (factor[i] == 0) bytes = 0;
+    }
+    for (int i = 0; i < 4 && bytes; i++) {
+        if (bytes > (size_t)PTRDIFF_MAX / (size_t)factor[i]) arena->overflow = 1;
+        if (!arena->overflow) bytes *= (size_t)factor[i];
+    }
+    if (arena->overflow || arena->used > (size_t)PTRDIFF_MAX - bytes - FL_ALIGN) {
+        arena->overflow = 1;
+        return NULL;
+    }
+    void *slot = arena->base ? arena->base + arena->used : NULL;
+    arena->used += (bytes + FL_ALIGN - 1) / FL_ALIGN * FL_ALIGN;
+    return slot;
+}
+
+void *fl_arena_take(fl_arena *arena, int64_t count, int64_t unit) { return fl_arena_take3(arena, count, 1, 1, unit); }
+
+fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch, int dropout, int layer, int dir)
+{
+    fl_arena arena = {0};
+    fl_cache_offsets found = {0};
+    const int64_t cells = m->spec.hidden_size, outputs = m->recurrent * m->spec.directions;
+    for (int l = 0; l < m->spec.num_layers; l++) {
+        const int last = l == m->spec.num_layers - 1;
+        fl_cache_offsets here[2];
+        for (int d = 0; d < m->spec.directions; d++) {
+            here[d].gates = arena.used;
+            fl_arena_take3(&arena, steps, batch, m->gates * cells, m->unit);
+            here[d].c = arena.used;
+            fl_arena_take3(&arena, steps, batch, cells, m->unit);
+        }
+        const size_t y = arena.used;
+        if (!last) fl_arena_take3(&arena, steps, batch, outputs, m->unit);
+        const size_t input = dropout ? arena.used : y;
+        if (!last && dropout) fl_arena_take3(&arena, steps, batch, outputs, m->unit);
+        if (l == layer) {
+            found = here[dir];
+            found.y = last ? SIZE_MAX : y;
+            found.input = last ? SIZE_MAX : input;
+        }
+    }
+    found.total = arena.overflow ? SIZE_MAX : arena.used;
+    return found;
+}
+
+size_t fl_cache_bytes(const fl_model *m, int64_t steps, int64_t batch, int dropout)
+{
+    if (steps < 0 || batch < 0) return SIZE_MAX;
+    return fl_cache_layout(m, steps, batch, dropout, 0, 0).total;
+}
+
+fl_cache_slot fl_cache_find(const fl_model *m, int64_t steps, int64_t batch, int dropout, int layer, int direction)
+{
+    const fl_cache_offsets o = fl_cache_layout(m, steps, batch, dropout, layer, direction);
+    return (fl_cache_slot){o.gates, o.c, o.y};
+}
+
+void fl_order_make(int64_t *row, int64_t *length, const int64_t *lengths, int64_t steps, int64_t batch)
+{
+    for (int64_t b = 0; b < batch; b++) {
+        row[b] = b;
+        length[b] = lengths ? lengths[b] : steps;
+    }
+    if (!lengths) return;
+    /* shell sort: no recursion, no allocation, stable enough (ties need no order) */
+    int64_t gap = 1;
+    while (gap < batch / 3) gap = 3 * gap + 1;
+    for (; gap > 0; gap /= 3)
+        for (int64_t i = gap; i < batch; i++) {
+            const int64_t r = row[i], n = length[i];
+            int64_t j = i;
+            for (; j >= gap && length[j - gap] < n; j -= gap) {
+                row[j] = row[j - gap];
+                length[j] = length[j - gap];
+            }
+            row[j] = r;
+            length[j] = n;
+        }
+}

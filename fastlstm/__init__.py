@@ -1,0 +1,35 @@
+"""fastlstm: recurrent networks on a CPU, fast, small, exact to the bit. See README.md and docs/."""
+
+import os as _os
+import sys as _sys
+
+from ._version import __version__
+
+try:
+    from . import runtime as _runtime  # first: it loads the compiled core
+except ImportError as _error:
+    _here = _os.path.dirname(_os.path.abspath(__file__))
+    if not any(_name.startswith("_core.") and _name.endswith((".so", ".pyd")) for _name in _os.listdir(_here)):
+        _words = (
+            f"{_here} is the source of fastlstm, not an installed package. Run `python -m pip install .` in "
+            f"{_os.path.dirname(_here)}, then `fastlstm`, or Python from another folder."
+        )
+        if _sys.argv[:1] == ["-m"]:  # python -m fastlstm, in the root of a clone
+            _sys.exit(f"fastlstm: {_words}")
+        raise ImportError(_words) from _error
+    raise
+
+from . import losses, optim
+from .files import FileFormatError, load
+from .layers import LSTM
+from .module import Module
+from .network import Embedding, Linear, Sequential
+from .optim import clip_grad_norm
+from .params import Trace
+from .runtime import available_isas, get_num_threads, isa, set_num_threads, show_config
+
+__all__ = [
+    "LSTM", "Embedding", "FileFormatError", "Linear", "Module", "Sequential", "Trace", "__version__",
+    "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim", "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,81 @@
+"""The process: instruction set, threads, configuration."""
+
+import os
+import platform
+import sys
+
+# GNU OpenMP reads its environment once, when it is loaded, which is now. By default its threads spin for milliseconds
+# after a parallel region before they sleep; a call that has returned should leave the processors alone. Whoever has
+# set a policy keeps it, and nobody else's environment changes.
+_SPIN = "GOMP_SPINCOUNT"
+_SPINS = "2000"  # some 50 us: back-to-back calls still find their threads awake
+if _SPIN in os.environ or "OMP_WAIT_POLICY" in os.environ:
+    from . import _core
+else:
+    os.environ[_SPIN] = _SPINS
+    try:
+        from . import _core
+    finally:
+        del os.environ[_SPIN]
+
+
+def isa():
+    """Name of the instruction set in use: the best of this machine, or what FASTLSTM_ISA names.
+
+    Raises RuntimeError when FASTLSTM_ISA names none, with the choices.
+    """
+    return _core.isa()
+
+
+def available_isas():
+    """Names of the instruction sets this machine can run, best first."""
+    return _core.available_isas()
+
+
+def get_num_threads():
+    """Threads a call may use at most.
+
+    At first the processors this process may run on: its affinity mask, or the container's quota where that is
+    less; or FASTLSTM_NUM_THREADS. The plan of a call takes fewer where more would not pay.
+    """
+    return _core.get_num_threads()
+
+
+def set_num_threads(n):
+    """Set the process-wide upper bound; None goes back to the default. Never changes a result.
+
+    Raises TypeError or ValueError unless n is None or a positive integer.
+    """
+    if n is None:
+        _core.set_num_threads(0)
+        return
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"n must be an integer or None, got {type(n).__name__}")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    _core.set_num_threads(n)
+
+
+def config():
+    """What `show_config` prints, as a dict of strings."""
+    import numpy
+
+    from ._version import __version__
+
+    env = {name: os.environ[name] for name in ("FASTLSTM_ISA", "FASTLSTM_GEMM", "FASTLSTM_NUM_THREADS")
+           if name in os.environ}
+    return {
+        "fastlstm": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "numpy": numpy.__version__,
+        "instruction set": f"{isa()} (of {', '.join(available_isas())})",
+        "threads": f"{get_num_threads()} ({'OpenMP' if _core.has_openmp() else 'built without OpenMP'})",
+        "large products": f"{_core.gemm_mode()} (BLAS {'loaded' if 'fastlstm._blas' in sys.modules else 'not loaded'})",
+        "environment": ", ".join(f"{k}={v}" for k, v in env.items()) or "nothing set",
+    }
+
+
+def show_config():
+    """Print version, instruction set, threads and switches, one per line."""
+    for name, value in config().items():
+        print(f"{name:16} {value}")

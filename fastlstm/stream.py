@@ -1,0 +1,102 @@
+"""Streaming: one step or one block at a time, the state kept between calls."""
+
+import numpy as np
+
+from . import _core, functional
+from .params import _check_size
+
+
+class Stream:
+    """A recurrent layer at work on an endless sequence; from ``layer.stream(batch_size)``.
+
+    T calls of `step` give, bit for bit, what one call of the layer gives on the whole sequence, and so does any split
+    into blocks. The weights are those of the moment the stream was opened. One stream serves one thread at a time;
+    any number of streams of the same layer run side by side.
+    """
+
+    def __init__(self, packed, spec, batch_size=1, threads=0):
+        if spec.directions != 1:
+            raise ValueError("a bidirectional model cannot stream: its reverse direction starts at the sequence's end")
+        self.batch_size = _check_size("batch_size", batch_size)
+        self._packed, self._threads = packed, threads
+        self._spec = spec._replace(batch_first=False)
+        shape = (spec.num_layers, self.batch_size)
+        self._h = np.zeros((*shape, spec.recurrent), spec.dtype)
+        self._c = np.zeros((*shape, spec.hidden_size), spec.dtype)
+        self._stepper = _core.Stepper(packed, self.batch_size, self._h, self._c)
+        # a step large enough for several threads goes the way of a sequence of one
+        self._teamed = packed.plan(1, self.batch_size, threads=threads)["threads"] > 1
+
+    def step(self, x, out=None):
+        """x (B, I) -> h (B, R) of the last layer; (I,) -> (R,) when batch_size is 1.
+
+        out: a C-contiguous (B, R) array of the layer's dtype to write into; then nothing is allocated.
+        Raises ValueError or TypeError for anything that does not fit; the state is then as before.
+        """
+        if not self._teamed:
+            y = self._stepper.step(x, out)
+            if y is not None:
+                return y
+        return self._step_any(x, out)
+
+    def _step_any(self, x, out):
+        array = functional.real_array("x", x, self._spec.dtype)
+        single = array.ndim == 1 and self.batch_size == 1
+        expected = (self.batch_size, self._spec.input_size)
+        if (array.shape if not single else (1, *array.shape)) != expected:
+            raise ValueError(f"x has shape {array.shape}, expected {expected} = (batch_size, input_size)")
+        array = np.require(array.reshape(expected), requirements=("C", "A"))
+        y = self._checked_out(out, single)
+        if self._teamed:
+            self._run(array[None], y[None])
+        else:
+            self._stepper.step(array, y)
+        return out if out is not None else y[0] if single else y
+
+    def _checked_out(self, out, single):
+        shape = (self.batch_size, self._spec.recurrent)
+        if out is None:
+            return np.empty(shape, self._spec.dtype)
+        fits = isinstance(out, np.ndarray) and out.dtype == self._spec.dtype and out.flags.carray
+        if not fits or out.shape != (shape[1:] if single else shape):
+            found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise ValueError(
+                f"out must be a writable C-contiguous {self._spec.dtype} array of shape {shape}, got {found}"
+            )
+        return out.reshape(shape)
+
+    def _run(self, x, y, lengths=None):
+        self._packed.forward(x, self._h, self._c, y, self._h, self._c, lengths, None, self._threads)
+
+    def process(self, block):
+        """block (T, B, I) -> y (T, B, R); (T, I) -> (T, R) when batch_size is 1. T may be 0."""
+        x, layout = functional.check_x(self._spec, block)
+        if layout.batch != self.batch_size:
+            raise ValueError(f"block has {layout.batch} rows, the stream was opened with batch_size {self.batch_size}")
+        y = np.empty(layout.shape(self._spec.outputs), self._spec.dtype)
+        self._run(x, layout.inward(y))
+        return y
+
+    @property
+    def state(self):
+        """Copies (h, c) of shapes (L, B, R) and (L, B, H). Assign a pair to continue from it, None for zeros."""
+        return self._h.copy(), self._c.copy()
+
+    @state.setter
+    def state(self, value):
+        layout = functional.Layout(1, self.batch_size, True, False)
+        h, c = functional.check_state(self._spec, value, layout)
+        self._h[...] = 0 if h is None else h
+        self._c[...] = 0 if c is None else c
+
+    def reset(self, mask=None):
+        """Zero the state of all rows, or of those where mask (B,) is true (an episode has ended there)."""
+        if mask is None:
+            mask = np.ones(self.batch_size, bool)
+        mask = np.asarray(mask)
+        if mask.shape != (self.batch_size,) or mask.dtype.kind not in "biu":
+            raise ValueError(
+                f"mask must hold {self.batch_size} booleans, one per row; got {mask.dtype} of shape {mask.shape}"
+            )
+        self._h[:, mask != 0] = 0
+        self._c[:, mask != 0] = 0

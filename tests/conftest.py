@@ -1,0 +1,57 @@
+"""Tests run against the installed package, from a folder outside the clone."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# `python -m pytest` puts the current folder first on sys.path: in a clone, that is the uncompiled tree.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory):
+    """`python -m fastlstm`, started by a test, looks in the current folder first: let that be an empty one."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
+
+
+# ---- --needing MODULE: what the last run skipped because MODULE could not be imported ---------------------------
+
+CACHE = "fastlstm/skipped_for"
+skipped = {}  # node id -> module; a file's id when it was skipped as a whole
+
+
+def pytest_addoption(parser):
+    parser.addoption("--needing", metavar="MODULE", help="only what the last run skipped for want of MODULE")
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped and isinstance(report.longrepr, tuple):
+        missing = re.search(r"could not import '(\w+)", report.longrepr[2])
+        if missing:
+            skipped[report.nodeid] = missing[1]
+
+
+pytest_collectreport = pytest_runtest_logreport
+
+
+def pytest_collection_modifyitems(config, items):
+    wanted = config.getoption("needing")
+    if wanted is None:
+        return
+    ids = [key for key, module in config.cache.get(CACHE, {}).items() if module == wanted]
+    chosen = [item for item in items if any(item.nodeid == key or item.nodeid.startswith(key + "::") for key in ids)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+def pytest_sessionfinish(session):
+    if session.config.getoption("needing") is None and not session.config.getoption("collectonly"):
+        session.config.cache.set(CACHE, skipped)

@@ -112,7 +112,7 @@ static void drop_out(const fl_job *job, int layer, int64_t s0, int64_t s1, int64
         }
 }
 
-static void run_layer(fl_job *job, int layer, int64_t s0, int64_t s1, int worker, int workers, int hoist)
+static void run_layer(fl_job *job, int layer, int64_t s0, int64_t s1, int worker, int workers, int hoist_here)
 {
     const fl_model *m = job->m;
     const int directions = m->spec.directions;
@@ -134,7 +134,7 @@ static void run_layer(fl_job *job, int layer, int64_t s0, int64_t s1, int worker
         if (job->call->cache)
             pass.cache = fl_cache_layout(m, job->call->steps, batch, job->call->dropout != NULL, layer, d);
         pass.y.data += (int64_t)d * m->recurrent * m->unit;
-        fl_pass_run(&pass, s0, s1, hoist);
+        fl_pass_run(&pass, s0, s1, hoist_here);
     }
     if (groups == 2) fl_barrier_wait(&job->team, workers);
     if (!job->call->dropout || layer == m->spec.num_layers - 1) return;
@@ -149,7 +149,7 @@ static void forward_worker(int worker, int workers, void *arg)
     for (int64_t s0 = 0; s0 < job->longest; s0 += job->plan.chunk) {
         const int64_t s1 = s0 + job->plan.chunk < job->longest ? s0 + job->plan.chunk : job->longest;
         for (int l = 0; l < job->m->spec.num_layers; l++)
-            run_layer(job, l, s0, s1, worker, workers, job->plan.hoist > 0);
+            run_layer(job, l, s0, s1, worker, workers, 1);
     }
 }
 

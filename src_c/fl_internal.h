@@ -112,6 +112,8 @@ void fl_order_make(int64_t *row, int64_t *length, const int64_t *lengths, int64_
 /* Work item `i` of `n` equal shares of [0, total). */
 static inline int64_t fl_share(int64_t total, int64_t i, int64_t n) { return total * i / n; }
 
+/* Steps a layer with so many inputs hoists at once; 0: its input product is part of the step's chain. */
+int64_t fl_plan_span(const fl_plan *plan, int64_t inputs);
 /* Threads of a dense layer: split by rows. */
 int fl_plan_dense(int64_t inputs, int64_t outputs, int64_t rows, int threads);
 

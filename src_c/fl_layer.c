@@ -143,15 +143,17 @@ static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
     fl_barrier_wait(p->barrier, p->mates);
 }
 
-void fl_pass_run(const fl_pass *p, int64_t s0, int64_t s1, int hoist)
+void fl_pass_run(const fl_pass *p, int64_t s0, int64_t s1, int hoist_here)
 {
-    const int64_t span = p->job->plan.hoist;
+    const fl_model *m = p->job->m;
+    const int64_t span =
+        fl_plan_span(&p->job->plan, m->layers[p->layer * m->spec.directions + p->dir].inputs);
     int64_t rows = p->rows;
     for (int64_t s = s0; s < s1; s++) {
         rows = active_rows(p, s, rows);
         if (rows == 0) break; /* for all mates alike: they share their rows */
         const int64_t into = span ? (s - s0) % span : -1;
-        if (hoist && into == 0) hoist_inputs(p, s, s1 - s < span ? s1 - s : span, rows);
+        if (hoist_here && into == 0) hoist_inputs(p, s, s1 - s < span ? s1 - s : span, rows);
         one_step(p, s, s0, rows, into);
     }
     keep_state(p, s0, s1);

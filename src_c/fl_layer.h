@@ -40,8 +40,8 @@ static inline int64_t fl_pass_pointers(int64_t batch, int64_t hoist)
     return 6 * batch + 2 * batch * (hoist < 1 ? 1 : hoist);
 }
 
-/* Steps [s0, s1) of the order in which this direction walks; hoist: 1 when `pre` is still to be computed here. */
-void fl_pass_run(const fl_pass *p, int64_t s0, int64_t s1, int hoist);
+/* Steps [s0, s1) of the order in which this direction walks.  hoist_here: 0 when `pre` was filled beforehand. */
+void fl_pass_run(const fl_pass *p, int64_t s0, int64_t s1, int hoist_here);
 
 /* Time of step s of a row of that length, in this direction. */
 static inline int64_t fl_time(int dir, int64_t s, int64_t length) { return dir ? length - 1 - s : s; }

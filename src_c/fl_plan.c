@@ -56,6 +56,14 @@ static void divide(const fl_model *m, fl_plan *p, int64_t steps, int64_t batch, 
     if (m->spec.directions == 2 && p->threads == 2 && p->split != FL_SPLIT_ROWS) p->split = FL_SPLIT_DIRECTIONS;
 }
 
+static int64_t widest_input(const fl_model *m)
+{
+    const int64_t inner = m->spec.num_layers > 1 ? fl_layer_inputs(&m->spec, 1) : 0;
+    return inner > m->spec.input_size ? inner : m->spec.input_size;
+}
+
+int64_t fl_plan_span(const fl_plan *p, int64_t inputs) { return p->blas || inputs >= HOIST_INPUTS ? p->hoist : 0; }
+
 static enum fl_status measure(const fl_model *m, int64_t steps, int64_t batch, fl_plan *p, double *total)
 {
     if (steps < 0 || batch < 0) return FL_ERR_ARGUMENT;
@@ -81,7 +89,7 @@ enum fl_status fl_plan_forward(const fl_model *m, int64_t steps, int64_t batch, 
     p->blas = m->gemm == FL_GEMM_BLAS;
     if (p->blas)
         p->hoist = at_least_one(BLAS_ROWS / rows);
-    else if (steps > 1 && batch < FULL_TILE && m->spec.input_size >= HOIST_INPUTS)
+    else if (steps > 1 && batch < FULL_TILE && widest_input(m) >= HOIST_INPUTS)
         p->hoist = at_least_one(HOIST_ROWS / rows);
     p->hoist = least(p->hoist, steps);
     /* a reverse direction starts at the end, so a bidirectional layer must be complete before the next begins */

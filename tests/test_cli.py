@@ -142,7 +142,7 @@ def test_run_writes_what_the_model_says(tmp_path, model, x, suffix):
     np.testing.assert_array_equal(read(out), expected[:, 0])  # %.9g keeps every bit of a float32
 
 
-@pytest.mark.parametrize("header", ["", "a,b,c\n", "# a note\na,b,c\n", "\ufeffa,b,c\n"])
+@pytest.mark.parametrize("header", ["", "a,b,c\n", "# a note\na,b,c\n", "\ufeff", "\ufeffa,b,c\n"])
 def test_run_reads_csv(tmp_path, model, x, header):
     path, out = tmp_path / "x.csv", tmp_path / "y.npy"
     rows = "\n".join(",".join(f"{v:.9g}" for v in row) for row in x[1])

@@ -193,6 +193,7 @@ def test_csv_holds_the_forecasts(tmp_path, bundled, series):
     assert header[:3] == ["month", "truth", "forecast_1_months_before"]
     assert len(rows) == 2820
     assert rows[0] == ["1749-01", "58.0"] + [""] * 12
+    assert [bool(cell) for cell in rows[1][2:]] == [True] + [False] * 11
     row = rows[2000]
     assert row[0] == str(months[2000])
     assert float(row[1 + 6]) == pytest.approx(bundled.numbers[1994, 5], abs=0.005)

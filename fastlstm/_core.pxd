@@ -29,6 +29,7 @@ cdef extern from "fastlstm.h" nogil:
     int fl_teams_active()
     fl_status fl_gemm_mode(int *)
     fl_status fl_gemm_force(const char *)
+    fl_status fl_probe(int, int64_t, const void *, size_t, int, double *)
     fl_status fl_map(int, int, const void *, void *, int64_t)
     enum:
         FL_ACT_NONE

@@ -104,6 +104,28 @@ def apply(str activation, x):
     return out
 
 
+def probe_fma(dtype, int64_t n, int threads=1):
+    """n rounds of independent fused multiply-adds on each of `threads` threads; returns how many operations in all."""
+    cdef double flops
+    cdef int code = np.dtype(dtype) == np.float64
+    cdef fl_status status
+    with nogil:
+        status = fl_probe(code, n, NULL, 0, threads, &flops)
+    check(status)
+    return flops
+
+
+def probe_read(cnp.ndarray data, int64_t n, int threads=1):
+    """n passes over a contiguous float array, each of `threads` threads reading its share."""
+    cdef void *from_ = cnp.PyArray_DATA(data)
+    cdef size_t nbytes = data.nbytes
+    cdef int code = data.dtype == np.float64
+    cdef fl_status status
+    with nogil:
+        status = fl_probe(code, n, from_, nbytes, threads, NULL)
+    check(status)
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 cdef class Memory:

@@ -189,6 +189,9 @@ enum fl_gemm { FL_GEMM_AUTO = 0, FL_GEMM_PANEL, FL_GEMM_BLAS };
 enum fl_status fl_gemm_mode(int *mode);        /* what FASTLSTM_GEMM or fl_gemm_force() says */
 enum fl_status fl_gemm_force(const char *name); /* NULL: as FASTLSTM_GEMM says */
 enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t n); /* kernels' own functions */
+/* Work for a stop-watch, the same on every thread of a team of `threads`: with data NULL, n rounds of independent
+ * fused multiply-adds (*flops of them in all); else n passes over `bytes` of data, each thread its own share. */
+enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, int threads, double *flops);
 int fl_teams_active(void); /* threads inside calls right now */
 
 #ifdef __cplusplus

@@ -91,6 +91,8 @@ typedef struct fl_real_kernels {
     void (*map)(int activation, const void *x, void *y, int64_t n); /* element-wise; x may be y */
     void (*add)(const void *x, const void *y, void *out, int64_t n); /* out = x + y */
     void (*mul)(const void *x, const void *y, void *out, int64_t n); /* out = x * y */
+    double (*probe_fma)(int64_t n);                     /* see probe.inc.h */
+    double (*probe_read)(const void *from, int64_t n);
 } fl_real_kernels;
 
 typedef struct fl_kernels {

@@ -197,6 +197,8 @@ static void V(mul_arrays)(const void *x, const void *y, void *out, int64_t n)
     }
 }
 
+#include "probe.inc.h"
+
 static const fl_real_kernels V(kernels) = {
     .width = FL_W,
     .product = V(product),
@@ -211,4 +213,6 @@ static const fl_real_kernels V(kernels) = {
     .map = V(map),
     .add = V(add_arrays),
     .mul = V(mul_arrays),
+    .probe_fma = V(probe_fma),
+    .probe_read = V(probe_read),
 };

@@ -23,10 +23,11 @@ from . import losses, optim
 from .files import FileFormatError, load
 from .layers import LSTM
 from .module import Module
-from .network import Embedding, Linear, Sequential
+from .network import Embedding, Linear
 from .optim import clip_grad_norm
 from .params import Trace
 from .runtime import available_isas, get_num_threads, isa, set_num_threads, show_config
+from .sequential import Sequential
 
 __all__ = [
     "LSTM", "Embedding", "FileFormatError", "Linear", "Module", "Sequential", "Trace", "__version__",

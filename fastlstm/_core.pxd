@@ -27,6 +27,7 @@ cdef extern from "fastlstm.h" nogil:
     void fl_set_num_threads(int)
     int fl_has_openmp()
     int fl_teams_active()
+    void fl_team_force(int)
     fl_status fl_gemm_mode(int *)
     fl_status fl_gemm_force(const char *)
     fl_status fl_probe(int, int64_t, const void *, size_t, int, double *)
@@ -128,3 +129,4 @@ cdef extern from "fastlstm.h" nogil:
     fl_status fl_dense_create(fl_dense **, int, int64_t, int64_t, const void *, const void *, int)
     void fl_dense_free(fl_dense *)
     fl_status fl_dense_forward(const fl_dense *, int64_t, const void *, void *, int)
+    fl_status fl_dense_gradient(int, int64_t, int64_t, int64_t, const void *, const void *, void *, void *, int)

@@ -32,14 +32,22 @@ def main(argv=None):
         sys.stdout.flush()
         return 0
     except Mistake as mistake:
-        print("fastlstm: error:", " ".join(str(mistake).split()), file=sys.stderr)
-        return 2
+        return _complain(mistake)
+    except RuntimeError as error:
+        if "FASTLSTM_" not in str(error):
+            raise
+        return _complain(error)  # a variable of the environment that the engine cannot follow
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The interpreter flushes standard output once more on its way out and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE, what a shell reports for any program that writes to a closed pipe
+
+
+def _complain(error):
+    print("fastlstm: error:", " ".join(str(error).split()), file=sys.stderr)
+    return 2
 
 
 def _parser():
@@ -68,11 +76,25 @@ def _parser():
     inspect.add_argument("model", metavar="MODEL")
     inspect.set_defaults(command=_inspect)
 
-    bench = commands.add_parser("bench", help="time this machine over a grid of sizes")
-    bench.add_argument("--group", action="append", metavar="NAME", help="only this group; may be repeated")
+    bench = commands.add_parser(
+        "bench",
+        help="time this machine over a grid of sizes, alone or beside other systems",
+        description="Time fastlstm over a grid of sizes and compare it with the ceilings of this machine, and with "
+        "other systems that are installed. Or: bench compare BEFORE.json AFTER.json.",
+    )
+    bench.add_argument("what", nargs="*", metavar="compare BEFORE AFTER", help="compare two files written by --json")
+    bench.add_argument("--group", action="append", metavar="NAMES", help="only these groups (a,b; may be repeated)")
+    bench.add_argument(
+        "--peers", action="append", metavar="NAMES", help="torch, onnxruntime, openvino, numpy, or none (default)"
+    )
     bench.add_argument("--threads", type=_positive, metavar="N", help="at most so many (default: all)")
-    bench.add_argument("--quick", action="store_true", help="fewer rounds, and no case over 50 ms")
+    bench.add_argument("--dtype", choices=("float32", "float64"), help="every case in this precision")
+    bench.add_argument("--isa", metavar="NAME", help="run on this instruction set (default: the best)")
+    bench.add_argument("--quick", action="store_true", help="a few small cases of each group, in few rounds")
+    bench.add_argument("--rounds", type=_positive, metavar="N", help="slots of each contestant (default: 9)")
+    bench.add_argument("--scaling", action="store_true", help="time one thread beside all of them")
     bench.add_argument("--json", metavar="FILE", help="also write the results there")
+    bench.add_argument("--plot", metavar="FILE", help="also draw them there: .png, .pdf or .svg (needs matplotlib)")
     bench.set_defaults(command=_bench)
     return parser
 
@@ -87,16 +109,9 @@ def _positive(text):
 
 
 def _info(_):
-    import platform
-
     import fastlstm as fl
 
-    print(f"fastlstm {fl.__version__}, Python {platform.python_version()}, {platform.machine()}")
-    print(f"instruction set  {fl.isa()} (available: {', '.join(fl.available_isas())})")
-    print(f"threads          {fl.get_num_threads()} of {os.cpu_count()} logical processors")
-    text = fl.show_config()  # either prints or hands its text back
-    if text is not None:
-        print(text)
+    fl.show_config()
 
 
 def _inspect(arguments):
@@ -108,20 +123,26 @@ def _inspect(arguments):
         print(f"  {name:<{wide}}  {str(weight.shape):<14} {weight.dtype}")
     size = sum(weight.nbytes for weight in weights.values())
     print(f"{sum(w.size for w in weights.values()):,} parameters, {size:,} bytes")
-    for key, text in model.metadata.items():
+    for key, text in sorted(model.metadata.items()):
         print(f"  {key}: {text}")
-    for steps, batch in ((1, 1), (100, 1), (50, 16), (50, 64)):
-        print(f"plan for {steps} step{_s(steps)} of {batch} row{_s(batch)}: {_plan(model, steps, batch)}")
+    for steps, batch in ((1, 1), (100, 1), (50, 64)):
+        print("\nplan")
+        for line in _plan_lines(model, steps, batch):
+            print(f"  {line}")
 
 
-def _plan(model, steps, batch):
+def _plan_lines(model, steps, batch):
     """The plan of a layer, or of the members of a chain that carry a state."""
     import fastlstm as fl
 
     if not isinstance(model, fl.Sequential):
-        return model.plan(steps, batch)
-    members = (f"({k}) {_plan(part, steps, batch)}" for k, part in enumerate(model) if part.recurrent)
-    return "; ".join(members)
+        return str(model.plan(steps, batch)).splitlines()
+    lines = []
+    for place, part in enumerate(model):
+        if part.recurrent:
+            first, *rest = _plan_lines(part, steps, batch)
+            lines += [f"({place}) {first}", *(f"    {line}" for line in rest)]
+    return lines
 
 
 def _s(count):
@@ -129,17 +150,14 @@ def _s(count):
 
 
 def _bench(arguments):
-    from . import timing
+    from .benchmark import command
 
-    unknown = [name for name in arguments.group or () if name not in timing.GROUPS]
-    if unknown:
-        raise Mistake(f"unknown group {unknown[0]!r}; groups are {', '.join(timing.GROUPS)}")
-    if arguments.json:
-        _check_folder(arguments.json)
-    results = timing.run(arguments.group, quick=arguments.quick, threads=arguments.threads)
-    print(timing.table(results, arguments.threads))
-    if arguments.json:
-        _write(arguments.json, timing.write_json, results, arguments.threads)
+    for path in filter(None, (arguments.json, arguments.plot)):
+        _check_folder(path)
+    try:
+        command.run(arguments)
+    except command.BadRequest as error:
+        raise Mistake(error) from error
 
 
 # ---- run ---------------------------------------------------------------------------------
@@ -210,6 +228,15 @@ def _run_bundled(output):
     seconds = time.perf_counter() - start
     methods = {"LSTM": scaling.numbers(roots), **fc.baselines(values, first)}
 
+    # Files first: whoever pipes the text into `head` gets them all the same.
+    _write(table, fc.write_csv, months, values, methods["LSTM"])
+    picture = table.with_suffix(".png")
+    try:
+        _write(picture, fc.write_png, months, values, methods, scaling.band(roots), first)
+        wrote = f"wrote {table} and {picture}"
+    except ImportError:
+        wrote = f"wrote {table} (with matplotlib installed: a picture, {picture}, too)"
+
     print(f"Monthly sunspot numbers {months[0]} to {months[-1]}, read one month at a time by")
     print(f"{' -> '.join(map(repr, model))} ({fl.isa()});")
     print("at every step it forecasts the next 12 months.\n")
@@ -219,13 +246,7 @@ def _run_bundled(output):
     print("\nForecasts made 6 months before, every five years; in brackets by how much they missed.\n")
     print(fc.sample_table(months, values, {name: methods[name] for name in list(methods)[:3]}, first))
     print(f"\n{len(values)} steps in {seconds * 1e3:.1f} ms: {len(values) / seconds:,.0f} steps per second")
-    _write(table, fc.write_csv, months, values, methods["LSTM"])
-    picture = table.with_suffix(".png")
-    try:
-        _write(picture, fc.write_png, months, values, methods, scaling.band(roots), first)
-        print(f"wrote {table} and {picture}")
-    except ImportError:
-        print(f"wrote {table} (with matplotlib installed: a picture, {picture}, too)")
+    print(wrote)
 
 
 # ---- files -------------------------------------------------------------------------------

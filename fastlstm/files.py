@@ -56,7 +56,8 @@ def _check_metadata(metadata):
 def _header(model, weights, metadata):
     """The start of the file: length of the JSON as 8 little-endian bytes, JSON, spaces."""
     description = json.dumps(model.describe(), allow_nan=False)
-    head = {"format": "fastlstm", "version": str(VERSION), "model": description, **metadata}
+    head = {"format": "fastlstm", "version": str(VERSION), "model": description}
+    head.update(sorted(metadata.items()))  # readers hand them back in any order
     entries, end = {"__metadata__": head}, 0
     for name, weight in weights.items():
         begin, end = end, end + weight.nbytes
@@ -195,7 +196,7 @@ def _read(path):
         _check_tensors(path, handle, model._weight_shapes(), model.dtype)
         # get_tensor copies out of the file, so these arrays belong to nobody else.
         weights = {name: handle.get_tensor(name) for name in model._weight_shapes()}
-    model.metadata = {key: text for key, text in metadata.items() if key not in _RESERVED}
+    model.metadata = {key: metadata[key] for key in sorted(metadata) if key not in _RESERVED}
     return model, weights
 
 

@@ -62,14 +62,20 @@ class Layout(NamedTuple):
         return (*lead, *tail)
 
 
+def _read(name, value):
+    """`value` as an array; what its owner says against that, with the argument's name."""
+    try:
+        return _as_array(value)
+    except Exception as error:  # ragged lists, arrays on another device: foreign types raise whatever they like
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name} cannot be read as an array: {error}") from None
+
+
 def real_array(name, value, dtype):
     """`value` as an array of dtype: the same memory when it fits. TypeError for what holds no real numbers."""
     if type(value) is np.ndarray and value.dtype == dtype:
         return value
-    try:
-        array = _as_array(value)
-    except (ValueError, RuntimeError) as error:  # ragged nested lists, arrays on another device
-        raise ValueError(f"{name} cannot be read as an array: {error}") from None
+    array = _read(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({type(value).__name__})")
     return np.asarray(array, dtype=dtype)
@@ -132,7 +138,7 @@ def check_lengths(lengths, layout):
     """(B,) int64, each in [0, T]."""
     if lengths is None:
         return None
-    array = _as_array(lengths)
+    array = _read("lengths", lengths)
     if array.size == 0:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
@@ -152,7 +158,7 @@ def check_reset(reset, layout):
     """(T, B) uint8, contiguous; given in the layout of x without its features."""
     if reset is None:
         return None
-    array = _as_array(reset)
+    array = _read("reset", reset)
     if array.dtype.kind not in "biu":
         raise TypeError(f"reset must hold booleans, got {array.dtype}")
     if array.shape != layout.shape():
@@ -185,10 +191,11 @@ def forward(packed, spec, x, state=None, lengths=None, reset=None, threads=0):
 
 
 class Kept(NamedTuple):
-    """What backward needs: the core's cache and how the caller saw the sequence."""
+    """What backward needs: the core's cache, how the caller saw the sequence, and the sizes it was made for."""
 
     core: object
     layout: Layout
+    spec: Spec
 
     @property
     def nbytes(self):
@@ -221,7 +228,7 @@ def forward_cached(packed, spec, x, state=None, lengths=None, reset=None, masks=
     core = packed.forward_cached(_own(array, x), h0, c0, hn, cn, lengths, reset, factors, threads, pooled)
     # the cache keeps its own y: the caller may change what it is handed
     y = np.ascontiguousarray(layout.outward(core.y)).copy() if layout.batched else core.y[:, 0].copy()
-    return y, _state_outward((hn, cn), layout), Kept(core, layout)
+    return y, _state_outward((hn, cn), layout), Kept(core, layout, spec)
 
 
 def trace_of(spec, kept):
@@ -255,6 +262,8 @@ def backward(spec, names, weights, dy, kept, dstate=None, input_gradient=True, t
     """
     if not isinstance(kept, Kept):
         raise TypeError(f"cache must come from forward(..., cache=True), got {type(kept).__name__}")
+    if kept.spec._replace(batch_first=spec.batch_first) != spec:
+        raise ValueError(f"cache was made by a layer of other sizes: {kept.spec}, expected {spec}")
     layout = kept.layout
     dy = _check_dy(spec, dy, layout)
     dhn, dcn = check_state(spec, dstate, layout, ("dhn", "dcn"), "dstate")
@@ -276,7 +285,7 @@ def backward(spec, names, weights, dy, kept, dstate=None, input_gradient=True, t
         if weight_hr is not None:
             grads[f"weight_hr_{name}"] = weight_hr
     dx = None if dx is None else layout.outward(dx)
-    return dx, _state_outward((dh0, dc0), layout), grads
+    return dx, _state_outward((dh0, dc0), layout), {name: grads[name] for name in weights}
 
 
 class Plan:

@@ -95,6 +95,16 @@ class Recurrent(Module):
             drawn = self._rng.random(shape, dtype=np.float32)
         return (drawn < keep).astype(self._spec.dtype) * self._spec.dtype.type(1.0 / keep)
 
+    def __call__(self, x, state=None, **kwargs):
+        """Inference: ``y, (hn, cn)``; see `forward`, whose keyword arguments it takes (but for cache)."""
+        panels = self._panels
+        # the short way for arrays that need no conversion; not for a subclass with a forward of its own
+        if panels is not None and not kwargs and type(self).forward is Recurrent.forward:
+            found = panels.infer(x, state, self.batch_first, self._num_threads or 0)
+            if found is not None:
+                return found
+        return super().__call__(x, state, **kwargs)
+
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``y, (hn, cn)``, then the trace if asked for, then the cache if asked for.
 

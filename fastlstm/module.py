@@ -74,6 +74,7 @@ class Module:
     """
 
     recurrent = False
+    row_axes = 1  # axes of one row of x behind time and batch
     _classes = {}  # name in files -> class
 
     def __init_subclass__(cls, **kwargs):
@@ -251,8 +252,11 @@ class Module:
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
-    def backward(self, dy, cache, dstate=None):
-        """``(dx, dstate, grads)``, grads with the names of ``state_dict()``; None where there is none."""
+    def backward(self, dy, cache, dstate=None, *, input_gradient=True):
+        """``(dx, dstate, grads)``, grads with the names of ``state_dict()``; None where there is none.
+
+        ``input_gradient=False`` saves the work of dx, which is then None.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define backward()")
 
     def __call__(self, x, state=None, **kwargs):

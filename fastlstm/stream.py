@@ -1,9 +1,13 @@
-"""Streaming: one step or one block at a time, the state kept between calls."""
+"""Streaming: one step or one block at a time, the state kept between calls.
+
+`Stream` serves a recurrent layer, `StatelessStream` a module without memory; `SequentialStream` (sequential.py)
+chains them.
+"""
 
 import numpy as np
 
 from . import _core, functional
-from .params import _check_size
+from .params import _as_array, _check_size
 
 
 class Stream:
@@ -100,3 +104,73 @@ class Stream:
             )
         self._h[:, mask != 0] = 0
         self._c[:, mask != 0] = 0
+
+
+def batched(x, batch_size, lead, row_axes):
+    """x with its batch axis, and whether that had to be added (one row may come without it).
+
+    lead: axes before the batch axis, 0 for a step and 1 for a block.
+    """
+    x = _as_array(x)
+    single = batch_size == 1 and x.ndim == lead + row_axes
+    if single:
+        x = np.expand_dims(x, lead)
+    if x.ndim != lead + 1 + row_axes or x.shape[lead] != batch_size:
+        expected = "(" + "T, " * lead + "B" + ", I" * row_axes + ")"
+        raise ValueError(f"x has shape {x.shape}, expected {expected} with batch_size B = {batch_size}")
+    return x, single
+
+
+def check_out(out, shape, dtype):
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"out is {out.dtype} {out.shape}, expected {dtype} {shape}")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError("out must be C-contiguous and writeable")
+
+
+class StatelessStream:
+    """The calls of a recurrent stream for a module that has nothing to remember.
+
+    The weights are those of the moment the stream was opened.
+    """
+
+    def __init__(self, module, batch_size=1):
+        self.batch_size = _check_size("batch_size", batch_size)
+        self._module, self._snapshot = module, module._snapshot()
+        self._axes = module.row_axes
+
+    def _run(self, x, lead):
+        x, single = batched(x, self.batch_size, lead, self._axes)
+        y, _ = self._module._apply(x, self._snapshot)
+        return y.squeeze(lead) if single else y
+
+    def step(self, x_t, out=None):
+        """x_t: (B, I), or (B,) integers -> y: (B, O), written to `out` if given.
+
+        With batch_size 1 the batch axis may be left out, of x_t and so of y.
+        """
+        y = self._run(x_t, 0)
+        if out is None:
+            return y
+        check_out(out, y.shape, y.dtype)
+        out[...] = y
+        return out
+
+    def process(self, block):
+        """block: (T, B, I), or (T, B) integers -> (T, B, O); B may be left out as in `step`."""
+        return self._run(block, 1)
+
+    def reset(self, mask=None):
+        """Nothing to forget."""
+
+    @property
+    def state(self):
+        """None."""
+        return None
+
+    @state.setter
+    def state(self, value):
+        if value is not None:
+            raise ValueError(f"{type(self._module).__name__} has no state; state must be None")

@@ -114,7 +114,8 @@ typedef struct fl_call {
     const void *dropout;        /* (L-1, T, B, D*R) factors on the outputs between layers; NULL: none; needs a cache */
     void *workspace;            /* 64-byte aligned */
     size_t workspace_bytes;     /* at least fl_forward_bytes() */
-    int32_t threads;            /* at most so many; 0: fl_get_num_threads() */
+    int32_t threads;            /* at most so many; 0: fl_get_num_threads(), which must then not change between the
+                                 * query of the workspace and the call */
     const fl_blas_t *blas;      /* NULL: own kernels only */
 } fl_call;
 
@@ -181,6 +182,9 @@ enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_
 void fl_dense_free(fl_dense *dense);
 /* x (N, I), y (N, O), both contiguous */
 enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads);
+/* dz (N, O), x (N, I) -> weight (O, I) = dz^T . x and bias (O) = sum of dz, written; bias may be NULL */
+enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64_t inputs, const void *dz,
+                                 const void *x, void *weight, void *bias, int threads);
 
 /* ---- FL_EXPERIMENTAL: for tests and measurement; may change in any release --------------------------------------- */
 
@@ -189,6 +193,10 @@ enum fl_gemm { FL_GEMM_AUTO = 0, FL_GEMM_PANEL, FL_GEMM_BLAS };
 enum fl_status fl_gemm_mode(int *mode);        /* what FASTLSTM_GEMM or fl_gemm_force() says */
 enum fl_status fl_gemm_force(const char *name); /* NULL: as FASTLSTM_GEMM says */
 enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t n); /* kernels' own functions */
+/* What a team does when a barrier stalls.  ADAPTS, the default: one worker finishes, and later calls stay on one
+ * thread for a while.  PERSISTS: never.  GIVES_UP: at the first barrier of every call. */
+enum fl_team_manner { FL_TEAM_ADAPTS = 0, FL_TEAM_PERSISTS, FL_TEAM_GIVES_UP };
+void fl_team_force(int manner);
 /* Work for a stop-watch, the same on every thread of a team of `threads`: with data NULL, n rounds of independent
  * fused multiply-adds (*flops of them in all); else n passes over `bytes` of data, each thread its own share. */
 enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, int threads, double *flops);

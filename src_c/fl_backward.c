@@ -43,7 +43,7 @@ size_t fl_backward_bytes(const fl_model *m, const fl_call *call)
     return arena.overflow ? SIZE_MAX : arena.used;
 }
 
-/* --- the walk ------------------------------------------------------------------------------------------------------------- */
+/* --- the walk */
 
 static fl_back_stretch stretch_of(const fl_back *job, int layer, int dir, int64_t s0, int64_t s1)
 {
@@ -64,8 +64,8 @@ static fl_back_stretch stretch_of(const fl_back *job, int layer, int dir, int64_
     }
     s.y = last ? fl_view_of(&call->y, m->unit)
                : fl_view_dense((char *)call->cache + s.cache.y, batch, outputs, m->unit, 0);
-    s.dy = last ? fl_view_of(&job->back->dy, m->unit)
-                : fl_view_dense(job->between[layer % 2], batch, outputs, m->unit, 0);
+    s.dy =
+        last ? fl_view_of(&job->back->dy, m->unit) : fl_view_dense(job->between[layer % 2], batch, outputs, m->unit, 0);
     s.y.data += column;
     s.dy.data += column;
     for (int64_t b = 0; b < batch; b++) {
@@ -113,7 +113,7 @@ static void backward_worker(int worker, int workers, void *arg)
     }
 }
 
-/* --- by way of BLAS: the recurrence inside regions, the products outside ----------------------------------------------------- */
+/* --- by way of BLAS: the recurrence inside regions, the products outside */
 
 typedef struct fl_back_part {
     fl_back *job;
@@ -150,7 +150,7 @@ static void backward_by_blas(fl_back *job)
     }
 }
 
-/* --- entry ------------------------------------------------------------------------------------------------------------------- */
+/* --- entry */
 
 static void start_state(const fl_model *m, const fl_call *call, const fl_backward_call *back)
 {

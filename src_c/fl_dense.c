@@ -34,8 +34,13 @@ enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_
     }
     memset(memory, 0, size.used);
     fl_arena arena = {.base = memory};
-    *dense = (fl_dense){kernels, inputs, outputs, dtype, activation,
-                        fl_arena_take3(&arena, padded, inputs, 1, unit), fl_arena_take(&arena, padded, unit)};
+    *dense = (fl_dense){kernels,
+                        inputs,
+                        outputs,
+                        dtype,
+                        activation,
+                        fl_arena_take3(&arena, padded, inputs, 1, unit),
+                        fl_arena_take(&arena, padded, unit)};
     fl_pack_plain(dtype, dense->panel, weight, inputs, outputs, 1, inputs, width);
     if (bias) memcpy(dense->bias, bias, (size_t)(outputs * unit));
     *out = dense;
@@ -50,15 +55,15 @@ void fl_dense_free(fl_dense *dense)
 }
 
 /* One row, in place.  The sum runs over the row in order, so it does not depend on the vector width. */
-#define FL_SOFTMAX(name, real)                                                       \
-    static void name(const fl_real_kernels *k, real *row, int64_t n)                 \
-    {                                                                                \
-        real top = row[0], sum = 0;                                                  \
+#define FL_SOFTMAX(name, real)                                                                 \
+    static void name(const fl_real_kernels *k, real *row, int64_t n)                           \
+    {                                                                                          \
+        real top = row[0], sum = 0;                                                            \
         for (int64_t i = 1; i < n; i++) top = row[i] > top || row[i] != row[i] ? row[i] : top; \
-        for (int64_t i = 0; i < n; i++) row[i] -= top;                               \
-        k->map(FL_ACT_EXP, row, row, n);                                             \
-        for (int64_t i = 0; i < n; i++) sum += row[i];                               \
-        for (int64_t i = 0; i < n; i++) row[i] /= sum;                               \
+        for (int64_t i = 0; i < n; i++) row[i] -= top;                                         \
+        k->map(FL_ACT_EXP, row, row, n);                                                       \
+        for (int64_t i = 0; i < n; i++) sum += row[i];                                         \
+        for (int64_t i = 0; i < n; i++) row[i] /= sum;                                         \
     }
 FL_SOFTMAX(softmax_f32, float)
 FL_SOFTMAX(softmax_f64, double)
@@ -102,9 +107,16 @@ static void dense_worker(int worker, int workers, void *arg)
             out[i] = call->y + (r + i) * d->outputs * unit;
         }
         const fl_product_args product = {
-            .rows = n, .k = d->inputs, .columns = d->outputs, .block0 = 0,
-            .block1 = fl_plain_blocks(d->outputs, width), .vectors = FL_PANEL_VECTORS, .a = a, .panel = d->panel,
-            .bias = d->bias, .out = out,
+            .rows = n,
+            .k = d->inputs,
+            .columns = d->outputs,
+            .block0 = 0,
+            .block1 = fl_plain_blocks(d->outputs, width),
+            .vectors = FL_PANEL_VECTORS,
+            .a = a,
+            .panel = d->panel,
+            .bias = d->bias,
+            .out = out,
         };
         d->kernels->lanes[d->dtype]->product(&product);
         finish_rows(d, call->y + r * d->outputs * unit, n);
@@ -116,5 +128,47 @@ enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void 
     if (!dense || rows < 0 || threads < 0 || (rows && (!x || !y))) return FL_ERR_ARGUMENT;
     fl_dense_call call = {dense, rows, x, y};
     fl_team_run(fl_plan_dense(dense->inputs, dense->outputs, rows, threads), dense_worker, &call);
+    return FL_OK;
+}
+
+/* --- gradients of the weights: dW = dz^T . x, db = sum of dz, each element summed in the order of the rows ------- */
+
+typedef struct fl_gradient_call {
+    const fl_real_kernels *kernels;
+    int64_t rows, outputs, inputs, unit;
+    const char *dz, *x;
+    void *weight, *bias;
+} fl_gradient_call;
+
+static void gradient_worker(int worker, int workers, void *arg)
+{
+    const fl_gradient_call *call = arg;
+    const int64_t j0 = fl_share(call->outputs, worker, workers), j1 = fl_share(call->outputs, worker + 1, workers);
+    const void *a[FL_OUTER_ROWS];
+    for (int64_t r = 0; r < call->rows; r += FL_OUTER_ROWS) {
+        const int64_t n = call->rows - r < FL_OUTER_ROWS ? call->rows - r : FL_OUTER_ROWS;
+        const void *g = call->dz + r * call->outputs * call->unit;
+        for (int64_t i = 0; i < n; i++) a[i] = call->x + (r + i) * call->inputs * call->unit;
+        const fl_outer_args outer = {n, j0, j1, call->inputs, g, call->outputs, a, call->weight};
+        call->kernels->outer(&outer);
+        const fl_colsum_args sum = {n, j0, j1, g, call->outputs, call->bias};
+        if (call->bias) call->kernels->colsum(&sum);
+    }
+}
+
+enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64_t inputs, const void *dz,
+                                 const void *x, void *weight, void *bias, int threads)
+{
+    const fl_kernels *kernels;
+    const enum fl_status status = fl_kernels_get(&kernels);
+    if (status != FL_OK) return status;
+    if ((dtype != FL_F32 && dtype != FL_F64) || rows < 0 || outputs < 1 || inputs < 1 || threads < 0 || !weight)
+        return FL_ERR_ARGUMENT;
+    if (rows && (!dz || !x)) return FL_ERR_ARGUMENT;
+    const int64_t unit = dtype == FL_F64 ? 8 : 4;
+    memset(weight, 0, (size_t)(outputs * inputs * unit));
+    if (bias) memset(bias, 0, (size_t)(outputs * unit));
+    fl_gradient_call call = {kernels->lanes[dtype], rows, outputs, inputs, unit, dz, x, weight, bias};
+    fl_team_run(fl_plan_dense(inputs, outputs, rows, threads), gradient_worker, &call);
     return FL_OK;
 }

@@ -100,7 +100,7 @@ enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t
     return FL_OK;
 }
 
-/* --- FASTLSTM_GEMM ---------------------------------------------------------------------------------------------- */
+/* --- FASTLSTM_GEMM */
 
 static atomic_int gemm_forced = -1; /* enum fl_gemm, -1: as the environment says */
 static atomic_int gemm_environment = -1;

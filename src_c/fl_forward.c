@@ -1,7 +1,7 @@
 /* A forward call: checks, workspace, one parallel region, layers and directions in order.
  *
  * Workspace, laid out by `lay_out` (the query counts with the same function):
- *   | order row, length (B) | zeros | pointers (workers) | pre d0 | pre d1 | cell_out d0 | d1 | between 0 | 1 | gather |
+ *   | order row, length (B) | zeros | pointers (workers) | pre d0, d1 | cell_out d0, d1 | between 0, 1 | gather |
  */
 #include <string.h>
 
@@ -27,8 +27,8 @@ static void lay_out(fl_job *job, fl_arena *arena)
     job->order.row = fl_arena_take(arena, batch, sizeof(int64_t));
     job->order.length = fl_arena_take(arena, batch, sizeof(int64_t));
     job->zeros = fl_arena_take(arena, hidden, m->unit);
-    job->pointers = fl_arena_take3(arena, job->plan.threads, fl_pass_pointers(batch, job->plan.hoist), 1,
-                                   sizeof(void *));
+    job->pointers =
+        fl_arena_take3(arena, job->plan.threads, fl_pass_pointers(batch, job->plan.hoist), 1, sizeof(void *));
     for (int d = 0; d < m->spec.directions; d++) {
         job->pre[d] = fl_arena_take3(arena, job->plan.hoist, batch, m->blocks * m->vectors * m->width, m->unit);
         job->cell_out[d] = fl_arena_take3(arena, m->spec.proj_size ? batch : 0, hidden, 1, m->unit);
@@ -49,7 +49,7 @@ size_t fl_forward_bytes(const fl_model *m, const fl_call *call)
     return arena.overflow ? SIZE_MAX : arena.used;
 }
 
-/* --- one worker ------------------------------------------------------------------------------------------------------- */
+/* --- one worker */
 
 /* What layer `layer` reads: the call's x, or what the layer below left in the cache or in `between`. */
 static fl_view input_of(const fl_job *job, int layer, int64_t first)
@@ -75,24 +75,32 @@ static fl_view output_of(const fl_job *job, int layer, int64_t first)
     return fl_view_dense((char *)call->cache + o.y, call->batch, outputs, m->unit, 0);
 }
 
-/* y, and in the cache gates and c, are zero beyond each length. */
-static void zero_tails(const fl_job *job, int worker, int workers)
+/* In the cache gates, c and the inner layers' y are zero beyond the lengths, like y: a trace shows them. */
+static void zero_cached(const fl_job *job, int64_t t, int64_t b)
 {
     const fl_model *m = job->m;
     const fl_call *call = job->call;
-    const fl_view y = fl_view_of(&call->y, m->unit);
-    const int64_t hidden = m->spec.hidden_size, outputs = m->recurrent * m->spec.directions;
-    if (!call->lengths) return;
-    for (int64_t b = worker; b < call->batch; b += workers)
+    const int64_t at = t * call->batch + b, cells = m->spec.hidden_size * m->unit;
+    const int64_t outputs = m->recurrent * m->spec.directions * m->unit;
+    for (int l = 0; l < m->spec.num_layers; l++)
+        for (int d = 0; d < m->spec.directions; d++) {
+            const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, call->dropout != NULL, l, d);
+            char *cache = call->cache;
+            memset(cache + o.gates + at * m->gates * cells, 0, (size_t)(m->gates * cells));
+            memset(cache + o.c + at * cells, 0, (size_t)cells);
+            if (o.y != SIZE_MAX) memset(cache + o.y + at * outputs, 0, (size_t)outputs);
+        }
+}
+
+static void zero_tails(const fl_job *job, int worker, int workers)
+{
+    const fl_call *call = job->call;
+    const fl_view y = fl_view_of(&call->y, job->m->unit);
+    const int64_t outputs = job->m->recurrent * job->m->spec.directions * job->m->unit;
+    for (int64_t b = worker; call->lengths && b < call->batch; b += workers)
         for (int64_t t = call->lengths[b]; t < call->steps; t++) {
-            memset(fl_at(&y, t, b), 0, (size_t)(outputs * m->unit));
-            for (int i = 0; call->cache && i < m->spec.num_layers * m->spec.directions; i++) {
-                const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, call->dropout != NULL,
-                                                           i / m->spec.directions, i % m->spec.directions);
-                const int64_t at = (t * call->batch + b) * hidden * m->unit;
-                memset((char *)call->cache + o.gates + m->gates * at, 0, (size_t)(m->gates * hidden * m->unit));
-                memset((char *)call->cache + o.c + at, 0, (size_t)(hidden * m->unit));
-            }
+            memset(fl_at(&y, t, b), 0, (size_t)outputs);
+            if (call->cache) zero_cached(job, t, b);
         }
 }
 
@@ -103,8 +111,7 @@ static void drop_out(const fl_job *job, int layer, int64_t s0, int64_t s1, int64
     const fl_call *call = job->call;
     const int64_t outputs = m->recurrent * m->spec.directions;
     const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, 1, layer, 0);
-    const char *factors =
-        (const char *)call->dropout + (int64_t)layer * call->steps * call->batch * outputs * m->unit;
+    const char *factors = (const char *)call->dropout + (int64_t)layer * call->steps * call->batch * outputs * m->unit;
     for (int64_t r = row0; r < call->batch; r += row_step)
         for (int64_t t = s0; t < s1 && t < job->order.length[r]; t++) {
             const int64_t at = (t * call->batch + job->order.row[r]) * outputs * m->unit;
@@ -124,11 +131,21 @@ static void run_layer(fl_job *job, int layer, int64_t s0, int64_t s1, int worker
     for (int d = 0; d < directions; d++) {
         if (groups == 2 && d != group) continue;
         fl_pass pass = {
-            .job = job, .layer = layer, .dir = d, .x = input_of(job, layer, s0), .y = output_of(job, layer, s0),
-            .rows = row0 < batch ? (batch - row0 + row_step - 1) / row_step : 0, .row0 = row0, .row_step = row_step,
-            .block0 = fl_share(m->blocks, mate, mates), .block1 = fl_share(m->blocks, mate + 1, mates),
-            .out_block0 = fl_share(out_blocks, mate, mates), .out_block1 = fl_share(out_blocks, mate + 1, mates),
-            .barrier = &job->group[group], .mate = mate, .mates = mates,
+            .job = job,
+            .layer = layer,
+            .dir = d,
+            .x = input_of(job, layer, s0),
+            .y = output_of(job, layer, s0),
+            .rows = row0 < batch ? (batch - row0 + row_step - 1) / row_step : 0,
+            .row0 = row0,
+            .row_step = row_step,
+            .block0 = fl_share(m->blocks, mate, mates),
+            .block1 = fl_share(m->blocks, mate + 1, mates),
+            .out_block0 = fl_share(out_blocks, mate, mates),
+            .out_block1 = fl_share(out_blocks, mate + 1, mates),
+            .barrier = &job->group[group],
+            .mate = mate,
+            .mates = mates,
             .pointers = job->pointers + worker * fl_pass_pointers(batch, job->plan.hoist),
         };
         if (job->call->cache)
@@ -148,12 +165,11 @@ static void forward_worker(int worker, int workers, void *arg)
     zero_tails(job, worker, workers);
     for (int64_t s0 = 0; s0 < job->longest; s0 += job->plan.chunk) {
         const int64_t s1 = s0 + job->plan.chunk < job->longest ? s0 + job->plan.chunk : job->longest;
-        for (int l = 0; l < job->m->spec.num_layers; l++)
-            run_layer(job, l, s0, s1, worker, workers, 1);
+        for (int l = 0; l < job->m->spec.num_layers; l++) run_layer(job, l, s0, s1, worker, workers, 1);
     }
 }
 
-/* --- by way of BLAS: the hoisted products outside, the recurrence inside a region ---------------------------------------- */
+/* --- by way of BLAS: the hoisted products outside, the recurrence inside a region */
 
 typedef struct fl_stretch { /* one layer, some steps */
     fl_job *job;
@@ -207,7 +223,7 @@ static void forward_by_blas(fl_job *job)
     }
 }
 
-/* --- entry --------------------------------------------------------------------------------------------------------------- */
+/* --- entry */
 
 static void start_state(const fl_model *m, const fl_call *call)
 {

@@ -10,9 +10,9 @@ typedef struct fl_walk { /* one worker's part of a stretch */
     fl_back *job;
     const fl_back_stretch *s;
     int64_t rows, row0, row_step;
-    int64_t unit0, unit1;        /* hidden units of the element-wise part */
-    int64_t h_block0, h_block1;  /* plain blocks of dh */
-    int64_t m_block0, m_block1;  /* plain blocks of the gradient behind the projection */
+    int64_t unit0, unit1;       /* hidden units of the element-wise part */
+    int64_t h_block0, h_block1; /* plain blocks of dh */
+    int64_t m_block0, m_block1; /* plain blocks of the gradient behind the projection */
     int mate, mates;
     const void **pointers;
 } fl_walk;
@@ -83,8 +83,15 @@ static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t 
         out[i] = job->dcell_out + r * hidden * m->unit;
     }
     const fl_product_args product = {
-        .rows = rows, .k = pr, .columns = hidden, .block0 = w->m_block0, .block1 = w->m_block1,
-        .vectors = FL_PANEL_VECTORS, .a = a, .panel = p->panel_rt, .out = out,
+        .rows = rows,
+        .k = pr,
+        .columns = hidden,
+        .block0 = w->m_block0,
+        .block1 = w->m_block1,
+        .vectors = FL_PANEL_VECTORS,
+        .a = a,
+        .panel = p->panel_rt,
+        .out = out,
     };
     m->real->product(&product);
     fl_barrier_wait(&job->team, w->mates);
@@ -119,22 +126,43 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
     const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
     const int64_t batch = job->call->batch;
     const void **a = w->pointers;
-    const fl_back_rows l = {a, a + batch, a + 2 * batch, a + 3 * batch, (void **)(a + 4 * batch),
-                            (void **)(a + 5 * batch), (void **)(a + 6 * batch), (void **)(a + 7 * batch)};
+    const fl_back_rows l = {a,
+                            a + batch,
+                            a + 2 * batch,
+                            a + 3 * batch,
+                            (void **)(a + 4 * batch),
+                            (void **)(a + 5 * batch),
+                            (void **)(a + 6 * batch),
+                            (void **)(a + 7 * batch)};
     for (int64_t i = 0; i < rows; i++) point(w, &l, i, s, q0);
     const int projected = m->spec.proj_size != 0;
     if (projected) through_projection(w, &l, rows, q0);
     const fl_cell_grad_args cell = {
-        .rows = rows, .hidden = m->spec.hidden_size, .unit0 = w->unit0, .unit1 = w->unit1, .gates = l.gates,
-        .c_prev = l.c_prev, .c = l.c, .dh = l.dy, .dh_add = projected ? NULL : (const void *const *)l.dh,
-        .dc = l.dc, .dgates = l.dgates, .h = projected ? l.m_rows : NULL,
+        .rows = rows,
+        .hidden = m->spec.hidden_size,
+        .unit0 = w->unit0,
+        .unit1 = w->unit1,
+        .gates = l.gates,
+        .c_prev = l.c_prev,
+        .c = l.c,
+        .dh = l.dy,
+        .dh_add = projected ? NULL : (const void *const *)l.dh,
+        .dc = l.dc,
+        .dgates = l.dgates,
+        .h = projected ? l.m_rows : NULL,
     };
     m->real->cell_grad[m->spec.cell](&cell);
     fl_barrier_wait(&job->team, w->mates);
     const fl_product_args product = {
-        .rows = rows, .k = m->gates * m->spec.hidden_size, .columns = m->recurrent, .block0 = w->h_block0,
-        .block1 = w->h_block1, .vectors = FL_PANEL_VECTORS, .a = (const void *const *)l.dgates,
-        .panel = p->panel_ht, .out = l.dh,
+        .rows = rows,
+        .k = m->gates * m->spec.hidden_size,
+        .columns = m->recurrent,
+        .block0 = w->h_block0,
+        .block1 = w->h_block1,
+        .vectors = FL_PANEL_VECTORS,
+        .a = (const void *const *)l.dgates,
+        .panel = p->panel_ht,
+        .out = l.dh,
     };
     m->real->product(&product);
     cut_rows(w, &l, rows, s);
@@ -150,11 +178,19 @@ void fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int 
     const int64_t h_blocks = fl_plain_blocks(m->recurrent, width), m_blocks = fl_plain_blocks(hidden, width);
     const int64_t unit1 = fl_share(m->blocks, mate + 1, mates) * width;
     const fl_walk w = {
-        .job = job, .s = s, .row0 = by_rows ? worker : 0, .row_step = by_rows ? workers : 1,
-        .unit0 = fl_share(m->blocks, mate, mates) * width, .unit1 = unit1 < hidden ? unit1 : hidden,
-        .h_block0 = fl_share(h_blocks, mate, mates), .h_block1 = fl_share(h_blocks, mate + 1, mates),
-        .m_block0 = fl_share(m_blocks, mate, mates), .m_block1 = fl_share(m_blocks, mate + 1, mates),
-        .mate = mate, .mates = mates, .pointers = job->pointers + worker * fl_back_pointers(job->call->batch),
+        .job = job,
+        .s = s,
+        .row0 = by_rows ? worker : 0,
+        .row_step = by_rows ? workers : 1,
+        .unit0 = fl_share(m->blocks, mate, mates) * width,
+        .unit1 = unit1 < hidden ? unit1 : hidden,
+        .h_block0 = fl_share(h_blocks, mate, mates),
+        .h_block1 = fl_share(h_blocks, mate + 1, mates),
+        .m_block0 = fl_share(m_blocks, mate, mates),
+        .m_block1 = fl_share(m_blocks, mate + 1, mates),
+        .mate = mate,
+        .mates = mates,
+        .pointers = job->pointers + worker * fl_back_pointers(job->call->batch),
     };
     int64_t q = 0;
     for (int64_t step = s->s1 - 1; step >= s->s0; step--) {
@@ -165,14 +201,20 @@ void fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int 
     }
 }
 
-/* --- products over the stretch -------------------------------------------------------------------------------------------- */
+/* --- products over the stretch */
 
 static void weight_gradient(const fl_back *job, const fl_back_stretch *s, const void *g, int64_t columns,
                             const void *const *a, int64_t n, void *gradient, int worker, int workers)
 {
     const fl_outer_args outer = {
-        .rows = s->rows, .j0 = fl_share(columns, worker, workers), .j1 = fl_share(columns, worker + 1, workers),
-        .n = n, .g = g, .g_stride = columns, .a = a, .c = gradient,
+        .rows = s->rows,
+        .j0 = fl_share(columns, worker, workers),
+        .j1 = fl_share(columns, worker + 1, workers),
+        .n = n,
+        .g = g,
+        .g_stride = columns,
+        .a = a,
+        .c = gradient,
     };
     job->m->real->outer(&outer);
 }
@@ -181,8 +223,12 @@ static void bias_gradient(const fl_back *job, const fl_back_stretch *s, void *gr
 {
     const int64_t columns = job->m->gates * job->m->spec.hidden_size;
     const fl_colsum_args sum = {
-        .rows = s->rows, .j0 = fl_share(columns, worker, workers), .j1 = fl_share(columns, worker + 1, workers),
-        .g = job->dgates, .g_stride = columns, .s = gradient,
+        .rows = s->rows,
+        .j0 = fl_share(columns, worker, workers),
+        .j1 = fl_share(columns, worker + 1, workers),
+        .g = job->dgates,
+        .g_stride = columns,
+        .s = gradient,
     };
     job->m->real->colsum(&sum);
 }
@@ -196,9 +242,16 @@ void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int wo
     if (s->dx.data) {
         const int64_t first = fl_share(s->rows, worker, workers), end = fl_share(s->rows, worker + 1, workers);
         const fl_product_args product = {
-            .rows = end - first, .k = columns, .columns = p->inputs, .block0 = 0,
-            .block1 = fl_plain_blocks(p->inputs, m->width), .vectors = FL_PANEL_VECTORS, .a = job->g + first,
-            .panel = p->panel_xt, .accumulate = s->dir, .out = job->dx + first,
+            .rows = end - first,
+            .k = columns,
+            .columns = p->inputs,
+            .block0 = 0,
+            .block1 = fl_plain_blocks(p->inputs, m->width),
+            .vectors = FL_PANEL_VECTORS,
+            .a = job->g + first,
+            .panel = p->panel_xt,
+            .accumulate = s->dir,
+            .out = job->dx + first,
         };
         m->real->product(&product);
     }

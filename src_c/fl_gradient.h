@@ -16,17 +16,17 @@ typedef struct fl_back {
     fl_plan plan;
     fl_order order;
     int64_t longest;
-    const void *zeros;      /* (max(H, R)) */
-    const void **pointers;  /* (workers, fl_back_pointers) */
-    char *dgates;           /* (chunk*B, G*H) */
-    char *dh;               /* (chunk*B, P) gradient of the projected output; projection only */
-    char *cell_out;         /* (chunk*B, H) what the projection ate; projection only */
-    char *dcell_out;        /* (B, H); projection only */
-    char *between[2];       /* (T, B, D*R) gradients handed to the layer below, in turn */
-    char *gather;           /* (chunk*B, max(I, R)), BLAS only */
-    const void **x, **h;    /* (chunk*B) operands of the weights' gradients, by q */
+    const void *zeros;        /* (max(H, R)) */
+    const void **pointers;    /* (workers, fl_back_pointers) */
+    char *dgates;             /* (chunk*B, G*H) */
+    char *dh;                 /* (chunk*B, P) gradient of the projected output; projection only */
+    char *cell_out;           /* (chunk*B, H) what the projection ate; projection only */
+    char *dcell_out;          /* (B, H); projection only */
+    char *between[2];         /* (T, B, D*R) gradients handed to the layer below, in turn */
+    char *gather;             /* (chunk*B, max(I, R)), BLAS only */
+    const void **x, **h;      /* (chunk*B) operands of the weights' gradients, by q */
     const void **g, **m_rows; /* (chunk*B) rows of dgates, of cell_out */
-    void **dx;              /* (chunk*B) where row q's input gradient goes */
+    void **dx;                /* (chunk*B) where row q's input gradient goes */
     fl_barrier team;
 } fl_back;
 
@@ -36,9 +36,9 @@ static inline int64_t fl_back_pointers(int64_t batch) { return 8 * batch; }
 typedef struct fl_back_stretch {
     int layer, dir;
     int64_t s0, s1;
-    int64_t rows;       /* q runs over [0, rows) */
-    fl_view x, y;       /* the layer's input and its own output, this direction's columns */
-    fl_view dy, dx;     /* likewise; dx.data NULL: not wanted */
+    int64_t rows;   /* q runs over [0, rows) */
+    fl_view x, y;   /* the layer's input and its own output, this direction's columns */
+    fl_view dy, dx; /* likewise; dx.data NULL: not wanted */
     fl_cache_offsets cache;
 } fl_back_stretch;
 

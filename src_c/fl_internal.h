@@ -8,16 +8,16 @@ enum { FL_ALIGN = 64 };
 
 /* One layer and direction, packed for one vector width.  All pointers lead into model->memory. */
 typedef struct fl_packed {
-    int64_t inputs;     /* I of this layer */
-    const void *panel_x;  /* gate panel (blocks, I, vectors, W) */
-    const void *panel_h;  /* gate panel (blocks, R, vectors, W) */
-    const void *bias;     /* (blocks, vectors, W): bias_ih + bias_hh */
-    const void *panel_r;  /* plain panel of weight_hr, (H -> P); NULL without projection */
+    int64_t inputs;      /* I of this layer */
+    const void *panel_x; /* gate panel (blocks, I, vectors, W) */
+    const void *panel_h; /* gate panel (blocks, R, vectors, W) */
+    const void *bias;    /* (blocks, vectors, W): bias_ih + bias_hh */
+    const void *panel_r; /* plain panel of weight_hr, (H -> P); NULL without projection */
     /* FL_MODEL_BACKWARD only: */
-    const void *panel_xt; /* plain panel, dgates (G*H) -> dx (I) */
-    const void *panel_ht; /* plain panel, dgates (G*H) -> dh (R) */
-    const void *panel_rt; /* plain panel, dh (P) -> dm (H) */
-    const void *plain_x;  /* weight_ih as given (G*H, I), for BLAS */
+    const void *panel_xt;  /* plain panel, dgates (G*H) -> dx (I) */
+    const void *panel_ht;  /* plain panel, dgates (G*H) -> dh (R) */
+    const void *panel_rt;  /* plain panel, dh (P) -> dm (H) */
+    const void *plain_x;   /* weight_ih as given (G*H, I), for BLAS */
     const void *blocked_x; /* weight_ih with rows in the panel's order (blocks*vectors*W, I), for BLAS; or NULL */
 } fl_packed;
 
@@ -25,16 +25,16 @@ struct fl_model {
     fl_spec spec;
     const fl_kernels *kernels;
     const fl_real_kernels *real;
-    int64_t gates;      /* G */
-    int64_t vectors;    /* of a gate block */
-    int64_t recurrent;  /* R */
-    int64_t width;      /* W */
-    int64_t blocks;     /* of hidden units */
-    int64_t unit;       /* bytes of a real */
-    int gemm;           /* enum fl_gemm when it was created */
+    int64_t gates;     /* G */
+    int64_t vectors;   /* of a gate block */
+    int64_t recurrent; /* R */
+    int64_t width;     /* W */
+    int64_t blocks;    /* of hidden units */
+    int64_t unit;      /* bytes of a real */
+    int gemm;          /* enum fl_gemm when it was created */
     size_t bytes;
     void *memory;
-    fl_packed *layers;  /* (L*D) */
+    fl_packed *layers; /* (L*D) */
 };
 
 static inline int64_t fl_layer_inputs(const fl_spec *s, int layer)
@@ -42,7 +42,7 @@ static inline int64_t fl_layer_inputs(const fl_spec *s, int layer)
     return layer == 0 ? s->input_size : (s->proj_size ? s->proj_size : s->hidden_size) * s->directions;
 }
 
-/* --- fl_pack.c: weights -> panels.  Sizes in reals. ----------------------------------------------------------------- */
+/* --- fl_pack.c: weights -> panels.  Sizes in reals. */
 
 int64_t fl_plain_blocks(int64_t columns, int64_t width);
 int64_t fl_plain_size(int64_t k, int64_t columns, int64_t width);
@@ -55,7 +55,7 @@ void fl_pack_plain(int dtype, void *panel, const void *src, int64_t k, int64_t c
 void fl_pack_bias(int dtype, void *bias, const void *bias_ih, const void *bias_hh, int64_t hidden, int64_t gates,
                   int64_t vectors, int64_t width);
 
-/* --- fl_workspace.c: memory ------------------------------------------------------------------------------------------- */
+/* --- fl_workspace.c: memory */
 
 void *fl_aligned_alloc(size_t bytes); /* 64-byte aligned, huge pages for large panels; NULL: refused */
 void fl_aligned_free(void *memory);
@@ -80,7 +80,7 @@ typedef struct fl_cache_offsets {
 } fl_cache_offsets;
 fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch, int dropout, int layer, int dir);
 
-/* --- sequences -------------------------------------------------------------------------------------------------------- */
+/* --- sequences */
 
 /* A strided (T, B, .) array in bytes; `first` is the step at `data` when only a chunk is kept. */
 typedef struct fl_view {

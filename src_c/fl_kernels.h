@@ -22,31 +22,31 @@ enum { FL_PANEL_VECTORS = 4 };
 /* out[r][n] = (init[r][n] | bias[n] | 0) + sum_k a[r][k] * panel[.][k][.] */
 typedef struct fl_product_args {
     int64_t rows, k;
-    int64_t columns;          /* valid columns of out; the last block may be cut */
-    int64_t block0, block1;   /* blocks to compute */
-    int vectors;              /* vectors of a block, 1..4 */
-    const void *const *a;     /* (rows) -> (k) */
-    const void *panel;        /* (blocks, k, vectors, W) */
-    const void *bias;         /* (blocks, vectors, W) or NULL: zero */
-    int accumulate;           /* 1: start from out itself (bias unused) */
-    void *const *out;         /* (rows) -> (columns) */
+    int64_t columns;        /* valid columns of out; the last block may be cut */
+    int64_t block0, block1; /* blocks to compute */
+    int vectors;            /* vectors of a block, 1..4 */
+    const void *const *a;   /* (rows) -> (k) */
+    const void *panel;      /* (blocks, k, vectors, W) */
+    const void *bias;       /* (blocks, vectors, W) or NULL: zero */
+    int accumulate;         /* 1: start from out itself (bias unused) */
+    void *const *out;       /* (rows) -> (columns) */
 } fl_product_args;
 
 /* One time step of a cell for `rows` rows and blocks [block0, block1). */
 typedef struct fl_step_args {
     int64_t rows, hidden;
     int64_t block0, block1;
-    int backward_sweep;       /* 1: blocks from last to first (snake order keeps the cache warm) */
-    int64_t k_x, k_h;         /* k_x = 0 when the input product is in `pre` */
-    const void *const *x;     /* (rows) -> (k_x) */
-    const void *const *h;     /* (rows) -> (k_h) previous output */
+    int backward_sweep;            /* 1: blocks from last to first (snake order keeps the cache warm) */
+    int64_t k_x, k_h;              /* k_x = 0 when the input product is in `pre` */
+    const void *const *x;          /* (rows) -> (k_x) */
+    const void *const *h;          /* (rows) -> (k_h) previous output */
     const void *panel_x, *panel_h; /* (blocks, k, vectors, W) */
-    const void *bias;         /* (blocks, vectors, W) */
-    const void *const *pre;   /* (rows) -> (blocks, vectors, W): bias + input product; NULL: none */
-    const void *const *c_prev; /* (rows) -> (H) */
-    void *const *c;           /* (rows) -> (H), may be c_prev's rows */
-    void *const *h_out;       /* (rows) -> (H) */
-    void *const *gates;       /* (rows) -> (G, H) post-activation; NULL: not wanted */
+    const void *bias;              /* (blocks, vectors, W) */
+    const void *const *pre;        /* (rows) -> (blocks, vectors, W): bias + input product; NULL: none */
+    const void *const *c_prev;     /* (rows) -> (H) */
+    void *const *c;                /* (rows) -> (H), may be c_prev's rows */
+    void *const *h_out;            /* (rows) -> (H) */
+    void *const *gates;            /* (rows) -> (G, H) post-activation; NULL: not wanted */
 } fl_step_args;
 
 /* Backward of a cell's element-wise part for units [unit0, unit1). */
@@ -67,7 +67,7 @@ typedef struct fl_cell_grad_args {
 enum { FL_OUTER_ROWS = 128 };
 typedef struct fl_outer_args {
     int64_t rows, j0, j1, n;
-    const void *g;        /* (rows, g_stride) */
+    const void *g; /* (rows, g_stride) */
     int64_t g_stride;
     const void *const *a; /* (rows) -> (n) */
     void *c;              /* (>= j1, n) */
@@ -88,10 +88,10 @@ typedef struct fl_real_kernels {
     void (*cell_grad[FL_CELL_COUNT])(const fl_cell_grad_args *);
     void (*outer)(const fl_outer_args *);
     void (*colsum)(const fl_colsum_args *);
-    void (*map)(int activation, const void *x, void *y, int64_t n); /* element-wise; x may be y */
+    void (*map)(int activation, const void *x, void *y, int64_t n);  /* element-wise; x may be y */
     void (*add)(const void *x, const void *y, void *out, int64_t n); /* out = x + y */
     void (*mul)(const void *x, const void *y, void *out, int64_t n); /* out = x * y */
-    double (*probe_fma)(int64_t n);                     /* see probe.inc.h */
+    double (*probe_fma)(int64_t n);                                  /* see probe.inc.h */
     double (*probe_read)(const void *from, int64_t n);
 } fl_real_kernels;
 

@@ -36,8 +36,16 @@ static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows
         }
     }
     const fl_product_args product = {
-        .rows = n, .k = w->inputs, .columns = wide, .block0 = p->block0, .block1 = p->block1,
-        .vectors = (int)m->vectors, .a = a, .panel = w->panel_x, .bias = w->bias, .out = out,
+        .rows = n,
+        .k = w->inputs,
+        .columns = wide,
+        .block0 = p->block0,
+        .block1 = p->block1,
+        .vectors = (int)m->vectors,
+        .a = a,
+        .panel = w->panel_x,
+        .bias = w->bias,
+        .out = out,
     };
     m->real->product(&product);
 }
@@ -51,8 +59,15 @@ static void project(const fl_pass *p, const fl_packed *w, int64_t rows, void *co
     for (int64_t i = 0; i < rows; i++)
         a[i] = job->cell_out[p->dir] + (p->row0 + i * p->row_step) * m->spec.hidden_size * m->unit;
     const fl_product_args product = {
-        .rows = rows, .k = m->spec.hidden_size, .columns = m->spec.proj_size, .block0 = p->out_block0,
-        .block1 = p->out_block1, .vectors = FL_PANEL_VECTORS, .a = a, .panel = w->panel_r, .out = out,
+        .rows = rows,
+        .k = m->spec.hidden_size,
+        .columns = m->spec.proj_size,
+        .block0 = p->out_block0,
+        .block1 = p->out_block1,
+        .vectors = FL_PANEL_VECTORS,
+        .a = a,
+        .panel = w->panel_r,
+        .out = out,
     };
     m->real->product(&product);
 }
@@ -98,8 +113,8 @@ static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int6
     const fl_packed *w = &m->layers[p->layer * m->spec.directions + p->dir];
     const int64_t batch = job->call->batch;
     const void **q = p->pointers;
-    const fl_rows l = {q, q + batch, q + 2 * batch,
-                       (void **)(q + 3 * batch), (void **)(q + 4 * batch), (void **)(q + 5 * batch)};
+    const fl_rows l = {
+        q, q + batch, q + 2 * batch, (void **)(q + 3 * batch), (void **)(q + 4 * batch), (void **)(q + 5 * batch)};
     for (int64_t i = 0; i < rows; i++) point(p, &l, i, s, s0, pre_step);
     void **h_out = l.y;
     if (w->panel_r) { /* the cell writes beside y, the projection reads it from there */
@@ -108,10 +123,22 @@ static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int6
             h_out[i] = job->cell_out[p->dir] + (p->row0 + i * p->row_step) * m->spec.hidden_size * m->unit;
     }
     const fl_step_args step = {
-        .rows = rows, .hidden = m->spec.hidden_size, .block0 = p->block0, .block1 = p->block1,
-        .backward_sweep = s & 1, .k_x = pre_step >= 0 ? 0 : w->inputs, .k_h = m->recurrent,
-        .x = l.x, .h = l.h, .panel_x = w->panel_x, .panel_h = w->panel_h, .bias = w->bias,
-        .pre = pre_step >= 0 ? l.x : NULL, .c_prev = l.c_prev, .c = l.c, .h_out = h_out,
+        .rows = rows,
+        .hidden = m->spec.hidden_size,
+        .block0 = p->block0,
+        .block1 = p->block1,
+        .backward_sweep = s & 1,
+        .k_x = pre_step >= 0 ? 0 : w->inputs,
+        .k_h = m->recurrent,
+        .x = l.x,
+        .h = l.h,
+        .panel_x = w->panel_x,
+        .panel_h = w->panel_h,
+        .bias = w->bias,
+        .pre = pre_step >= 0 ? l.x : NULL,
+        .c_prev = l.c_prev,
+        .c = l.c,
+        .h_out = h_out,
         .gates = job->call->cache ? l.gates : NULL,
     };
     m->real->step[m->spec.cell](&step);
@@ -137,24 +164,39 @@ static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
         memcpy(state_row(p, call->hn, b, m->recurrent), fl_at(&p->y, t, b), (size_t)(m->recurrent * m->unit));
         if (!call->cache) continue;
         memcpy(state_row(p, call->cn, b, hidden),
-               (char *)call->cache + p->cache.c + (t * call->batch + b) * hidden * m->unit,
-               (size_t)(hidden * m->unit));
+               (char *)call->cache + p->cache.c + (t * call->batch + b) * hidden * m->unit, (size_t)(hidden * m->unit));
     }
     fl_barrier_wait(p->barrier, p->mates);
 }
 
-void fl_pass_run(const fl_pass *p, int64_t s0, int64_t s1, int hoist_here)
+/* From a stall on, mate 0 takes all blocks and the others are done.  Hoisted products of the current span are complete:
+ * every mate made its own before its first step. */
+static int go_solo(fl_pass *p)
 {
-    const fl_model *m = p->job->m;
+    if (p->mates == 1 || !p->barrier->solo) return 1;
+    if (p->mate) return 0;
+    p->mates = 1;
+    p->block0 = p->out_block0 = 0;
+    p->block1 = p->job->m->blocks;
+    p->out_block1 = fl_plain_blocks(p->job->m->spec.proj_size, p->job->m->width);
+    return 1;
+}
+
+void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
+{
+    const fl_model *m = pass->job->m;
     const int64_t span =
-        fl_plan_span(&p->job->plan, m->layers[p->layer * m->spec.directions + p->dir].inputs);
-    int64_t rows = p->rows;
-    for (int64_t s = s0; s < s1; s++) {
-        rows = active_rows(p, s, rows);
+        fl_plan_span(&pass->job->plan, m->layers[pass->layer * m->spec.directions + pass->dir].inputs);
+    fl_pass p = *pass;
+    int64_t rows = p.rows;
+    for (int64_t s = s0; s < s1 && go_solo(&p); s++) {
+        rows = active_rows(&p, s, rows);
         if (rows == 0) break; /* for all mates alike: they share their rows */
         const int64_t into = span ? (s - s0) % span : -1;
-        if (hoist_here && into == 0) hoist_inputs(p, s, s1 - s < span ? s1 - s : span, rows);
-        one_step(p, s, s0, rows, into);
+        if (hoist_here && into == 0) hoist_inputs(&p, s, s1 - s < span ? s1 - s : span, rows);
+        one_step(&p, s, s0, rows, into);
     }
-    keep_state(p, s0, s1);
+    p.mates = pass->mates; /* all meet again */
+    fl_barrier_wait(p.barrier, p.mates);
+    keep_state(&p, s0, s1);
 }

@@ -11,12 +11,12 @@ typedef struct fl_job {
     const fl_call *call;
     fl_plan plan;
     fl_order order;
-    int64_t longest;    /* largest length */
-    char *pre[2];       /* (hoist, B, blocks, vectors, W) by direction: bias + input product */
-    char *between[2];   /* (chunk, B, D*R) outputs of inner layers, in turn; inference only */
-    char *cell_out[2];  /* (B, H) by direction: what projection eats; only with projection */
-    char *gather;       /* (hoist*B, I) rows of x for BLAS; only with BLAS */
-    const void *zeros;  /* (max(H, R)) what h and c are after a reset */
+    int64_t longest;       /* largest length */
+    char *pre[2];          /* (hoist, B, blocks, vectors, W) by direction: bias + input product */
+    char *between[2];      /* (chunk, B, D*R) outputs of inner layers, in turn; inference only */
+    char *cell_out[2];     /* (B, H) by direction: what projection eats; only with projection */
+    char *gather;          /* (hoist*B, I) rows of x for BLAS; only with BLAS */
+    const void *zeros;     /* (max(H, R)) what h and c are after a reset */
     const void **pointers; /* (workers, fl_job_pointers) */
     fl_barrier team, group[2];
 } fl_job;
@@ -25,11 +25,11 @@ typedef struct fl_job {
 typedef struct fl_pass {
     const fl_job *job;
     int layer, dir;
-    fl_view x, y;             /* y already at this direction's columns */
-    fl_cache_offsets cache;   /* with call->cache only */
+    fl_view x, y;           /* y already at this direction's columns */
+    fl_cache_offsets cache; /* with call->cache only */
     int64_t rows, row0, row_step;
     int64_t block0, block1, out_block0, out_block1; /* gate blocks; blocks of the projection */
-    fl_barrier *barrier;      /* of the workers that share this pass's rows */
+    fl_barrier *barrier;                            /* of the workers that share this pass's rows */
     int mate, mates;
     const void **pointers;
 } fl_pass;

@@ -28,8 +28,8 @@ int64_t fl_plain_size(int64_t k, int64_t columns, int64_t width)
 }
 
 /* One lane's column of a panel: panel[i*step] = src[i*stride], k elements.  Copies, never converts. */
-static void copy_column(int dtype, void *panel, int64_t to, int64_t step, const void *src, int64_t from,
-                        int64_t stride, int64_t k)
+static void copy_column(int dtype, void *panel, int64_t to, int64_t step, const void *src, int64_t from, int64_t stride,
+                        int64_t k)
 {
     if (dtype == FL_F64) {
         double *d = (double *)panel + to;
@@ -49,8 +49,8 @@ void fl_pack_gates(int dtype, void *panel, const void *src, int64_t hidden, int6
     for (int64_t unit = 0; unit < hidden; unit++) {
         const int64_t block = unit / width, lane = unit % width;
         for (int64_t gate = 0; gate < gates; gate++)
-            copy_column(dtype, panel, block * k * stride + gate * width + lane, stride, src,
-                        (gate * hidden + unit) * k, 1, k);
+            copy_column(dtype, panel, block * k * stride + gate * width + lane, stride, src, (gate * hidden + unit) * k,
+                        1, k);
     }
 }
 
@@ -59,8 +59,8 @@ void fl_pack_plain(int dtype, void *panel, const void *src, int64_t k, int64_t c
 {
     const int64_t stride = FL_PANEL_VECTORS * width;
     for (int64_t column = 0; column < columns; column++)
-        copy_column(dtype, panel, column / stride * k * stride + column % stride, stride, src,
-                    column * column_stride, row_stride, k);
+        copy_column(dtype, panel, column / stride * k * stride + column % stride, stride, src, column * column_stride,
+                    row_stride, k);
 }
 
 void fl_pack_bias(int dtype, void *bias, const void *bias_ih, const void *bias_hh, int64_t hidden, int64_t gates,
@@ -69,7 +69,8 @@ void fl_pack_bias(int dtype, void *bias, const void *bias_ih, const void *bias_h
     for (int64_t gate = 0; gate < gates; gate++)
         for (int64_t unit = 0; unit < hidden; unit++) {
             const int64_t from = gate * hidden + unit;
-            const double sum = (bias_ih ? get(dtype, bias_ih, from) : 0.0) + (bias_hh ? get(dtype, bias_hh, from) : 0.0);
+            const double sum =
+                (bias_ih ? get(dtype, bias_ih, from) : 0.0) + (bias_hh ? get(dtype, bias_hh, from) : 0.0);
             put(dtype, bias, (unit / width * vectors + gate) * width + unit % width, sum);
         }
 }

@@ -4,17 +4,17 @@
 #include "fl_internal.h"
 #include "fl_team.h"
 
-static const double FLOPS_PER_NS = 50.0;   /* one thread, small tiles: between a GEMV from L2 and the FMA peak */
-static const double WAKE_NS = 12000.0;     /* until a sleeping worker runs */
-static const double BARRIER_NS = 600.0;    /* two or more workers meeting once, with the cache lines they exchange */
+static const double FLOPS_PER_NS = 50.0;      /* one thread, small tiles: between a GEMV from L2 and the FMA peak */
+static const double WAKE_NS = 12000.0;        /* until a sleeping worker runs */
+static const double BARRIER_NS = 600.0;       /* two or more workers meeting once, with the cache lines they exchange */
 static const double PRIVATE_CACHE = 786432.0; /* bytes of weights that stay in one core's L2 beside everything else */
 enum {
-    HOIST_ROWS = 48,   /* rows of a hoisted product: tall enough for full tiles, small enough for L2 */
-    FULL_TILE = 6,     /* rows from which a step's own product keeps the FMA units busy */
-    HOIST_INPUTS = 16, /* narrower inputs cost less as part of the step's chain than as stored partial sums */
-    CHUNK_ROWS = 512,  /* rows a stack passes from layer to layer at once */
+    HOIST_ROWS = 48,     /* rows of a hoisted product: tall enough for full tiles, small enough for L2 */
+    FULL_TILE = 6,       /* rows from which a step's own product keeps the FMA units busy */
+    HOIST_INPUTS = 16,   /* narrower inputs cost less as part of the step's chain than as stored partial sums */
+    CHUNK_ROWS = 512,    /* rows a stack passes from layer to layer at once */
     GRADIENT_ROWS = 512, /* rows of dgates kept until the products of the weights' gradients take them */
-    BLAS_ROWS = 4096   /* rows BLAS gets at once */
+    BLAS_ROWS = 4096     /* rows BLAS gets at once */
 };
 
 static double step_flops(const fl_model *m, int layer, int64_t batch)
@@ -77,8 +77,7 @@ static enum fl_status measure(const fl_model *m, int64_t steps, int64_t batch, f
     return FL_OK;
 }
 
-enum fl_status fl_plan_forward(const fl_model *m, int64_t steps, int64_t batch, int training, int threads,
-                               fl_plan *p)
+enum fl_status fl_plan_forward(const fl_model *m, int64_t steps, int64_t batch, int training, int threads, fl_plan *p)
 {
     double total;
     const enum fl_status status = measure(m, steps, batch, p, &total);

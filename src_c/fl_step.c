@@ -52,16 +52,33 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
         rows_of(ms, cells, batch, hidden, unit);
         rows_of(ys, out, batch, recurrent, unit);
         const fl_step_args step = {
-            .rows = batch, .hidden = hidden, .block0 = 0, .block1 = m->blocks, .k_x = w->inputs, .k_h = recurrent,
-            .x = xs, .h = hs, .panel_x = w->panel_x, .panel_h = w->panel_h, .bias = w->bias, .c_prev = cs,
-            .c = (void **)cs, .h_out = (void **)ms,
+            .rows = batch,
+            .hidden = hidden,
+            .block0 = 0,
+            .block1 = m->blocks,
+            .k_x = w->inputs,
+            .k_h = recurrent,
+            .x = xs,
+            .h = hs,
+            .panel_x = w->panel_x,
+            .panel_h = w->panel_h,
+            .bias = w->bias,
+            .c_prev = cs,
+            .c = (void **)cs,
+            .h_out = (void **)ms,
         };
         m->real->step[m->spec.cell](&step);
         if (w->panel_r) {
             const fl_product_args project = {
-                .rows = batch, .k = hidden, .columns = recurrent, .block0 = 0,
-                .block1 = fl_plain_blocks(recurrent, m->width), .vectors = FL_PANEL_VECTORS, .a = ms,
-                .panel = w->panel_r, .out = (void **)ys,
+                .rows = batch,
+                .k = hidden,
+                .columns = recurrent,
+                .block0 = 0,
+                .block1 = fl_plain_blocks(recurrent, m->width),
+                .vectors = FL_PANEL_VECTORS,
+                .a = ms,
+                .panel = w->panel_r,
+                .out = (void **)ys,
             };
             m->real->product(&project);
         } else {

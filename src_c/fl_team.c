@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "fastlstm.h"
 
@@ -34,7 +35,7 @@
 #include <immintrin.h>
 #endif
 
-/* --- floating-point state ------------------------------------------------------------------------------------------ */
+/* --- floating-point state */
 
 #if defined(__x86_64__) || defined(_M_X64)
 enum { FLOAT_STATE = 0x1f80 | 0x8040 }; /* exceptions masked, round to nearest; flush-to-zero, denormals-are-zero */
@@ -60,7 +61,7 @@ unsigned fl_float_enter(void) { return 0; }
 void fl_float_leave(unsigned saved) { (void)saved; }
 #endif
 
-/* --- barrier --------------------------------------------------------------------------------------------------------- */
+/* --- barrier */
 
 static void relax(void)
 {
@@ -80,10 +81,62 @@ static void yield_processor(void)
 #endif
 }
 
+static int64_t now_ns(void)
+{
+#if defined(_WIN32)
+    return (int64_t)GetTickCount64() * 1000000;
+#else
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+#endif
+}
+
+static void doze(void)
+{
+#if defined(_WIN32)
+    Sleep(1);
+#else
+    nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+#endif
+}
+
+/* Calls stay on one thread for a while after a stall, longer after each further one, so that a machine which others
+ * keep busy is not asked again and again. */
+enum { STALL_NS = 200000, SHORT_PAUSE_MS = 10, LONG_PAUSE_MS = 640 };
+static _Atomic int64_t alone_until;
+static atomic_int pause_ms = SHORT_PAUSE_MS;
+
+static atomic_int manner; /* enum fl_team_manner, for tests */
+void fl_team_force(int how) { atomic_store(&manner, how); }
+
+static void note_stall(void)
+{
+    const int pause = atomic_load(&pause_ms);
+    atomic_store(&alone_until, now_ns() + pause * INT64_C(1000000));
+    atomic_store(&pause_ms, pause * 2 > LONG_PAUSE_MS ? LONG_PAUSE_MS : pause * 2);
+}
+
 void fl_barrier_init(fl_barrier *barrier)
 {
     atomic_init(&barrier->arrived, 0);
+    atomic_init(&barrier->stalled, 0);
     atomic_init(&barrier->round, 0);
+    barrier->solo = 0;
+}
+
+/* After the spins: give the processor away, and say so when it takes longer than any balanced step explains. */
+static void wait_long(fl_barrier *barrier, unsigned round)
+{
+    enum { YIELDS = 64 };
+    const int64_t start = now_ns();
+    for (int i = 0; atomic_load_explicit(&barrier->round, memory_order_acquire) == round; i++) {
+        if (i < YIELDS)
+            yield_processor();
+        else
+            doze();
+        if (now_ns() - start > STALL_NS) atomic_store_explicit(&barrier->stalled, 1, memory_order_relaxed);
+    }
 }
 
 void fl_barrier_wait(fl_barrier *barrier, int n)
@@ -93,18 +146,25 @@ void fl_barrier_wait(fl_barrier *barrier, int n)
     const unsigned round = atomic_load_explicit(&barrier->round, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) == n - 1) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
+        const int how = atomic_load_explicit(&manner, memory_order_relaxed);
+        if (how == FL_TEAM_GIVES_UP) {
+            barrier->solo = 1;
+        } else if (how == FL_TEAM_ADAPTS && !barrier->solo &&
+                   atomic_load_explicit(&barrier->stalled, memory_order_relaxed)) {
+            barrier->solo = 1;
+            note_stall();
+        }
         atomic_store_explicit(&barrier->round, round + 1, memory_order_release);
         return;
     }
-    for (int i = 0; atomic_load_explicit(&barrier->round, memory_order_acquire) == round; i++) {
-        if (i < SPINS)
-            relax();
-        else
-            yield_processor(); /* somebody else holds the processor our mate needs */
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&barrier->round, memory_order_acquire) != round) return;
+        relax();
     }
+    wait_long(barrier, round);
 }
 
-/* --- how many -------------------------------------------------------------------------------------------------------- */
+/* --- how many */
 
 #if defined(__linux__)
 static long read_number(const char *path, long *second)
@@ -191,7 +251,7 @@ int fl_team_limit(int limit)
 #endif
 }
 
-/* --- run --------------------------------------------------------------------------------------------------------------- */
+/* --- run */
 
 static void run_worker(int worker, int workers, fl_team_fn fn, void *arg)
 {
@@ -225,6 +285,15 @@ static void prepare_team(void) {}
 /* Of `wanted` threads, those that no other call uses; at least the caller itself. */
 static int reserve(int wanted)
 {
+    const int64_t alone = atomic_load(&alone_until);
+    if (wanted > 1 && alone && atomic_load(&manner) == FL_TEAM_ADAPTS) {
+        if (now_ns() < alone) {
+            wanted = 1;
+        } else if (now_ns() > alone + LONG_PAUSE_MS * INT64_C(1000000)) { /* no stall for long: forgive */
+            atomic_store(&alone_until, 0);
+            atomic_store(&pause_ms, SHORT_PAUSE_MS);
+        }
+    }
     const int own = fl_get_num_threads();
     const int capacity = wanted > own ? wanted : own;
     int used = atomic_load(&threads_active), get;

@@ -13,10 +13,16 @@ void fl_team_run(int wanted, fl_team_fn fn, void *arg);
 /* How many threads fl_team_run would like for `limit` (0: the process's setting). */
 int fl_team_limit(int limit);
 
-/* Wait until n workers have come.  Spins shortly, then yields; n == 1 returns at once. */
+/* Wait until n workers have come; n == 1 returns at once.  Spins shortly, then yields, then sleeps.
+ *
+ * When somebody had to wait so long that a mate must have lost its processor, `solo` becomes true, for all of them at
+ * the same round: another program wants these processors, and a barrier per step would cost a time slice per step.
+ * Who can should then let one worker finish (results do not depend on it). */
 typedef struct fl_barrier {
     _Alignas(64) atomic_int arrived;
+    atomic_int stalled; /* a waiting worker's complaint */
     _Alignas(64) atomic_uint round;
+    int solo; /* written by the last to arrive, before it lets the others go */
 } fl_barrier;
 void fl_barrier_init(fl_barrier *barrier);
 void fl_barrier_wait(fl_barrier *barrier, int n);

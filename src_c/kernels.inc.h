@@ -6,7 +6,7 @@
 
 #include "cells/cell_lstm.inc.h"
 
-/* --- product ------------------------------------------------------------------------------------------------------ */
+/* --- product */
 
 static void V(product)(const fl_product_args *p)
 {
@@ -53,7 +53,7 @@ static void V(product)(const fl_product_args *p)
     }
 }
 
-/* --- one step of a cell ------------------------------------------------------------------------------------------- */
+/* --- one step of a cell */
 
 typedef void (*V(cell_fn))(const fl_step_args *, const real *, int64_t, int64_t, int);
 
@@ -120,7 +120,7 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
 #include "cells.def"
 #undef FL_CELL_ROW
 
-/* --- gradients of weights ------------------------------------------------------------------------------------------ */
+/* --- gradients of weights */
 
 static void V(outer)(const fl_outer_args *o)
 {
@@ -158,7 +158,7 @@ static void V(colsum)(const fl_colsum_args *s)
     }
 }
 
-/* --- element-wise --------------------------------------------------------------------------------------------------- */
+/* --- element-wise */
 
 FL_INLINE vec V(relu)(vec x) { return V(max)(V(zero)(), x); } /* NaN stays NaN: max gives its second operand */
 

@@ -140,7 +140,7 @@ FL_INLINE int64_t V(tile_height)(int64_t rows, int64_t left)
     return left > (tiles - extra) * base ? base + 1 : base;
 }
 
-/* --- the outer product of the weight gradients ------------------------------------------------------------------ */
+/* --- the outer product of the weight gradients */
 
 /* c[j + m][n .. n + nv*W) += sum_r g[r][m] * a[r][n ..); g packed (rows, mr), `last` lanes valid in the last vector */
 FL_INLINE void V(outer_body)(const real *g, const void *const *a, int64_t rows, real *c, int64_t ldc, int64_t n,

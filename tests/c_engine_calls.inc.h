@@ -16,7 +16,7 @@ static void set_float_state(uint64_t state) { __asm__ volatile("msr fpcr, %0" : 
 enum { ODD_FLOAT_STATE = 3 << 22 };
 #endif
 
-/* --- models and calls --------------------------------------------------------------------------------------------------- */
+/* --- models and calls -------------------------------------------------------------------------------------------- */
 
 static fl_model *model_of(const problem *p)
 {
@@ -63,6 +63,13 @@ static result forward(const problem *p, const fl_model *m, int threads, int trai
     const enum fl_status status = fl_forward(m, &r.call);
     check(status == FL_OK, "%s: forward: %s", p->name, fl_status_text(status));
     return r;
+}
+
+static void same_result(const result *a, const result *b, const char *what, const char *where)
+{
+    same_bits(a->y, b->y, a->y_bytes, what, where);
+    same_bits(a->hn, b->hn, a->h_bytes, what, where);
+    same_bits(a->cn, b->cn, a->c_bytes, what, where);
 }
 
 typedef struct gradients {
@@ -155,22 +162,23 @@ static void test_steps(const problem *p, const fl_model *m, const result *whole)
     same_bits(c, whole->cn, whole->c_bytes, "c after steps", p->name);
 }
 
-/* --- by way of BLAS --------------------------------------------------------------------------------------------------------- */
+/* --- by way of BLAS ---------------------------------------------------------------------------------------------- */
 
 static int blas_calls;
-#define PLAIN_GEMM(name, real)                                                                                        \
-    static void name(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, real alpha, const real *a,            \
-                     int64_t lda, const real *b, int64_t ldb, real beta, real *c, int64_t ldc)                        \
-    {                                                                                                                 \
-        blas_calls++;                                                                                                 \
-        for (int64_t i = 0; i < m; i++)                                                                               \
-            for (int64_t j = 0; j < n; j++) {                                                                         \
-                double sum = 0;                                                                                       \
-                for (int64_t q = 0; q < k; q++)                                                                       \
-                    sum += (double)(trans_a ? a[q * lda + i] : a[i * lda + q]) *                                      \
-                           (double)(trans_b ? b[j * ldb + q] : b[q * ldb + j]);                                       \
-                c[i * ldc + j] = (real)((double)alpha * sum + (beta != 0 ? (double)beta * (double)c[i * ldc + j] : 0)); \
-            }                                                                                                         \
+#define PLAIN_GEMM(name, real)                                                                            \
+    static void name(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, real alpha, const real *a, \
+                     int64_t lda, const real *b, int64_t ldb, real beta, real *c, int64_t ldc)            \
+    {                                                                                                     \
+        blas_calls++;                                                                                     \
+        for (int64_t i = 0; i < m; i++)                                                                   \
+            for (int64_t j = 0; j < n; j++) {                                                             \
+                real *to = &c[i * ldc + j];                                                               \
+                double sum = 0;                                                                           \
+                for (int64_t q = 0; q < k; q++)                                                           \
+                    sum += (double)(trans_a ? a[q * lda + i] : a[i * lda + q]) *                          \
+                           (double)(trans_b ? b[j * ldb + q] : b[q * ldb + j]);                           \
+                *to = (real)((double)alpha * sum + (beta != 0 ? (double)beta * (double)*to : 0));         \
+            }                                                                                             \
     }
 PLAIN_GEMM(plain_sgemm, float)
 PLAIN_GEMM(plain_dgemm, double)
@@ -208,7 +216,7 @@ static void test_blas(int dtype)
         }
 }
 
-/* --- dense layers, maps --------------------------------------------------------------------------------------------------------- */
+/* --- dense layers, maps ------------------------------------------------------------------------------------------ */
 
 static void activate(int activation, double *y, int64_t n)
 {

@@ -41,7 +41,7 @@ static int same_bits(const void *a, const void *b, size_t bytes, const char *wha
     return check(memcmp(a, b, bytes) == 0, "%s: other bits, %s", what, where);
 }
 
-/* --- memory: exactly the bytes asked for, 64-byte aligned, between two guards --------------------------------------- */
+/* --- memory: exactly the bytes asked for, 64-byte aligned, between two guards ------------------------------------ */
 
 enum { GUARD = 64, MAX_TAKEN = 4096 };
 static struct {
@@ -81,7 +81,7 @@ static void release(const char *where)
     check(whole, "%s: wrote outside its memory", where);
 }
 
-/* --- numbers -------------------------------------------------------------------------------------------------------- */
+/* --- numbers ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t seed = 1;
 static double uniform(void) /* (-1, 1) */
@@ -117,7 +117,8 @@ static double *zeros(int64_t n)
     return p;
 }
 
-static int near(int dtype, const void *a, const double *b, int64_t n, double tolerance, const char *what, const char *where)
+static int near(int dtype, const void *a, const double *b, int64_t n, double tolerance, const char *what,
+                const char *where)
 {
     double worst = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -127,7 +128,7 @@ static int near(int dtype, const void *a, const double *b, int64_t n, double tol
     return check(worst <= tolerance, "%s: off by %.2g, allowed %.2g, %s", what, worst, tolerance, where);
 }
 
-/* --- problems --------------------------------------------------------------------------------------------------------- */
+/* --- problems ---------------------------------------------------------------------------------------------------- */
 
 enum { LENGTHS = 1, RESET = 2, DROPOUT = 4, MAX_SLOTS = 6, GATES = 4 };
 
@@ -138,7 +139,7 @@ typedef struct problem {
     int slots;   /* L*D */
     int64_t R, out; /* out = D*R */
     fl_weights weights[MAX_SLOTS];
-    void *x, *h0, *c0, *dropout, *dy, *dhn, *dcn;
+    void *x, *h0, *c0, *dropout, *dy, *dhn, *dcn, *y_scratch;
     int64_t *lengths;
     unsigned char *reset;
     char name[160];
@@ -189,7 +190,7 @@ static problem make(int dtype, int layers, int directions, const int sizes[5], i
     return p;
 }
 
-/* --- the LSTM in plain loops --------------------------------------------------------------------------------------------- */
+/* --- the LSTM in plain loops ------------------------------------------------------------------------------------- */
 
 typedef struct naive {
     double *y[3];             /* (T, B, D*R) of each layer */
@@ -262,8 +263,9 @@ static naive naive_forward(const problem *p)
             naive_layer(p, l, d, x, &n);
         }
         x = zeros(all * p->out);
+        const int drop = p->dropout && l + 1 < p->spec.num_layers;
         for (int64_t i = 0; i < all * p->out; i++)
-            x[i] = n.y[l][i] * (p->dropout && l + 1 < p->spec.num_layers ? get(p->spec.dtype, p->dropout, l * all * p->out + i) : 1);
+            x[i] = n.y[l][i] * (drop ? get(p->spec.dtype, p->dropout, l * all * p->out + i) : 1);
     }
     return n;
 }

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # `python -m pytest` puts the current folder first on sys.path: in a clone, that is the uncompiled tree.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+sys.path.append(str(ROOT / "tests"))  # for grids.py
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +21,37 @@ def elsewhere(tmp_path_factory):
     os.chdir(tmp_path_factory.mktemp("elsewhere"))
     yield
     os.chdir(before)
+
+
+# ---- isa: a test that asks for it runs on every instruction set of this machine --------------------------------
+
+
+def pytest_generate_tests(metafunc):
+    if "isa" in metafunc.fixturenames:
+        from grids import ISAS
+
+        metafunc.parametrize("isa", ISAS, indirect=True)
+
+
+@pytest.fixture
+def isa(request, monkeypatch):
+    """Everything packed in the test runs on this set, and is seen to."""
+    from fastlstm import _core
+
+    if request.param not in _core.available_isas():
+        pytest.skip(f"this machine has no {request.param}")
+    packed, real = [], _core.Model
+
+    def model(*arguments):
+        packed.append(real(*arguments))
+        return packed[-1]
+
+    monkeypatch.setattr(_core, "Model", model)
+    _core.force_isa(request.param)
+    assert _core.isa() == request.param
+    yield request.param
+    _core.force_isa(None)
+    assert {one.isa for one in packed} <= {request.param}
 
 
 # ---- --needing MODULE: what the last run skipped because MODULE could not be imported ---------------------------
@@ -53,5 +85,6 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_sessionfinish(session):
-    if session.config.getoption("needing") is None and not session.config.getoption("collectonly"):
-        session.config.cache.set(CACHE, skipped)
+    config = session.config
+    if config.getoption("needing") is None and not config.getoption("collectonly") and hasattr(config, "cache"):
+        config.cache.set(CACHE, skipped)

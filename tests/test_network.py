@@ -33,7 +33,7 @@ class Leaky(Module):
             y[t, live] = h[live]
         return (y, h) + (("trace", y.copy()),) * trace + ((x, lengths, reset),) * cache
 
-    def backward(self, dy, cache, dstate=None):
+    def backward(self, dy, cache, dstate=None, *, input_gradient=True):
         x, lengths, reset = cache
         dh = np.zeros(dy.shape[1:]) if dstate is None else np.array(dstate)
         dx, dw = np.zeros_like(x), np.zeros_like(self._weights["weight"])
@@ -45,7 +45,7 @@ class Leaky(Module):
             dh[live] /= 2
             if reset is not None:
                 dh[np.asarray(reset)[t]] = 0
-        return dx, dh, {"weight": dw}
+        return dx if input_gradient else None, dh, {"weight": dw}
 
     def stream(self, batch_size=1):
         return LeakyStream(self, batch_size)
@@ -286,7 +286,9 @@ def chain(kind="one"):
     return {
         "none": lambda: fl.Sequential(fl.Linear(3, 4, rng=0, **f8), fl.Linear(4, 2, rng=1, **f8)),
         "one": lambda: fl.Sequential(Leaky(3, 4, rng=0), fl.Linear(4, 2, activation="tanh", rng=1, **f8)),
-        "two": lambda: fl.Sequential(Leaky(3, 4, rng=0), fl.Linear(4, 5, activation="tanh", rng=1, **f8), Leaky(5, 2, rng=2)),
+        "two": lambda: fl.Sequential(
+            Leaky(3, 4, rng=0), fl.Linear(4, 5, activation="tanh", rng=1, **f8), Leaky(5, 2, rng=2)
+        ),
         "nested": lambda: fl.Sequential(
             Leaky(3, 4, rng=0), fl.Sequential(fl.Linear(4, 5, rng=1, **f8), Leaky(5, 3, rng=2), Leaky(3, 2, rng=3)),
             fl.Linear(2, 2, activation="sigmoid", rng=4, **f8),
@@ -404,6 +406,41 @@ def test_bad_out_moves_no_state(kind):
         np.testing.assert_array_equal(a, b)
 
 
+@each_kind
+def test_one_row_without_its_axis(kind):
+    model, x = chain(kind), np.random.default_rng(5).normal(size=(4, 1, 3))
+    y, stream = model.forward(x)[0], model.stream(1)
+    np.testing.assert_array_equal(stream.process(x[:2, 0]), y[:2, 0])
+    np.testing.assert_array_equal(stream.step(x[2, 0]), y[2, 0])
+    out = np.empty(2)
+    assert stream.step(x[3, 0], out=out) is out
+    np.testing.assert_array_equal(out, y[3, 0])
+
+
+@pytest.mark.parametrize("make, x", [
+    (lambda: chain("none"), np.ones((3, 2, 3))), (lambda: fl.Embedding(9, 3, rng=0), np.array([[1, 8]] * 3)),
+    (lambda: language_model(), np.array([[1, 6]] * 3)),
+])
+def test_streams_keep_the_weights_they_were_opened_with(make, x):
+    """Also in a chain: never old ones in one member and new ones in the next."""
+    model = make()
+    y, stream = model.forward(x)[0], model.stream(2)
+    model._update(lambda weights: [w.fill(0) for w in weights.values()])
+    np.testing.assert_array_equal(stream.process(x), y)
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(x[0]), y[0])
+    assert not model.stream(2).step(x[0]).any()
+
+
+@each_kind
+def test_without_the_input_gradient(kind):
+    model, x = chain(kind), np.random.default_rng(5).normal(size=(4, 2, 3))
+    y, _, cache = model.forward(x, cache=True)
+    full, short = model.backward(y, cache), model.backward(y, cache, input_gradient=False)
+    assert full[0].shape == x.shape and short[0] is None
+    assert all(np.array_equal(g, short[2][name]) for name, g in full[2].items())
+
+
 def test_bad_state_is_refused_whole():
     model = chain("two")
     stream = model.stream(2)
@@ -451,7 +488,7 @@ def test_members_see_new_weights():
     model.load_state_dict({name: np.zeros_like(w) for name, w in model.state_dict().items()})
     assert not model(x)[0].any() and not member(np.ones(4)).any()
     member.load_state_dict({"weight": np.zeros((2, 4)), "bias": np.ones(2)})
-    np.testing.assert_array_equal(model(x)[0], np.full((2, 1, 2), np.tanh(1.0)))
+    np.testing.assert_allclose(model(x)[0], np.full((2, 1, 2), np.tanh(1.0)), rtol=1e-15)
 
 
 @pytest.mark.parametrize("make, error, words", [
@@ -459,11 +496,12 @@ def test_members_see_new_weights():
     (lambda: fl.Sequential(fl.Linear(3, 2), len), TypeError, "member 1 must be a Module"),
     (lambda: fl.Sequential(*[fl.Linear(3, 3)] * 2), ValueError, "member 1 is in the chain twice"),
     (lambda: fl.Sequential(fl.Linear(3, 3), fl.Linear(3, 3, dtype="float64")), ValueError, "member 1 is float64"),
-    (lambda: fl.Sequential(fl.Embedding(9, 4), fl.Linear(3, 2)), ValueError, "member 1 takes 3 features, member 0 gives 4"),
-    (lambda: fl.Sequential(fl.LSTM(3, 4, bidirectional=True), fl.Linear(4, 2)), ValueError, "takes 4 features, member 0 gives 8"),
+    (lambda: fl.Sequential(fl.Embedding(9, 4), fl.Linear(3, 2)), ValueError, "member 1 takes 3 .* member 0 gives 4"),
+    (lambda: fl.Sequential(fl.LSTM(3, 4, bidirectional=True), fl.Linear(4, 2)), ValueError, "takes 4 .* 0 gives 8"),
     (lambda: fl.Sequential(fl.Sequential(fl.LSTM(3, 4, proj_size=2)), fl.Linear(4, 2)), ValueError, "gives 2"),
     (lambda: fl.Linear(3, 2).stream(0), ValueError, "batch_size"),
-    (lambda: fl.Linear(3, 2).stream(2).step(np.zeros((3, 3))), ValueError, "expected batch_size 2 on axis 0"),
+    (lambda: fl.Linear(3, 2).stream(2).step(np.zeros((3, 3))), ValueError, r"expected \(B, I\) with batch_size B = 2"),
+    (lambda: fl.Embedding(3, 2).stream(2).process([0, 1]), ValueError, r"expected \(T, B\) with batch_size B = 2"),
 ])
 def test_sequential_refuses(make, error, words):
     with pytest.raises(error, match=words):

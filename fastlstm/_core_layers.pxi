@@ -1,0 +1,106 @@
+# Part of _core.pyx: single steps and dense layers.
+
+
+cdef class Stepper:
+    """State and scratch memory of one stream: a step allocates its output at most."""
+    cdef Model model
+    cdef Memory workspace
+    cdef cnp.ndarray h_, c_
+    cdef int typenum
+    cdef int64_t batch, inputs, outputs
+
+    def __cinit__(self, Model model, int64_t batch, cnp.ndarray h, cnp.ndarray c):
+        if model.spec.directions != 1:
+            raise ValueError("a bidirectional model has no steps")
+        self.model, self.batch, self.h_, self.c_ = model, batch, h, c
+        self.inputs, self.outputs = model.input_size, model.recurrent
+        self.typenum = cnp.NPY_DOUBLE if model.spec.dtype else cnp.NPY_FLOAT
+        self.workspace = Memory(fl_step_bytes(model.model, batch))
+
+    def fits(self, x):
+        """Whether step() takes x as it is: (B, I), the model's dtype, C-contiguous, aligned."""
+        return self._fits(x, self.inputs)
+
+    cdef bint _fits(self, object x, int64_t width):
+        cdef cnp.ndarray a
+        if not cnp.PyArray_Check(x):
+            return False
+        a = <cnp.ndarray>x
+        return (cnp.PyArray_TYPE(a) == self.typenum and cnp.PyArray_NDIM(a) == 2
+                and cnp.PyArray_DIM(a, 0) == self.batch and cnp.PyArray_DIM(a, 1) == width
+                and cnp.PyArray_ISCARRAY_RO(a))
+
+    def step(self, x, out=None):
+        """x (B, I) -> (B, R); None when x or out does not fit (nothing was done)."""
+        cdef cnp.npy_intp shape[2]
+        cdef fl_status status
+        if not self._fits(x, self.inputs):
+            return None
+        if out is None:
+            shape[0], shape[1] = self.batch, self.outputs
+            out = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
+        elif not self._fits(out, self.outputs) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+            return None
+        cdef void *from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
+        cdef void *to = cnp.PyArray_DATA(<cnp.ndarray>out)
+        with nogil:
+            status = fl_step(self.model.model, self.batch, from_, cnp.PyArray_DATA(self.h_),
+                             cnp.PyArray_DATA(self.c_), to, self.workspace.data, self.workspace.bytes)
+        if status != FL_OK:
+            check(status)
+        return out
+
+
+cdef class Dense:
+    """y = act(x . W^T + b) on packed panels. weight (O, I), bias (O,) or None, C-contiguous."""
+    cdef fl_dense *dense
+    cdef readonly object dtype
+    cdef readonly int64_t inputs, outputs
+
+    def __cinit__(self, cnp.ndarray weight, bias, str activation="none"):
+        self.dtype = weight.dtype
+        if not weight.flags.c_contiguous or weight.ndim != 2 or self.dtype not in (np.float32, np.float64):
+            raise ValueError("weight must be a contiguous float32 or float64 matrix")
+        self.outputs, self.inputs = weight.shape[0], weight.shape[1]
+        if bias is not None and (bias.shape != (self.outputs,) or bias.dtype != self.dtype
+                                 or not bias.flags.c_contiguous):
+            raise ValueError(f"bias must be a contiguous {self.dtype} vector of {self.outputs}")
+        check(fl_dense_create(&self.dense, self.dtype == np.float64, self.inputs, self.outputs,
+                              cnp.PyArray_DATA(weight), data_of(bias), ACTIVATIONS[activation]))
+
+    def __dealloc__(self):
+        fl_dense_free(self.dense)
+
+    def forward(self, cnp.ndarray x, int threads=0):
+        """x (N, I) contiguous -> (N, O)."""
+        if x.ndim != 2 or x.shape[1] != self.inputs or x.dtype != self.dtype or not x.flags.c_contiguous:
+            raise ValueError(f"x must be a contiguous {self.dtype} array of shape (N, {self.inputs})")
+        cdef cnp.ndarray y = np.empty((x.shape[0], self.outputs), self.dtype)
+        cdef int64_t rows = x.shape[0]
+        cdef void *from_ = cnp.PyArray_DATA(x)
+        cdef void *to = cnp.PyArray_DATA(y)
+        cdef fl_status status
+        with nogil:
+            status = fl_dense_forward(self.dense, rows, from_, to, threads)
+        check(status)
+        return y
+
+
+def dense_gradient(cnp.ndarray dz, cnp.ndarray x, bint bias=True, int threads=0):
+    """dz (N, O), x (N, I), contiguous and of one dtype -> dz^T . x (O, I) and the sum of dz (O,) or None."""
+    if (dz.ndim != 2 or x.ndim != 2 or dz.shape[0] != x.shape[0] or dz.dtype != x.dtype
+            or dz.dtype not in (np.float32, np.float64) or not dz.flags.c_contiguous or not x.flags.c_contiguous):
+        raise ValueError("dz and x must be contiguous float matrices of one dtype with as many rows")
+    cdef int code = dz.dtype == np.float64
+    cdef int64_t rows = dz.shape[0], outputs = dz.shape[1], inputs = x.shape[1]
+    weight = np.empty((outputs, inputs), dz.dtype)
+    total = np.empty(outputs, dz.dtype) if bias else None
+    cdef void *dz_ = cnp.PyArray_DATA(dz)
+    cdef void *x_ = cnp.PyArray_DATA(x)
+    cdef void *weight_ = data_of(weight)
+    cdef void *total_ = data_of(total)
+    cdef fl_status status
+    with nogil:
+        status = fl_dense_gradient(code, rows, outputs, inputs, dz_, x_, weight_, total_, threads)
+    check(status)
+    return weight, total

@@ -1,0 +1,18 @@
+"""What ``fastlstm bench`` does: cases, contestants, the machine's ceilings, slots of time, reports.
+
+=================  ===============================================================================
+cases              the grid of sizes; operations and bytes of each
+problem            one case with its weights and inputs; what a contestant hands back
+contestants        fastlstm's own calls, the peers that are installed, and whether they agree
+peer_*             one other system each; nothing is imported before it is asked for
+onnx_graph         the model that ONNX Runtime and OpenVINO read
+ceilings           arithmetic peak and read bandwidth of this machine, and the roofline of a case
+measure            slots of time, interleaved, with a probe of the clock around each
+report             rows, tables, JSON
+compare            two JSON files, side by side
+plots              the picture
+command            the options of the command line
+=================  ===============================================================================
+
+Importing fastlstm imports none of it.
+"""

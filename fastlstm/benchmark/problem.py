@@ -1,0 +1,77 @@
+"""One case made concrete: weights, inputs, and what a contestant hands back."""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastlstm as fl
+
+CLASSES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
+
+
+class Cannot(Exception):
+    """A contestant's reason not to take part in a case, in words."""
+
+
+class Call(NamedTuple):
+    """What is timed, and what is checked before.
+
+    run: a function of no arguments that does the case's work once. results: a function of no arguments; after a run,
+    name -> array, in fastlstm's layout: "y" (T, B, D*R), "hn" and "cn" (L*D, B, ...), gradients by the weights' names.
+    """
+
+    run: Any
+    results: Any
+
+
+def has_cell(case):
+    """Whether fastlstm has the cell of this case."""
+    return hasattr(fl, CLASSES[case.cell])
+
+
+class Problem:
+    """A case with numbers; everybody gets the same. threads: what each contestant may use.
+
+    x (T, B, I); state: name -> (L*D, B, ...), for cases that take a state, else None; lengths (B,) or None;
+    dy (T, B, D*R), zero beyond each length, for training.
+    """
+
+    def __init__(self, case, threads=1):
+        self.case, self.threads = case, threads
+        rng = np.random.default_rng(0)
+
+        def normal(*shape):
+            return rng.standard_normal(shape).astype(case.dtype)
+
+        self.x = normal(case.steps, case.batch, case.inputs)
+        self.lengths = case.row_lengths()
+        slots = case.layers * case.directions
+        self.state = None
+        if case.mode == "step":
+            self.state = {"h": np.tanh(normal(slots, case.batch, case.recurrent))}
+            if case.cell == "lstm":
+                self.state["c"] = normal(slots, case.batch, case.hidden)
+        self.dy = None
+        if case.mode == "train":
+            self.dy = normal(case.steps, case.batch, case.directions * case.recurrent) * self.valid[..., None]
+
+    @functools.cached_property
+    def valid(self):
+        """(T, B) in the case's dtype: 1 where a row has a step, 0 where it has ended."""
+        lengths = np.full(self.case.batch, self.case.steps) if self.lengths is None else self.lengths
+        return (np.arange(self.case.steps)[:, None] < lengths).astype(self.case.dtype)
+
+    def layer(self, threads=None):
+        """A fastlstm layer with the problem's weights, limited to `threads` (default: the problem's)."""
+        case = self.case
+        options = {"proj_size": case.proj} if case.proj else {}
+        return getattr(fl, CLASSES[case.cell])(
+            case.inputs, case.hidden, case.layers, bidirectional=case.bidirectional, dtype=case.dtype, rng=0,
+            num_threads=threads or self.threads, **options,
+        )
+
+    @functools.cached_property
+    def weights(self):
+        """Name -> array, torch's names."""
+        return self.layer().state_dict()

@@ -1,0 +1,197 @@
+"""Rows, tables and JSON: what a run leaves behind.
+
+A row is a dict, the same in memory and in the file; `document` names all its parts. Times are microseconds per call.
+"""
+
+import json
+import math
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+
+import fastlstm as fl
+
+from .contestants import OWN, OWN_SINGLE, OWN_STEP
+from .measure import SPARE_CORES
+
+FORMAT = "fastlstm bench 1"
+
+
+def row(case, field, timings, ceilings, threads):
+    """One case as a dict. timings: name -> `measure.Timing`."""
+    roof = ceilings.roofline(case, threads)
+    own = timings[OWN].median
+    rivals = {name: timing.median for name, timing in timings.items() if not name.startswith(OWN)}
+    best = min(rivals, key=rivals.get, default=None)
+    found = {
+        **case._asdict(), "flops": case.flops, "bytes": case.bytes, "held": case.held,
+        "roofline_us": roof.seconds * 1e6, "bound": roof.bound, "share": roof.seconds / own,
+        "gflops": case.flops / own * 1e-9, "gbytes": case.bytes / own * 1e-9,
+        "best_rival": best, "ratio": rivals[best] / own if best else None,
+        "results": {name: _timing(timing) for name, timing in timings.items()},
+        "refused": field.refused, "dropped": field.dropped,
+    }
+    if OWN_SINGLE in timings:
+        one, many = timings[OWN_SINGLE], timings[OWN]
+        found["scaling"] = one.median / many.median
+        found["probe_scaling"] = many.probe_rate / one.probe_rate
+    return found
+
+
+def _timing(timing):
+    return {
+        "median_us": timing.median * 1e6, "low_us": timing.low * 1e6, "high_us": timing.high * 1e6,
+        "spread": timing.spread, "undisturbed": timing.clean, "cores": timing.cores,
+        "slots_us": [slot.seconds * 1e6 for slot in timing.slots], "slots_clean": [slot.clean for slot in timing.slots],
+    }
+
+
+def machine():
+    """The machine and the process, for the file."""
+    return {
+        "fastlstm": fl.__version__, "isa": fl.isa(), "processor": _processor(), "processors": os.cpu_count(),
+        "machine": platform.machine(), "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(), "numpy": np.__version__,
+    }
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def document(rows, ceilings, peers, settings, notes):
+    """Everything, ready for JSON. peers: name -> version, or why it is absent; settings: what the run was asked for."""
+    keyed = {
+        kind: [{"of": key, "threads": n, "best": rate, "typical": ceilings.typical[key, n]}
+               for (key, n), rate in table.items()]
+        for kind, table in (("flops_per_second", ceilings.peak), ("bytes_per_second", ceilings.bandwidth))
+    }
+    sizes = {"cache_bytes": ceilings.sizes, "cache_guessed": ceilings.guessed}
+    return {
+        "format": FORMAT, "machine": machine(), "peers": peers, "settings": settings, "ceilings": {**sizes, **keyed},
+        "notes": notes, "groups": summaries(rows), "results": rows,
+    }
+
+
+def write_json(path, found):
+    """Write a `document`."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(found, file, indent=1)
+        file.write("\n")
+
+
+def geometric_mean(values):
+    """exp of the mean logarithm; None of nothing."""
+    values = [value for value in values if value]
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def summary(rows):
+    """Of one group: geometric means of ratio, share and scaling, and the case with the worst ratio."""
+    ratios = [r for r in rows if r["ratio"]]
+    worst = min(ratios, key=lambda r: r["ratio"], default=None)
+    return {
+        "cases": len(rows), "ratio": geometric_mean(r["ratio"] for r in rows),
+        "worst": worst and worst["name"], "worst_ratio": worst and worst["ratio"],
+        "share": geometric_mean(r["share"] for r in rows),
+        "scaling": geometric_mean(r.get("scaling") for r in rows),
+        "relative_scaling": geometric_mean(r["scaling"] / r["probe_scaling"] for r in rows if "scaling" in r),
+    }
+
+
+def summaries(rows):
+    """Group -> `summary`."""
+    groups = dict.fromkeys(r["group"] for r in rows)
+    return {group: summary([r for r in rows if r["group"] == group]) for group in groups}
+
+
+# ---- text -------------------------------------------------------------------------------------------------------
+
+
+def ceilings_text(ceilings, threads, dtypes=("float32",)):
+    """The ceilings, a line for one thread and a line for all of them."""
+    lines = []
+    for n in sorted({1, threads}):
+        peaks = ", ".join(f"{ceilings.peak[dtype, n] * 1e-9:.0f} GFLOP/s {dtype}" for dtype in dtypes)
+        reads = ", ".join(
+            f"{level} {rate * 1e-9:.0f}" for (level, count), rate in ceilings.bandwidth.items() if count == n
+        )
+        lines.append(f"ceilings, {n} thread{'s' if n > 1 else ''}: {peaks}; reading {reads} GB/s")
+    kilobytes = ", ".join(f"{level} {nbytes >> 10:,}" for level, nbytes in ceilings.sizes.items())
+    guessed = f" ({', '.join(ceilings.guessed)} guessed)" if ceilings.guessed else ""
+    return "\n".join([*lines, f"caches, kB: {kilobytes}{guessed}"])
+
+
+def _number(microseconds):
+    return f"{microseconds:,.0f}" if microseconds >= 1000 else f"{microseconds:.3g}"
+
+
+def group_text(group, about, rows):
+    """The table of one group; microseconds per call, `~` where disturbed slots count."""
+    names = list(dict.fromkeys(name for r in rows for name in r["results"]))
+    scaled, rivals = OWN_SINGLE in names, any(r["ratio"] for r in rows)
+    head = ["case", *names, *(["ratio"] if rivals else []), "GFLOP/s", "GB/s", "share", "bound"]
+    head += ["scaling", "of probe"] if scaled else []
+    lines = [head]
+    for r in rows:
+        cells = [r["name"]]
+        for name in names:
+            found = r["results"].get(name)
+            mark = "~" if found and not found["undisturbed"] else ""
+            cells.append(_number(found["median_us"]) + mark if found else "wrong" if name in r["dropped"] else "-")
+        cells += [f"{r['ratio']:.2f}" if r["ratio"] else "-"] if rivals else []
+        cells += [f"{r['gflops']:.1f}", f"{r['gbytes']:.1f}", f"{r['share']:.2f}", r["bound"]]
+        cells += [f"{r['scaling']:.2f}", f"{r['scaling'] / r['probe_scaling']:.2f}"] if "scaling" in r else []
+        lines.append(cells)
+    widths = [max(len(line[k]) for line in lines if k < len(line)) for k in range(len(head))]
+    text = [f"{group}: {about}"]
+    for line in lines:
+        rest = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=False))
+        padded = [line[0].ljust(widths[0]), *rest]
+        text.append("  " + "  ".join(padded).rstrip())
+    return "\n".join([*text, "  " + _summary_text(summary(rows))])
+
+
+def _summary_text(s):
+    words = []
+    if s["ratio"]:
+        words.append(f"ratio {s['ratio']:.2f} (worst {s['worst_ratio']:.2f}, {s['worst']})")
+    words.append(f"share of the roofline {s['share']:.2f}")
+    if s["scaling"]:
+        words.append(f"scaling {s['scaling']:.2f}, {s['relative_scaling']:.2f} of the probe's")
+    return "geometric mean: " + "; ".join(words)
+
+
+def warnings_of(rows, threads):
+    """Sentences about what takes validity from the figures, found in the rows."""
+    found = []
+    for r in rows:
+        for name, words in r["dropped"].items():
+            found.append(f"DROPPED {name} from {r['group']} {r['name']}: {words}")
+    count = sum(len(r["results"]) for r in rows)
+    noisy = sum(not t["undisturbed"] for r in rows for t in r["results"].values())
+    if noisy:
+        found.append(f"{noisy} of {count} figures are marked ~: a contestant of their case had no undisturbed slot")
+    greedy = {}
+    for r in rows:
+        for name, t in r["results"].items():
+            allowed = 1 if name == OWN_SINGLE else threads
+            if t["cores"] > allowed + SPARE_CORES:
+                greedy[name] = max(greedy.get(name, 0), t["cores"])
+    found += [f"{name} used {cores:.1f} cores where {threads} were asked for" for name, cores in greedy.items()]
+    refused = dict.fromkeys(f"{name}: {words}" for r in rows for name, words in r["refused"].items())
+    return found + [f"not in every case: {words}" for words in refused]
+
+
+LEGEND = (
+    "microseconds per call, median. ratio: best rival / fastlstm.\n"
+    "GFLOP/s, GB/s: fastlstm's, of the work that cannot be avoided. share: roofline / fastlstm's time; bound: what the "
+    f"roofline\nis made of. {OWN_STEP}: the same step through a stream, outside the ratio."
+)

@@ -1,0 +1,224 @@
+"""House rules, as tests: who may import whom, and who owns which hazard. docs/design.md says why.
+
+Runs on the files of a clone or of a source distribution; nothing is imported.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE, ENGINE = ROOT / "fastlstm", ROOT / "src_c"
+
+PYTHON = sorted(PACKAGE.rglob("*.py"))
+CYTHON = sorted(path for path in PACKAGE.rglob("*.p[yx]*") if path.suffix in (".pyx", ".pxd", ".pxi"))
+C = sorted(path for path in ENGINE.rglob("*") if path.suffix in (".c", ".h", ".def"))
+BUILD = [ROOT / name for name in ("setup.py", "pyproject.toml", ".ci/run")]
+FOLDERS = ("fastlstm", "src_c", "tests", "bench", "examples", ".ci")
+LANGUAGES = {".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".def"}
+GENERATED = {"_core.c", "_blas.c"}  # by Cython, when built in place
+WRITTEN = [ROOT / "setup.py"]
+for folder in FOLDERS:
+    found = (ROOT / folder).rglob("*")
+    WRITTEN += sorted(path for path in found if path.suffix in LANGUAGES and path.name not in GENERATED)
+
+# Module -> modules of the package it may import; "later": those too, but inside functions only.
+ALLOWED = {
+    "__init__": {
+        "_version", "files", "layers", "losses", "module", "network", "optim", "params", "runtime", "sequential",
+    },
+    "__main__": {"cli"},
+    "_progress": set(),
+    "_version": set(),
+    "cli": set(),  # what a command needs, it imports itself: --help is quick
+    "files": {"module", "params"},
+    "forecast": {"_progress"},
+    "functional": {"params", "_core"},
+    "layers": {"_core", "functional", "module", "params", "stream"},
+    "losses": {"params"},
+    "module": {"params"},
+    "network": {"_core", "module", "params", "stream"},
+    "optim": {"params"},
+    "params": set(),
+    "reference": {"params"},  # a twin that shares code shares bugs
+    "reference_layers": {"reference", "params"},
+    "runtime": {"_core"},
+    "sequential": {"module", "network", "params", "stream"},
+    "stream": {"_core", "functional", "params"},
+    # fastlstm/benchmark/, imported by the command that needs it
+    "cases": set(),
+    "ceilings": {"_core"},
+    "command": {
+        "_core", "_progress", "cases", "ceilings", "compare", "contestants", "fastlstm", "measure", "problem", "report",
+    },
+    "compare": {"contestants", "report"},
+    "contestants": {"fastlstm", "peer_numpy", "peer_onnxruntime", "peer_openvino", "peer_torch", "problem"},
+    "measure": {"_core", "ceilings"},
+    "onnx_graph": {"problem"},
+    "peer_numpy": {"problem"},
+    "peer_onnxruntime": {"onnx_graph", "problem"},
+    "peer_openvino": {"onnx_graph", "problem"},
+    "peer_torch": {"problem"},
+    "plots": set(),
+    "problem": {"fastlstm"},
+    "report": {"contestants", "fastlstm", "measure"},
+}
+LATER = {
+    "cli": {"_progress", "fastlstm", "benchmark", "files", "forecast"},
+    "command": {"plots"},
+    "module": {"files"},
+    "plots": {"report"},
+    "runtime": {"_version"},
+}
+REQUIRED = {"numpy", "safetensors"}  # scipy is for _blas alone, which is loaded when a product goes to BLAS
+OPTIONAL = {"matplotlib", "onnx", "onnxruntime", "openvino", "torch"}  # inside functions only
+ENVIRONMENT = {"runtime.py", "_core.pyx"}  # OpenMP's setting; the words of an error about FASTLSTM_ISA
+
+# Hazard -> the files that may touch it.
+C_OWNERS = {
+    r"#\s*include\s*<omp\.h>|#\s*pragma\s+omp|\bomp_\w+\s*\(": {"fl_team.c"},
+    r"#\s*include\s*<cpuid\.h>|__get_cpuid|\b__cpuid|xgetbv": {"fl_cpu.c"},
+    r"\bgetenv\s*\(": {"fl_dispatch.c", "fl_team.c"},
+    r"\b(malloc|calloc|realloc|posix_memalign|aligned_alloc|_aligned_malloc)\s*\(": {
+        "fl_model.c", "fl_dense.c", "fl_workspace.c",
+    },
+    r"\b(v?f?printf|puts|fputs|perror|abort|exit|_Exit|assert)\s*\(": set(),
+    r"\b(cblas_\w+|[sd]gemm_)\s*\(": set(),
+    r"\b_mm_setcsr|\bfesetround|\bfpcr\b": {"fl_team.c"},
+}
+KERNEL_FORBIDDEN = re.compile(r"fl_team|blas|fl_workspace|fl_internal|<std(io|lib)\.h>|<omp\.h>", re.IGNORECASE)
+FORBIDDEN_FLAGS = re.compile(r"-Ofast|-ffast-math|-funsafe-math|-march=native|/fp:fast")
+
+
+def is_kernel(path):
+    return path.name.startswith("kernels_") or path.name.endswith(".inc.h") or path.parent.name in ("simd", "cells")
+
+
+def without_comments(path):
+    """The text of a C file with every comment blanked, so that words in prose do not count."""
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r"/\*.*?\*/|//[^\n]*", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.DOTALL)
+
+
+def imports(path):
+    """(name, at module level) of every import; modules of this package without their prefix."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = {id(node) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for node in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name.removeprefix("fastlstm.") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = (node.module or "") if node.level else node.module.removeprefix("fastlstm").removeprefix(".")
+            package = node.level or node.module.split(".")[0] == "fastlstm"
+            names = [module] if module else [alias.name for alias in node.names if package]
+        else:
+            continue
+        yield from ((name, id(node) not in inner) for name in names)
+
+
+def test_the_lists_are_not_empty():
+    assert {"setup.py", "test_layering.py", "fl_team.c", "_core.pyx"} <= {path.name for path in WRITTEN}
+    assert len(C) > 25
+    assert all(path.is_file() for path in BUILD)
+
+
+# ---- Python -----------------------------------------------------------------------------------------------------
+
+
+def test_every_module_has_its_place():
+    assert {path.stem for path in PYTHON} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
+def test_imports_within_the_package(path):
+    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "fastlstm"}
+    for name, top in imports(path):
+        if name in ours:
+            allowed = ALLOWED[path.stem] if top else ALLOWED[path.stem] | LATER.get(path.stem, set())
+            assert name in allowed, f"{path.name} may not import {name}{'' if top else ', even inside a function'}"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
+def test_imports_from_elsewhere(path):
+    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "fastlstm"}
+    for name, top in imports(path):
+        root = name.split(".")[0]
+        if name in ours or root in sys.stdlib_module_names:
+            continue
+        assert root in REQUIRED | (set() if top else OPTIONAL), f"{path.name} imports {name}, at module level: {top}"
+
+
+def test_reference_is_numpy_and_params_only():
+    for stem, allowed in (("reference", {"numpy", "params"}), ("reference_layers", {"numpy", "params", "reference"})):
+        names = {name for name, _ in imports(PACKAGE / f"{stem}.py")}
+        assert names <= allowed | {"typing", "functools", "itertools"}
+
+
+def test_blas_lives_in_one_file():
+    for path in [*PYTHON, *CYTHON]:
+        if path.name != "_blas.pyx":
+            assert not re.search(r"cython_blas|\bc?blas_[sd]gemm", path.read_text(encoding="utf-8")), path.name
+
+
+def test_who_reads_the_environment():
+    texts = {path.name: path.read_text(encoding="utf-8") for path in [*PYTHON, *CYTHON]}
+    assert {name for name, text in texts.items() if re.search(r"\benviron\b|\bgetenv\b", text)} <= ENVIRONMENT
+
+
+# ---- C ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hazard", C_OWNERS)
+def test_one_owner_per_hazard(hazard):
+    found = {path.name for path in C if re.search(hazard, without_comments(path))}
+    assert found <= C_OWNERS[hazard]
+
+
+@pytest.mark.parametrize("hazard", [hazard for hazard, owners in C_OWNERS.items() if owners])
+def test_the_owner_still_owns_it(hazard):
+    """Guards the search above against an expression that finds nothing."""
+    assert {path.name for path in C if re.search(hazard, without_comments(path))}
+
+
+def test_kernels_know_nothing_of_the_rest():
+    kernels = [path for path in C if is_kernel(path)]
+    assert len(kernels) >= 12
+    for path in kernels:
+        for line in without_comments(path).splitlines():
+            if line.lstrip().startswith("#") and "include" in line:
+                assert not KERNEL_FORBIDDEN.search(line), f"{path.name}: {line}"
+
+
+def test_translation_units_are_the_c_files_at_the_top():
+    assert [path for path in C if path.suffix == ".c" and path.parent != ENGINE] == []
+    for path in C:
+        assert not re.search(r'#\s*include\s*"[^"]+\.c"', without_comments(path)), path.name
+
+
+# ---- everywhere -------------------------------------------------------------------------------------------------
+
+
+def test_no_flags_that_change_arithmetic():
+    for path in [*BUILD, *WRITTEN]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        used = [line for line in lines if FORBIDDEN_FLAGS.search(line) and "never" not in line]
+        assert path.name == "test_layering.py" or not used, f"{path.name}: {used}"
+
+
+def test_file_names_are_unique():
+    names = [path.name for path in WRITTEN if path.name not in ("__init__.py", "conftest.py")]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_file_is_readable(path):
+    lines = path.read_text(encoding="utf-8").split("\n")
+    faults = [f"line {n}: {len(line)} characters" for n, line in enumerate(lines, 1) if len(line) > 120]
+    faults += [f"line {n}: a tab" for n, line in enumerate(lines, 1) if "\t" in line]
+    faults += [f"line {n}: blanks at its end" for n, line in enumerate(lines, 1) if line != line.rstrip()]
+    limit = 600 if path.parent.name == "tests" else 400
+    faults += [f"{len(lines)} lines, {limit} at most: split it"] if len(lines) > limit else []
+    assert not faults

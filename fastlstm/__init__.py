@@ -15,7 +15,8 @@ except ImportError as _error:
             f"{_os.path.dirname(_here)}, then `fastlstm`, or Python from another folder."
         )
         if _sys.argv[:1] == ["-m"]:  # python -m fastlstm, in the root of a clone
-            _sys.exit(f"fastlstm: {_words}")
+            print(f"fastlstm: {_words}", file=_sys.stderr)
+            _sys.exit(2)
         raise ImportError(_words) from _error
     raise
 

@@ -170,7 +170,7 @@ cdef class Model:
         return fl_model_bytes(self.model)
 
     def plan(self, int64_t steps, int64_t batch, bint backward=False, bint training=False, int threads=0):
-        """The plan of a call as a dict; functional.Plan puts it in words."""
+        """The plan of a call as a dict; planning.Plan puts it in words."""
         cdef fl_plan p
         if backward:
             check(fl_plan_backward(self.model, steps, batch, threads, &p))

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-READS = (".npy", ".npz", ".csv")
 STEPS_PER_UPDATE = 256  # of the progress bar; rarer than steps, so that it costs nothing
 
 
@@ -120,7 +119,7 @@ def _inspect(arguments):
     weights = model.state_dict()
     wide = max(map(len, weights), default=0)
     for name, weight in weights.items():
-        print(f"  {name:<{wide}}  {str(weight.shape):<14} {weight.dtype}")
+        print(f"  {name:<{wide}}  {weight.shape!s:<14} {weight.dtype}")
     size = sum(weight.nbytes for weight in weights.values())
     print(f"{sum(w.size for w in weights.values()):,} parameters, {size:,} bytes")
     for key, text in sorted(model.metadata.items()):
@@ -173,10 +172,15 @@ def _run(arguments):
 
 
 def _run_model(arguments):
+    from . import arrays
+
     if arguments.output:
         _check_output(arguments.output)
     model = _load(arguments.model)
-    x = _as_steps(model, read_input(arguments.input, arguments.key), arguments.input)
+    try:
+        x = arrays.as_steps(model, arrays.read_input(arguments.input, arguments.key), arguments.input)
+    except arrays.BadInput as error:
+        raise Mistake(error) from error
     if x.shape[1] > 1 and Path(arguments.output or "").suffix.lower() == ".csv":
         raise Mistake(f"a .csv holds one row per step, not {x.shape[1]}; use .npy for {arguments.output}")
     try:
@@ -188,7 +192,7 @@ def _run_model(arguments):
     print(f"{len(x)} step{_s(len(x))}{rows}: input {x.shape} -> output {y.shape}")
     print(f"{seconds * 1e3:.1f} ms, {x.shape[0] / seconds:,.0f} steps per second")
     if arguments.output:
-        _write(arguments.output, write_output, y)
+        _write(arguments.output, arrays.write_output, y)
         print(f"wrote {arguments.output}")
 
 
@@ -264,86 +268,11 @@ def _load(path):
         raise Mistake(f"cannot load {path}: {reason}") from error
 
 
-def read_input(path, key=None):
-    """The array of an .npy, .npz or .csv file. Raises Mistake in words."""
-    import numpy as np
-
-    suffix = Path(path).suffix.lower()
-    if suffix not in READS:
-        raise Mistake(f"cannot read {path}: the suffix must be one of {', '.join(READS)}")
-    if key is not None and suffix != ".npz":
-        raise Mistake(f"--key is for .npz files, got {path}")
-    try:
-        if suffix == ".csv":
-            return _read_csv(path)
-        loaded = np.load(path, allow_pickle=False)
-        return _pick(loaded, key, path) if suffix == ".npz" else loaded
-    except FileNotFoundError as error:
-        raise Mistake(f"no such input: {path}") from error
-    except Mistake:
-        raise
-    except Exception as error:  # NumPy's errors for damaged files range from EOFError to BadZipFile
-        raise Mistake(f"cannot read {path}: {error}") from error
-
-
-def _pick(archive, key, path):
-    names = archive.files
-    if key is None:
-        key = "x" if "x" in names else names[0] if len(names) == 1 else None
-    if key not in names:
-        wanted = "has no array 'x'; choose one with --key" if key is None else f"has no array {key!r}"
-        raise Mistake(f"{path} {wanted}: {', '.join(names) or 'it is empty'}")
-    return archive[key]
-
-
-def _read_csv(path):
-    """Rows of numbers, (T, columns) float64; lines starting with # are comments."""
-    import numpy as np
-
-    with open(path, encoding="utf-8-sig") as file:
-        lines = [line for line in file if line.strip() and not line.startswith("#")]
-    if lines and not any(map(_is_number, lines[0].split(","))):
-        del lines[0]  # a header: nothing in it is a number
-    if not lines:
-        raise Mistake(f"{path} holds no rows")
-    return np.loadtxt(lines, delimiter=",", ndmin=2, comments=None)
-
-
-def _is_number(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _as_steps(model, x, path):
-    """The input as (T, B, I), or (T, B) integers for a model that starts with an embedding."""
-    import numpy as np
-
-    import fastlstm as fl
-
-    if x.dtype.kind not in "fiub" or x.ndim == 0 or x.size == 0:
-        raise Mistake(f"{path} must hold numbers, one row per step; got {x.dtype} of shape {x.shape}")
-    first = model
-    while isinstance(first, fl.Sequential):
-        first = first[0]
-    if x.ndim == 1:
-        x = x[:, None]
-    if isinstance(first, fl.Embedding):
-        if x.ndim != 2 or not np.array_equal(x, np.trunc(x)):
-            raise Mistake(f"{path} must hold integers, (T,) or (T, B); got {x.dtype} of shape {x.shape}")
-        return x.astype(np.int64)
-    width = getattr(first, "input_size", None) or first.in_features
-    x = x[:, None, :] if x.ndim == 2 else x
-    if x.ndim != 3 or x.shape[2] != width:
-        raise Mistake(f"the model takes {width} features per step; {path} has {x.shape[-1]}, shape {x.shape}")
-    return np.ascontiguousarray(x, dtype=model.dtype)
-
-
 def _check_output(path):
-    if Path(path).suffix.lower() not in READS:
-        raise Mistake(f"cannot write {path}: the suffix must be one of {', '.join(READS)}")
+    from .arrays import SUFFIXES
+
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise Mistake(f"cannot write {path}: the suffix must be one of {', '.join(SUFFIXES)}")
     _check_folder(path)
 
 
@@ -352,21 +281,6 @@ def _check_folder(path):
     folder = Path(path).parent
     if not folder.is_dir():
         raise Mistake(f"cannot write {path}: there is no folder {folder}")
-
-
-def write_output(path, y):
-    """Write y (T, B, O) by the suffix of `path`; a batch of one loses its axis."""
-    import numpy as np
-
-    y = y[:, 0] if y.shape[1] == 1 else y
-    suffix = Path(path).suffix.lower()
-    if suffix == ".npy":
-        np.save(path, y)
-    elif suffix == ".npz":
-        np.savez(path, y=y)
-    else:
-        header = ",".join(f"y{column}" for column in range(y.shape[1]))
-        np.savetxt(path, y, fmt="%.9g", delimiter=",", header=header, comments="")
 
 
 def _write(path, writer, *arguments):

@@ -14,7 +14,6 @@ machine.
 
 import json
 import os
-import secrets
 import stat
 import struct
 import warnings
@@ -92,7 +91,7 @@ def save(model, path, metadata=None):
     if os.path.isdir(path):
         raise IsADirectoryError(f"cannot save a model to {path}: it is a directory")
 
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
     try:
         with open(temporary, "xb") as file:
             file.write(header)

@@ -1,4 +1,4 @@
-"""Forward, backward, plan: every argument checked in words, then the core.
+"""Forward, backward: every argument checked in words, then the core.
 
 Letters: T steps, B rows, I inputs, H hidden units, P projected units, R = P or H, L layers, D directions.
 Whatever a user hands in passes through the ``check_*`` functions here before anything is computed; they return
@@ -89,6 +89,11 @@ def _strided(array, unit):
     return step % unit == 0 and row % unit == 0 and array.flags.aligned
 
 
+def _contiguous(array):
+    """C order and aligned; np.ascontiguousarray leaves unaligned memory as it is."""
+    return np.require(array, requirements=("C", "A"))
+
+
 def check_x(spec, x):
     """x as (T, B, I) in the model's dtype, and its Layout. Matching float input is never copied."""
     array = real_array("x", x, spec.dtype)
@@ -103,7 +108,7 @@ def check_x(spec, x):
     elif spec.batch_first:
         array = array.swapaxes(0, 1)
     if not _strided(array, spec.dtype.itemsize):
-        array = np.ascontiguousarray(array)
+        array = _contiguous(array)
     return array, Layout(array.shape[0], array.shape[1], batched, spec.batch_first)
 
 
@@ -117,7 +122,7 @@ def _check_one_state(spec, name, value, width, layout):
         raise ValueError(
             f"{name} has shape {array.shape}, expected {expected} = {letters.format(letter)}"
         )
-    return np.ascontiguousarray(array.reshape(slots, layout.batch, width))
+    return _contiguous(array.reshape(slots, layout.batch, width))
 
 
 def check_state(spec, state, layout, names=("h0", "c0"), argument="state"):
@@ -205,7 +210,7 @@ class Kept(NamedTuple):
 
 def _own(array, value):
     """A contiguous array that the caller cannot change behind the cache's back."""
-    mine = np.ascontiguousarray(array)
+    mine = _contiguous(array)
     return mine.copy() if mine is array or np.may_share_memory(mine, _memory_of(value)) else mine
 
 
@@ -252,7 +257,7 @@ def _check_dy(spec, dy, layout):
     if array.shape != expected:
         raise ValueError(f"dy has shape {array.shape}, expected {expected}, the shape of y")
     array = layout.inward(array)
-    return array if _strided(array, spec.dtype.itemsize) else np.ascontiguousarray(array)
+    return array if _strided(array, spec.dtype.itemsize) else _contiguous(array)
 
 
 def backward(spec, names, weights, dy, kept, dstate=None, input_gradient=True, threads=0):
@@ -286,60 +291,3 @@ def backward(spec, names, weights, dy, kept, dstate=None, input_gradient=True, t
             grads[f"weight_hr_{name}"] = weight_hr
     dx = None if dx is None else layout.outward(dx)
     return dx, _state_outward((dh0, dc0), layout), {name: grads[name] for name in weights}
-
-
-class Plan:
-    """What a call will do, as numbers (attributes) and in words (str).
-
-    threads, split ("none", "rows", "blocks", "directions"), chunk, hoist, blas: the decisions. step_flops: floating-
-    point operations of one step of the first layer; panel_bytes: weights read in one step of all layers.
-    Results do not depend on any of it, unless blas is true.
-    """
-
-    def __init__(self, found, steps, batch):
-        self.steps, self.batch = steps, batch
-        self.threads, self.split, self.blas = found["threads"], found["split"], bool(found["blas"])
-        self.chunk, self.hoist = found["chunk"], found["hoist"]
-        self.step_flops, self.panel_bytes = found["step_flops"], found["panel_bytes"]
-        self.workspace_bytes = found["workspace_bytes"]
-
-    def __repr__(self):
-        return (
-            f"Plan(threads={self.threads}, split={self.split!r}, chunk={self.chunk}, hoist={self.hoist}, "
-            f"blas={self.blas})"
-        )
-
-    def __str__(self):
-        who = {
-            "none": "on the calling thread",
-            "rows": f"{self.threads} threads, each its own rows of the batch (no barrier)",
-            "blocks": f"{self.threads} threads, each its own hidden units and their weights (a barrier per step)",
-            "directions": f"{self.threads} threads, one direction each (a barrier per layer)",
-        }[self.split]
-        lines = [f"{self.steps} steps of {self.batch} rows: {who}"]
-        lines.append(
-            f"one step: {self.step_flops / 1e6:.3g} Mflop in the first layer, "
-            f"{self.panel_bytes / 1e3:.4g} kB of weights in all layers"
-        )
-        if self.blas:
-            lines.append(f"input products by BLAS, {self.hoist} steps at a time")
-        elif self.hoist:
-            lines.append(f"input products ahead of the recurrence, {self.hoist} steps as one product")
-        else:
-            lines.append("input and recurrent products in one chain, step by step")
-        if self.chunk < self.steps:
-            lines.append(f"{self.chunk} steps go through all layers before the next ones")
-        lines.append(f"workspace {self.workspace_bytes / 1e3:.4g} kB")
-        return "\n".join(lines)
-
-
-def plan(packed, steps, batch, threads=0):
-    """The Plan of an inference call. Raises ValueError for negative sizes."""
-    for name, value in (("T", steps), ("B", batch)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-        if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
-    found = packed.plan(steps, batch, threads=threads)
-    found["workspace_bytes"] = packed.workspace_bytes(steps, batch, threads=threads)
-    return Plan(found, steps, batch)

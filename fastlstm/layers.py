@@ -162,7 +162,9 @@ class Recurrent(Module):
 
     def plan(self, T, B):
         """What a call with T steps of B rows would do: threads, split, chunks, in numbers and in words."""
-        return functional.plan(self._packed(), T, B, self._num_threads or 0)
+        from . import planning  # for those who ask; no call needs it
+
+        return planning.plan(self._packed(), T, B, self._num_threads or 0)
 
 
 class LSTM(Recurrent):

@@ -122,6 +122,7 @@ def batched(x, batch_size, lead, row_axes):
 
 
 def check_out(out, shape, dtype):
+    """TypeError or ValueError unless out is a writable C-contiguous array of that shape and dtype."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:

@@ -204,7 +204,8 @@ enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_back
     if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
     fl_arena arena = {.base = call->workspace};
     lay_out(&job, &arena);
-    if (arena.overflow || arena.used > call->workspace_bytes) return FL_ERR_WORKSPACE;
+    status = fl_arena_check(&arena, call->workspace_bytes);
+    if (status != FL_OK) return status;
 
     start_state(m, call, back);
     clear_gradients(m, call, back);

@@ -17,11 +17,12 @@ enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_
 {
     if (!out || (dtype != FL_F32 && dtype != FL_F64) || inputs < 1 || outputs < 1 || !weight) return FL_ERR_ARGUMENT;
     if (activation < FL_ACT_NONE || activation > FL_ACT_SOFTMAX) return FL_ERR_ARGUMENT;
+    if (inputs > FL_LARGEST || outputs > FL_LARGEST) return FL_ERR_OVERFLOW;
     const fl_kernels *kernels;
     const enum fl_status status = fl_kernels_get(&kernels);
     if (status != FL_OK) return status;
     const int64_t width = kernels->lanes[dtype]->width, unit = dtype == FL_F64 ? 8 : 4;
-    const int64_t padded = fl_plain_blocks(outputs, width) * FL_PANEL_VECTORS * width;
+    const int64_t padded = fl_plain_columns(outputs, width);
     fl_arena size = {0};
     fl_arena_take3(&size, padded, inputs, 1, unit);
     fl_arena_take(&size, padded, unit);

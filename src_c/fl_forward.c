@@ -10,6 +10,7 @@
 enum fl_status fl_call_check(const fl_model *m, const fl_call *call)
 {
     if (!m || !call || call->steps < 0 || call->batch < 0 || call->threads < 0) return FL_ERR_ARGUMENT;
+    if (call->steps > FL_LARGEST || call->batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     if (!call->hn || !call->cn || (call->dropout && !call->cache)) return FL_ERR_ARGUMENT;
     if (call->steps && call->batch && (!call->x.data || !call->y.data)) return FL_ERR_ARGUMENT;
     if ((uintptr_t)call->workspace % FL_ALIGN || (uintptr_t)call->cache % FL_ALIGN) return FL_ERR_WORKSPACE;
@@ -249,7 +250,8 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
     fl_arena arena = {.base = call->workspace};
     lay_out(&job, &arena);
-    if (arena.overflow || arena.used > call->workspace_bytes) return FL_ERR_WORKSPACE;
+    status = fl_arena_check(&arena, call->workspace_bytes);
+    if (status != FL_OK) return status;
 
     start_state(m, call);
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);

@@ -5,6 +5,9 @@
 #include "fl_dispatch.h"
 
 enum { FL_ALIGN = 64 };
+/* No size may be larger: a sum or product of two of them with a small factor then fits 64 bits, and products of more
+ * are formed by the arena, which checks. */
+#define FL_LARGEST (INT64_C(1) << 28)
 
 /* One layer and direction, packed for one vector width.  All pointers lead into model->memory. */
 typedef struct fl_packed {
@@ -45,7 +48,7 @@ static inline int64_t fl_layer_inputs(const fl_spec *s, int layer)
 /* --- fl_pack.c: weights -> panels.  Sizes in reals. */
 
 int64_t fl_plain_blocks(int64_t columns, int64_t width);
-int64_t fl_plain_size(int64_t k, int64_t columns, int64_t width);
+int64_t fl_plain_columns(int64_t columns, int64_t width); /* of whole blocks */
 /* src (gates*hidden, k) row-major -> gate panel */
 void fl_pack_gates(int dtype, void *panel, const void *src, int64_t hidden, int64_t k, int64_t gates, int64_t vectors,
                    int64_t width);
@@ -70,6 +73,8 @@ typedef struct fl_arena {
 void *fl_arena_take(fl_arena *arena, int64_t count, int64_t unit);
 /* the same for counts that are products: a*b*c*unit bytes */
 void *fl_arena_take3(fl_arena *arena, int64_t a, int64_t b, int64_t c, int64_t unit);
+/* After laying out a caller's block of so many bytes: FL_ERR_OVERFLOW, FL_ERR_WORKSPACE (too small, or NULL), FL_OK. */
+enum fl_status fl_arena_check(const fl_arena *arena, size_t bytes);
 
 /* Offsets of one layer and direction; `bytes` of the whole when not NULL. */
 typedef struct fl_cache_offsets {

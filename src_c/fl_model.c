@@ -26,12 +26,12 @@ static void place(const fl_model *m, fl_arena *arena, fl_packed *p)
     p->panel_x = fl_arena_take3(arena, wide, p->inputs, 1, m->unit);
     p->panel_h = fl_arena_take3(arena, wide, m->recurrent, 1, m->unit);
     p->bias = fl_arena_take(arena, wide, m->unit);
-    p->panel_r = pr ? fl_arena_take(arena, fl_plain_size(m->spec.hidden_size, pr, m->width), m->unit) : NULL;
+    p->panel_r = pr ? fl_arena_take3(arena, fl_plain_columns(pr, m->width), m->spec.hidden_size, 1, m->unit) : NULL;
     p->blocked_x = m->gemm == FL_GEMM_BLAS ? fl_arena_take3(arena, wide, p->inputs, 1, m->unit) : NULL;
     if (!(m->spec.flags & FL_MODEL_BACKWARD)) return;
-    p->panel_xt = fl_arena_take(arena, fl_plain_size(rows, p->inputs, m->width), m->unit);
-    p->panel_ht = fl_arena_take(arena, fl_plain_size(rows, m->recurrent, m->width), m->unit);
-    p->panel_rt = pr ? fl_arena_take(arena, fl_plain_size(pr, m->spec.hidden_size, m->width), m->unit) : NULL;
+    p->panel_xt = fl_arena_take3(arena, fl_plain_columns(p->inputs, m->width), rows, 1, m->unit);
+    p->panel_ht = fl_arena_take3(arena, fl_plain_columns(m->recurrent, m->width), rows, 1, m->unit);
+    p->panel_rt = pr ? fl_arena_take3(arena, fl_plain_columns(m->spec.hidden_size, m->width), pr, 1, m->unit) : NULL;
     p->plain_x = m->gemm != FL_GEMM_PANEL ? fl_arena_take3(arena, rows, p->inputs, 1, m->unit) : NULL;
 }
 
@@ -69,6 +69,8 @@ static int weights_present(const fl_spec *s, const fl_weights *w)
 enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_weights *weights)
 {
     if (!out || !spec || !weights || !spec_valid(spec)) return FL_ERR_ARGUMENT;
+    if (spec->input_size > FL_LARGEST || spec->hidden_size > FL_LARGEST || spec->num_layers > FL_LARGEST)
+        return FL_ERR_OVERFLOW;
     const int n = spec->num_layers * spec->directions;
     for (int i = 0; i < n; i++)
         if (!weights_present(spec, &weights[i])) return FL_ERR_ARGUMENT;

@@ -22,9 +22,9 @@ int64_t fl_plain_blocks(int64_t columns, int64_t width)
     return (columns + block - 1) / block;
 }
 
-int64_t fl_plain_size(int64_t k, int64_t columns, int64_t width)
+int64_t fl_plain_columns(int64_t columns, int64_t width)
 {
-    return fl_plain_blocks(columns, width) * k * FL_PANEL_VECTORS * width;
+    return fl_plain_blocks(columns, width) * FL_PANEL_VECTORS * width;
 }
 
 /* One lane's column of a panel: panel[i*step] = src[i*stride], k elements.  Copies, never converts. */

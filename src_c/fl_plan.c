@@ -67,6 +67,7 @@ int64_t fl_plan_span(const fl_plan *p, int64_t inputs) { return p->blas || input
 static enum fl_status measure(const fl_model *m, int64_t steps, int64_t batch, fl_plan *p, double *total)
 {
     if (steps < 0 || batch < 0) return FL_ERR_ARGUMENT;
+    if (steps > FL_LARGEST || batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     *p = (fl_plan){.threads = 1, .chunk = at_least_one(steps)};
     p->step_flops = step_flops(m, 0, batch);
     *total = 0;

@@ -14,6 +14,7 @@ static void lay_out(const fl_model *m, fl_arena *arena, int64_t batch, const voi
 
 size_t fl_step_bytes(const fl_model *m, int64_t batch)
 {
+    if (batch < 0 || batch > FL_LARGEST) return SIZE_MAX;
     fl_arena arena = {0};
     const void **pointers;
     char *cell_out, *between;
@@ -32,11 +33,15 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
 {
     if (!m || batch < 0 || m->spec.directions != 1) return FL_ERR_ARGUMENT;
     if (batch && (!x || !h || !c || !y)) return FL_ERR_ARGUMENT;
+    if (batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     fl_arena arena = {.base = workspace};
     const void **pointers;
     char *cell_out, *between;
     lay_out(m, &arena, batch, &pointers, &cell_out, &between);
-    if (arena.overflow || arena.used > workspace_bytes || (uintptr_t)workspace % FL_ALIGN) return FL_ERR_WORKSPACE;
+    if (batch == 0) return FL_OK;
+    if ((uintptr_t)workspace % FL_ALIGN) return FL_ERR_WORKSPACE;
+    const enum fl_status status = fl_arena_check(&arena, workspace_bytes);
+    if (status != FL_OK) return status;
 
     const int64_t hidden = m->spec.hidden_size, recurrent = m->recurrent, unit = m->unit;
     const void **xs = pointers, **hs = xs + batch, **cs = hs + batch, **ms = cs + batch, **ys = ms + batch;

@@ -69,6 +69,12 @@ void *fl_arena_take3(fl_arena *arena, int64_t a, int64_t b, int64_t c, int64_t u
     return slot;
 }
 
+enum fl_status fl_arena_check(const fl_arena *arena, size_t bytes)
+{
+    if (arena->overflow) return FL_ERR_OVERFLOW;
+    return arena->used > bytes || (arena->used && !arena->base) ? FL_ERR_WORKSPACE : FL_OK;
+}
+
 void *fl_arena_take(fl_arena *arena, int64_t count, int64_t unit) { return fl_arena_take3(arena, count, 1, 1, unit); }
 
 fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch, int dropout, int layer, int dir)
@@ -101,7 +107,7 @@ fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch
 
 size_t fl_cache_bytes(const fl_model *m, int64_t steps, int64_t batch, int dropout)
 {
-    if (steps < 0 || batch < 0) return SIZE_MAX;
+    if (steps < 0 || batch < 0 || steps > FL_LARGEST || batch > FL_LARGEST) return SIZE_MAX;
     return fl_cache_layout(m, steps, batch, dropout, 0, 0).total;
 }
 

@@ -195,7 +195,10 @@ static void test_create_errors(const problem *p)
     spec.input_size = INT64_MAX;
     expect(fl_model_create(&m, &spec, p->weights), FL_ERR_OVERFLOW, "2^63 - 1 inputs");
     spec.input_size = (int64_t)1 << 50;
-    expect(fl_model_create(&m, &spec, p->weights), FL_ERR_MEMORY, "2^50 inputs");
+    expect(fl_model_create(&m, &spec, p->weights), FL_ERR_OVERFLOW, "2^50 inputs");
+    spec.input_size = (int64_t)1 << 28; /* 2^52 bytes of weights: more than any address space */
+    spec.hidden_size = (int64_t)1 << 20;
+    expect(fl_model_create(&m, &spec, p->weights), FL_ERR_MEMORY, "2^28 inputs to 2^20 units");
     check(m == NULL, "a failed create left a model");
     fl_model_free(NULL);
 }

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # `python -m pytest` puts the current folder first on sys.path: in a clone, that is the uncompiled tree.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
-sys.path.append(str(ROOT / "tests"))  # for grids.py
+sys.path.append(str(ROOT / "tests"))  # for grids.py and other files that hold no tests
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -164,7 +164,7 @@ class Problem:
         return {"x": dx, "h0": dh0, "c0": dc0, **grads}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def problem(case, dtype, seed=1):
     return Problem(case, dtype, seed)
 

@@ -140,7 +140,7 @@ def test_tables_hold_the_numbers():
     assert persistence.split()[-4:] == ["12.0", "/", "12.0", "(+99%)"]
     sample = fc.sample_table(months, values, methods, 150)
     assert len(sample.splitlines()) == 2
-    assert sample.splitlines()[1].split() == "1916-08 199.0 198.0 ( -1.0) 193.0 ( -6.0)".split()
+    assert sample.splitlines()[1].split() == ["1916-08", "199.0", "198.0", "(", "-1.0)", "193.0", "(", "-6.0)"]
 
 
 def test_streaming_equals_the_whole_sequence(bundled, series):

@@ -5,7 +5,19 @@ import warnings
 import numpy as np
 import pytest
 from grids import (
-    DTYPES, FEATURES, ISAS, LAYERS, STACK, WIDE, Case, bound, distance, present, problem, same, wider_than_double,
+    DTYPES,
+    FEATURES,
+    ISAS,
+    LAYERS,
+    STACK,
+    WIDE,
+    Case,
+    bound,
+    distance,
+    present,
+    problem,
+    same,
+    wider_than_double,
 )
 
 from fastlstm import _core, params, reference

@@ -1,5 +1,7 @@
 """The same bits whatever stands beside, before or after a row, whoever computes it, and however it is cut up."""
 
+import itertools
+
 import numpy as np
 import pytest
 from grids import DTYPES, FEATURES, ISAS, SPLITS, STACK, Case, assert_split, flat, present, problem, same
@@ -127,7 +129,7 @@ def test_episodes_joined_by_resets_are_episodes_apart(bidirectional, lengths):
     reset = np.zeros((13, 3), bool)
     reset[ends[:-1]] = True
     y = layer(p.x, lengths=p.lengths, reset=reset)[0]
-    for first, end in zip(ends[:-1], ends[1:], strict=True):
+    for first, end in itertools.pairwise(ends):
         rest = None if p.lengths is None else np.clip(p.lengths - first, 0, end - first)
         same(layer(p.x[first:end], lengths=rest)[0], y[first:end])
 

@@ -108,7 +108,7 @@ def test_the_number_of_threads_may_change_while_calls_run():
 
     def call():
         try:
-            for _ in range(60):
+            for _ in range(150):
                 fresh = p.layer()  # with no workspace yet that would happen to be large enough
                 same(fresh(p.x, **p.given), expected)
                 *_, cache = fresh.forward(p.x, cache=True, **p.given)
@@ -123,7 +123,7 @@ def test_the_number_of_threads_may_change_while_calls_run():
             n += 1
 
     try:
-        at_once([call, change])
+        at_once([call, change, change])
     finally:
         fl.set_num_threads(None)
 

@@ -1,0 +1,23 @@
+from . import losses as losses
+from . import optim as optim
+from ._version import __version__ as __version__
+from .files import FileFormatError as FileFormatError
+from .files import load as load
+from .layers import LSTM as LSTM
+from .module import Module as Module
+from .network import Embedding as Embedding
+from .network import Linear as Linear
+from .optim import clip_grad_norm as clip_grad_norm
+from .params import Trace as Trace
+from .runtime import available_isas as available_isas
+from .runtime import get_num_threads as get_num_threads
+from .runtime import isa as isa
+from .runtime import set_num_threads as set_num_threads
+from .runtime import show_config as show_config
+from .sequential import Sequential as Sequential
+
+__all__ = [
+    "LSTM", "Embedding", "FileFormatError", "Linear", "Module", "Sequential", "Trace", "__version__",
+    "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim", "set_num_threads",
+    "show_config",
+]

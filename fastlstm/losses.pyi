@@ -1,0 +1,6 @@
+from .params import _Array, _ArrayLike
+
+def cross_entropy(
+    logits: _ArrayLike, target: _ArrayLike, lengths: _ArrayLike | None = None
+) -> tuple[float, _Array]: ...
+def mse(y: _ArrayLike, target: _ArrayLike, lengths: _ArrayLike | None = None) -> tuple[float, _Array]: ...

@@ -1,0 +1,19 @@
+from collections.abc import Mapping
+from typing import Any
+
+from . import _core
+
+class Plan:
+    steps: int
+    batch: int
+    threads: int
+    split: str
+    blas: bool
+    chunk: int
+    hoist: int
+    step_flops: float
+    panel_bytes: float
+    workspace_bytes: int
+    def __init__(self, found: Mapping[str, Any], steps: int, batch: int) -> None: ...
+
+def plan(packed: _core.Model, steps: int, batch: int, threads: int = 0) -> Plan: ...

@@ -56,8 +56,8 @@ def check_num_threads(value):
         return None
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"num_threads must be an integer or None, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"num_threads must be at least 1, got {value}")
+    if not 1 <= value <= 1024:
+        raise ValueError(f"num_threads must be in 1..1024, got {value}")
     return int(value)
 
 

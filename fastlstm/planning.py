@@ -2,6 +2,8 @@
 
 import numpy as np
 
+LARGEST = 2**28  # FL_LARGEST of the engine
+
 
 class Plan:
     """What a call will do, as numbers (attributes) and in words (str).
@@ -53,8 +55,8 @@ def plan(packed, steps, batch, threads=0):
     for name, value in (("T", steps), ("B", batch)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-        if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
+        if not 0 <= value <= LARGEST:
+            raise ValueError(f"{name} must be in 0..2**28, got {value}")
     found = packed.plan(steps, batch, threads=threads)
     found["workspace_bytes"] = packed.workspace_bytes(steps, batch, threads=threads)
     return Plan(found, steps, batch)

@@ -3,6 +3,8 @@ from typing import Any
 
 from . import _core
 
+LARGEST: int
+
 class Plan:
     steps: int
     batch: int

@@ -44,15 +44,15 @@ def get_num_threads():
 def set_num_threads(n):
     """Set the process-wide upper bound; None goes back to the default. Never changes a result.
 
-    Raises TypeError or ValueError unless n is None or a positive integer.
+    Raises TypeError or ValueError unless n is None or an integer from 1 to 1024.
     """
     if n is None:
         _core.set_num_threads(0)
         return
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"n must be an integer or None, got {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    if not 1 <= n <= 1024:
+        raise ValueError(f"n must be in 1..1024, got {n}")
     _core.set_num_threads(n)
 
 

@@ -29,7 +29,8 @@ MAKING = [
     (dict(proj_size=1.5), TypeError, "proj_size must be an integer, got float"),
     (dict(dtype="float16"), ValueError, "dtype must be float32 or float64, got 'float16'"),
     (dict(dtype=int), ValueError, "dtype must be float32 or float64"),
-    (dict(num_threads=0), ValueError, "num_threads must be at least 1, got 0"),
+    (dict(num_threads=0), ValueError, "num_threads must be in 1..1024, got 0"),
+    (dict(num_threads=2**40), ValueError, "num_threads must be in 1..1024, got 1099511627776"),
     (dict(num_threads=1.5), TypeError, "num_threads must be an integer or None, got float"),
     (dict(num_threads=True), TypeError, "num_threads must be an integer or None, got bool"),
     (dict(nonsense=1), TypeError, "nonsense"),
@@ -166,7 +167,8 @@ def test_a_cache_cannot_be_copied_to_another_process():
 
 
 @pytest.mark.parametrize("T, B, error, words", [
-    (-1, 2, ValueError, "T must be at least 0, got -1"), (2, -1, ValueError, "B must be at least 0, got -1"),
+    (-1, 2, ValueError, r"T must be in 0..2\*\*28, got -1"), (2, -1, ValueError, r"B must be in 0..2\*\*28, got -1"),
+    (2**70, 1, ValueError, r"T must be in 0..2\*\*28"),
     (1.5, 2, TypeError, "T must be an integer, got float"), (2, True, TypeError, "B must be an integer, got bool"),
 ])
 def test_plan(T, B, error, words):

@@ -23,6 +23,22 @@ def elsewhere(tmp_path_factory):
     os.chdir(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def persistent_teams():
+    """A team that stalls (the machine is busy) would go on with one thread: here the threads are what is tested.
+
+    tests/test_teams.py is about that.
+    """
+    try:
+        from fastlstm import _core
+    except ImportError:  # the tests that need no engine run without one
+        yield
+        return
+    _core.force_team("persists")
+    yield
+    _core.force_team("adapts")
+
+
 # ---- isa: a test that asks for it runs on every instruction set of this machine --------------------------------
 
 

@@ -195,7 +195,7 @@ def test_torch_tensors_it_cannot_read_are_named():
 
 
 @pytest.mark.parametrize("n, error, words", [
-    (0, ValueError, "n must be at least 1, got 0"), (-2, ValueError, "n must be at least 1"),
+    (0, ValueError, "n must be in 1..1024, got 0"), (-2, ValueError, "n must be in 1..1024"),
     (1.0, TypeError, "n must be an integer or None, got float"), ("2", TypeError, "n must be an integer or None"),
     (True, TypeError, "n must be an integer or None, got bool"),
 ])

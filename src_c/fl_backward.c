@@ -213,7 +213,7 @@ enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_back
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = job.order.length[0];
     memset((void *)job.zeros, 0, (size_t)(m->spec.hidden_size * m->unit));
-    fl_barrier_init(&job.team);
+    fl_barrier_init(&job.team, 1);
     if (job.plan.blas)
         backward_by_blas(&job);
     else

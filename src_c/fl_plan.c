@@ -107,6 +107,8 @@ enum fl_status fl_plan_backward(const fl_model *m, int64_t steps, int64_t batch,
     divide(m, p, steps, batch, threads, 2 * total);
     /* The products after a chunk are shared by all workers whatever the split, so directions go one after the other. */
     if (p->split == FL_SPLIT_DIRECTIONS) p->split = batch >= p->threads ? FL_SPLIT_ROWS : FL_SPLIT_BLOCKS;
+    /* two barriers a step, and columns of dh that share unevenly: blocks pay only where there are too few rows */
+    if (p->split == FL_SPLIT_BLOCKS && batch >= 4 * p->threads) p->split = FL_SPLIT_ROWS;
     p->blas = m->gemm == FL_GEMM_BLAS;
     p->chunk = least(p->chunk, at_least_one((p->blas ? BLAS_ROWS : GRADIENT_ROWS) / at_least_one(batch)));
     return FL_OK;

@@ -103,7 +103,7 @@ static void doze(void)
 
 /* Calls stay on one thread for a while after a stall, longer after each further one, so that a machine which others
  * keep busy is not asked again and again. */
-enum { STALL_NS = 200000, SHORT_PAUSE_MS = 10, LONG_PAUSE_MS = 640 };
+enum { STALL_NS = 1000000, SHORT_PAUSE_MS = 10, LONG_PAUSE_MS = 640 };
 static _Atomic int64_t alone_until;
 static atomic_int pause_ms = SHORT_PAUSE_MS;
 
@@ -117,25 +117,27 @@ static void note_stall(void)
     atomic_store(&pause_ms, pause * 2 > LONG_PAUSE_MS ? LONG_PAUSE_MS : pause * 2);
 }
 
-void fl_barrier_init(fl_barrier *barrier)
+void fl_barrier_init(fl_barrier *barrier, int patient)
 {
     atomic_init(&barrier->arrived, 0);
     atomic_init(&barrier->stalled, 0);
     atomic_init(&barrier->round, 0);
     barrier->solo = 0;
+    barrier->patient = patient;
 }
 
-/* After the spins: give the processor away, and say so when it takes longer than any balanced step explains. */
+/* After the spins: offer the processor to others; when it takes longer than any balanced step explains, say so and
+ * sleep. */
 static void wait_long(fl_barrier *barrier, unsigned round)
 {
-    enum { YIELDS = 64 };
     const int64_t start = now_ns();
-    for (int i = 0; atomic_load_explicit(&barrier->round, memory_order_acquire) == round; i++) {
-        if (i < YIELDS)
-            yield_processor();
-        else
+    while (atomic_load_explicit(&barrier->round, memory_order_acquire) == round) {
+        if (now_ns() - start < STALL_NS) {
+            yield_processor(); /* comes back at once when nobody else wants it */
+        } else {
+            atomic_store_explicit(&barrier->stalled, 1, memory_order_relaxed);
             doze();
-        if (now_ns() - start > STALL_NS) atomic_store_explicit(&barrier->stalled, 1, memory_order_relaxed);
+        }
     }
 }
 
@@ -147,10 +149,11 @@ void fl_barrier_wait(fl_barrier *barrier, int n)
     if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) == n - 1) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
         const int how = atomic_load_explicit(&manner, memory_order_relaxed);
-        if (how == FL_TEAM_GIVES_UP) {
+        if (barrier->patient || how == FL_TEAM_PERSISTS) {
+            /* no complaints heard */
+        } else if (how == FL_TEAM_GIVES_UP) {
             barrier->solo = 1;
-        } else if (how == FL_TEAM_ADAPTS && !barrier->solo &&
-                   atomic_load_explicit(&barrier->stalled, memory_order_relaxed)) {
+        } else if (!barrier->solo && atomic_load_explicit(&barrier->stalled, memory_order_relaxed)) {
             barrier->solo = 1;
             note_stall();
         }

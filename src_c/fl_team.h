@@ -23,8 +23,10 @@ typedef struct fl_barrier {
     atomic_int stalled; /* a waiting worker's complaint */
     _Alignas(64) atomic_uint round;
     int solo; /* written by the last to arrive, before it lets the others go */
+    int patient;
 } fl_barrier;
-void fl_barrier_init(fl_barrier *barrier);
+/* patient: 1 where waiting long is in the nature of the work (shares of unequal size), and `solo` stays false. */
+void fl_barrier_init(fl_barrier *barrier, int patient);
 void fl_barrier_wait(fl_barrier *barrier, int n);
 
 /* The same floating-point state without a team, for calls that stay on their thread. */

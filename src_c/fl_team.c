@@ -101,9 +101,9 @@ static void doze(void)
 #endif
 }
 
-/* Calls stay on one thread for a while after a stall, longer after each further one, so that a machine which others
- * keep busy is not asked again and again. */
-enum { STALL_NS = 1000000, SHORT_PAUSE_MS = 10, LONG_PAUSE_MS = 640 };
+/* Calls stay on one thread for a while after a stall, longer after each further one: where others keep the processors
+ * busy, the millisecond that a stall costs is paid every 16 ms at most; where it was a hiccup, little is lost. */
+enum { STALL_NS = 1000000, SHORT_PAUSE_MS = 2, LONG_PAUSE_MS = 16 };
 static _Atomic int64_t alone_until;
 static atomic_int pause_ms = SHORT_PAUSE_MS;
 
@@ -290,9 +290,10 @@ static int reserve(int wanted)
 {
     const int64_t alone = atomic_load(&alone_until);
     if (wanted > 1 && alone && atomic_load(&manner) == FL_TEAM_ADAPTS) {
-        if (now_ns() < alone) {
+        const int64_t now = now_ns();
+        if (now < alone) {
             wanted = 1;
-        } else if (now_ns() > alone + LONG_PAUSE_MS * INT64_C(1000000)) { /* no stall for long: forgive */
+        } else if (now > alone + 2 * LONG_PAUSE_MS * INT64_C(1000000)) { /* no stall since: forgive */
             atomic_store(&alone_until, 0);
             atomic_store(&pause_ms, SHORT_PAUSE_MS);
         }

@@ -19,6 +19,16 @@ else:
         del os.environ[_SPIN]
 
 
+def _check_environment():
+    """RuntimeError for a FASTLSTM_NUM_THREADS that is no number of threads: a typo must not mean "all of them"."""
+    text = os.environ.get("FASTLSTM_NUM_THREADS", "")
+    if text and not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
+        raise RuntimeError(f"FASTLSTM_NUM_THREADS={text!r} must be an integer in 1..1024")
+
+
+_check_environment()
+
+
 def isa():
     """Name of the instruction set in use: the best of this machine, or what FASTLSTM_ISA names.
 

@@ -22,8 +22,8 @@ else:
 def _check_environment():
     """RuntimeError for a FASTLSTM_NUM_THREADS that is no number of threads: a typo must not mean "all of them"."""
     text = os.environ.get("FASTLSTM_NUM_THREADS", "")
-    if text and not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
-        raise RuntimeError(f"FASTLSTM_NUM_THREADS={text!r} must be an integer in 1..1024")
+    if text and not (text.isascii() and text.isdigit() and int(text) <= 1024):
+        raise RuntimeError(f"FASTLSTM_NUM_THREADS={text!r} must be an integer in 0..1024 (0: the default)")
 
 
 _check_environment()

@@ -257,8 +257,10 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = call->batch ? job.order.length[0] : 0;
     memset((void *)job.zeros, 0, (size_t)(m->spec.hidden_size * m->unit));
-    fl_barrier_init(&job.team, 1);
-    for (int i = 0; i < 2; i++) fl_barrier_init(&job.group[i], 0);
+    if (job.plan.threads > 1) {
+        fl_barrier_init(&job.team, 1);
+        for (int i = 0; i < 2; i++) fl_barrier_init(&job.group[i], 0);
+    }
     if (job.plan.blas)
         forward_by_blas(&job);
     else

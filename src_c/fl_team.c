@@ -102,8 +102,8 @@ static void doze(void)
 }
 
 /* Calls stay on one thread for a while after a stall, longer after each further one: where others keep the processors
- * busy, the millisecond that a stall costs is paid every 16 ms at most; where it was a hiccup, little is lost. */
-enum { STALL_NS = 1000000, SHORT_PAUSE_MS = 2, LONG_PAUSE_MS = 16 };
+ * busy, the half millisecond that a stall costs is paid every 16 ms at most; where it was a hiccup, little is lost. */
+enum { STALL_NS = 500000, SHORT_PAUSE_MS = 2, LONG_PAUSE_MS = 16 };
 static _Atomic int64_t alone_until;
 static atomic_int pause_ms = SHORT_PAUSE_MS;
 
@@ -122,22 +122,28 @@ void fl_barrier_init(fl_barrier *barrier, int patient)
     atomic_init(&barrier->arrived, 0);
     atomic_init(&barrier->stalled, 0);
     atomic_init(&barrier->round, 0);
+    atomic_init(&barrier->lost, 0);
+    barrier->born = patient ? 0 : now_ns();
     barrier->solo = 0;
     barrier->patient = patient;
 }
 
-/* After the spins: offer the processor to others; when it takes longer than any balanced step explains, say so and
- * sleep. */
+/* After the spins: offer the processor to others, then sleep.  A complaint is due when half a millisecond and a quarter
+ * of the time since the call began went that way: balanced steps do not come here, uneven ones not for long. */
 static void wait_long(fl_barrier *barrier, unsigned round)
 {
     const int64_t start = now_ns();
+    int64_t last = start;
     while (atomic_load_explicit(&barrier->round, memory_order_acquire) == round) {
-        if (now_ns() - start < STALL_NS) {
+        if (last - start < STALL_NS)
             yield_processor(); /* comes back at once when nobody else wants it */
-        } else {
-            atomic_store_explicit(&barrier->stalled, 1, memory_order_relaxed);
+        else
             doze();
-        }
+        const int64_t now = now_ns();
+        const int64_t lost = atomic_fetch_add_explicit(&barrier->lost, now - last, memory_order_relaxed) + now - last;
+        if (lost > STALL_NS && lost > (now - barrier->born) / 4)
+            atomic_store_explicit(&barrier->stalled, 1, memory_order_relaxed);
+        last = now;
     }
 }
 

@@ -3,6 +3,7 @@
 #define FL_TEAM_H
 
 #include <stdatomic.h>
+#include <stdint.h>
 
 /* fn(worker, workers, arg) runs on every worker at once, inside one parallel region, with denormals flushed to zero
  * and the rounding mode set to nearest; the caller's floating-point state is back afterwards.  `wanted` is an upper
@@ -15,12 +16,14 @@ int fl_team_limit(int limit);
 
 /* Wait until n workers have come; n == 1 returns at once.  Spins shortly, then yields, then sleeps.
  *
- * When somebody had to wait so long that a mate must have lost its processor, `solo` becomes true, for all of them at
- * the same round: another program wants these processors, and a barrier per step would cost a time slice per step.
- * Who can should then let one worker finish (results do not depend on it). */
+ * When waiting eats a good part of the time, mates have lost their processors or share one: `solo` becomes true, for
+ * all of them at the same round.  Another program wants these processors, and a barrier per step would cost a switch or a
+ * time slice per step.  Who can should then let one worker finish (results do not depend on it). */
 typedef struct fl_barrier {
     _Alignas(64) atomic_int arrived;
     atomic_int stalled; /* a waiting worker's complaint */
+    int64_t born;       /* ns */
+    _Atomic int64_t lost; /* ns that workers waited beyond the spins */
     _Alignas(64) atomic_uint round;
     int solo; /* written by the last to arrive, before it lets the others go */
     int patient;

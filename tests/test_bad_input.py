@@ -249,8 +249,8 @@ def test_a_right_fastlstm_gemm_is_used(mode, blas):
     assert says("import fastlstm as fl; print(fl.LSTM(2, 3).plan(4, 2).blas)", FASTLSTM_GEMM=mode) == [blas]
 
 
-@pytest.mark.parametrize("text", ["abc", "0", "-1", "2.5", "99999"])
+@pytest.mark.parametrize("text", ["abc", "-1", "2.5", "99999"])
 def test_a_number_of_threads_in_the_environment_that_is_none(text):
     status, _, err = python("import fastlstm", FASTLSTM_NUM_THREADS=text)
     assert status
-    assert f"RuntimeError: FASTLSTM_NUM_THREADS='{text}' must be an integer in 1..1024" in err
+    assert f"RuntimeError: FASTLSTM_NUM_THREADS='{text}' must be an integer in 0..1024" in err

@@ -17,8 +17,8 @@ int fl_team_limit(int limit);
 /* Wait until n workers have come; n == 1 returns at once.  Spins shortly, then yields, then sleeps.
  *
  * When waiting eats a good part of the time, mates have lost their processors or share one: `solo` becomes true, for
- * all of them at the same round.  Another program wants these processors, and a barrier per step would cost a switch or a
- * time slice per step.  Who can should then let one worker finish (results do not depend on it). */
+ * all of them at the same round.  Another program wants these processors, and a barrier per step would cost a switch
+ * or a time slice per step.  Who can should then let one worker finish (results do not depend on it). */
 typedef struct fl_barrier {
     _Alignas(64) atomic_int arrived;
     atomic_int stalled; /* a waiting worker's complaint */

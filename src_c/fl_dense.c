@@ -9,7 +9,7 @@ struct fl_dense {
     const fl_kernels *kernels;
     int64_t inputs, outputs;
     int dtype, activation;
-    void *panel, *bias; /* (blocks, I, vectors, W), (blocks*vectors*W) */
+    void *panel, *bias; /* plain panel of I rows; (columns of it) */
 };
 
 enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,

@@ -31,7 +31,7 @@ static void lay_out(fl_job *job, fl_arena *arena)
     job->pointers =
         fl_arena_take3(arena, job->plan.threads, fl_pass_pointers(batch, job->plan.hoist), 1, sizeof(void *));
     for (int d = 0; d < m->spec.directions; d++) {
-        job->pre[d] = fl_arena_take3(arena, job->plan.hoist, batch, m->blocks * m->vectors * m->width, m->unit);
+        job->pre[d] = fl_arena_take3(arena, job->plan.hoist, batch, m->wide, m->unit);
         job->cell_out[d] = fl_arena_take3(arena, m->spec.proj_size ? batch : 0, hidden, 1, m->unit);
     }
     for (int i = 0; i < 2; i++)
@@ -192,7 +192,7 @@ static void blas_inputs(const fl_stretch *s, int d)
     const fl_model *m = job->m;
     const fl_packed *w = &m->layers[s->layer * m->spec.directions + d];
     const int64_t batch = job->call->batch, rows = (s->s1 - s->s0) * batch, k = w->inputs;
-    const int64_t wide = m->blocks * m->vectors * m->width;
+    const int64_t wide = m->wide;
     const fl_view x = input_of(job, s->layer, s->s0);
     for (int64_t i = 0; i < rows; i++) {
         const int64_t r = i % batch, step = s->s0 + i / batch, length = job->order.length[r];

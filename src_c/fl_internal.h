@@ -12,16 +12,16 @@ enum { FL_ALIGN = 64 };
 /* One layer and direction, packed for one vector width.  All pointers lead into model->memory. */
 typedef struct fl_packed {
     int64_t inputs;      /* I of this layer */
-    const void *panel_x; /* gate panel (blocks, I, vectors, W) */
-    const void *panel_h; /* gate panel (blocks, R, vectors, W) */
-    const void *bias;    /* (blocks, vectors, W): bias_ih + bias_hh */
+    const void *panel_x; /* gate panel of I rows */
+    const void *panel_h; /* gate panel of R rows */
+    const void *bias;    /* (wide): bias_ih + bias_hh */
     const void *panel_r; /* plain panel of weight_hr, (H -> P); NULL without projection */
     /* FL_MODEL_BACKWARD only: */
     const void *panel_xt;  /* plain panel, dgates (G*H) -> dx (I) */
     const void *panel_ht;  /* plain panel, dgates (G*H) -> dh (R) */
     const void *panel_rt;  /* plain panel, dh (P) -> dm (H) */
     const void *plain_x;   /* weight_ih as given (G*H, I), for BLAS */
-    const void *blocked_x; /* weight_ih with rows in the panel's order (blocks*vectors*W, I), for BLAS; or NULL */
+    const void *blocked_x; /* weight_ih with rows in the panel's order (wide, I), for BLAS; or NULL */
 } fl_packed;
 
 struct fl_model {
@@ -29,10 +29,11 @@ struct fl_model {
     const fl_kernels *kernels;
     const fl_real_kernels *real;
     int64_t gates;     /* G */
-    int64_t vectors;   /* of a gate block */
+    int64_t vectors;   /* of a full gate block */
     int64_t recurrent; /* R */
     int64_t width;     /* W */
     int64_t blocks;    /* of hidden units */
+    int64_t wide;      /* columns of a gate panel: all pre-activations of a row, with padding */
     int64_t unit;      /* bytes of a real */
     int gemm;          /* enum fl_gemm when it was created */
     size_t bytes;
@@ -48,7 +49,18 @@ static inline int64_t fl_layer_inputs(const fl_spec *s, int layer)
 /* --- fl_pack.c: weights -> panels.  Sizes in reals. */
 
 int64_t fl_plain_blocks(int64_t columns, int64_t width);
-int64_t fl_plain_columns(int64_t columns, int64_t width); /* of whole blocks */
+int64_t fl_plain_columns(int64_t columns, int64_t width); /* of whole vectors */
+
+/* The block of a gate panel in which a unit lives. */
+typedef struct fl_gate_place {
+    int64_t first_unit;
+    int64_t first; /* its first column */
+    int64_t wide;  /* its columns */
+    int64_t apart; /* columns from gate to gate */
+} fl_gate_place;
+fl_gate_place fl_gate_place_of(int64_t hidden, int64_t vectors, int64_t width, int64_t unit);
+int64_t fl_gate_columns(int64_t hidden, int64_t vectors, int64_t width); /* of all blocks */
+int64_t fl_gate_column(int64_t hidden, int64_t vectors, int64_t width, int64_t gate, int64_t unit);
 /* src (gates*hidden, k) row-major -> gate panel */
 void fl_pack_gates(int dtype, void *panel, const void *src, int64_t hidden, int64_t k, int64_t gates, int64_t vectors,
                    int64_t width);

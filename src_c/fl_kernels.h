@@ -4,6 +4,9 @@
  * vector v of block b holds gate v of hidden units b*W .. b*W+W-1; in a plain panel it holds columns
  * (b*FL_PANEL_VECTORS + v)*W ... . The products do not know the difference.
  *
+ * The last block has only as many vectors as it needs.  In a gate panel its gates then lie closer than W lanes: with 4
+ * gates and W = 16, four units left over fill one vector (lanes 0-3 gate 0, 4-7 gate 1, ...) and not four quarters.
+ *
  * Every output is one chain of fused multiply-adds over k in ascending order, started from `init`: results do not
  * depend on how rows and blocks are grouped, so neither on batch size, threads nor instruction set.
  */
@@ -13,6 +16,17 @@
 #include "fastlstm.h"
 
 enum { FL_PANEL_VECTORS = 4 };
+
+/* Lanes from one gate to the next in a gate block of `used` vectors, of `vectors` when full. */
+static inline int fl_gate_lanes(int used, int vectors, int width) { return used * width / vectors; }
+
+/* Vectors of the last gate block, which holds `units` = 1..W units: the fewest whose gates have room for them. */
+static inline int fl_last_vectors(int units, int vectors, int width)
+{
+    int used = 1;
+    while (fl_gate_lanes(used, vectors, width) < units) used++;
+    return used;
+}
 
 #define FL_ISA_AVX512 0
 #define FL_ISA_AVX2 1
@@ -24,9 +38,9 @@ typedef struct fl_product_args {
     int64_t rows, k;
     int64_t columns;        /* valid columns of out; the last block may be cut */
     int64_t block0, block1; /* blocks to compute */
-    int vectors;            /* vectors of a block, 1..4 */
+    int vectors;            /* vectors of a full block, 1..4 */
     const void *const *a;   /* (rows) -> (k) */
-    const void *panel;      /* (blocks, k, vectors, W) */
+    const void *panel;      /* (blocks, k, vectors, W), the last block with the vectors it needs */
     const void *bias;       /* (blocks, vectors, W) or NULL: zero */
     int accumulate;         /* 1: start from out itself (bias unused) */
     void *const *out;       /* (rows) -> (columns) */
@@ -40,9 +54,9 @@ typedef struct fl_step_args {
     int64_t k_x, k_h;              /* k_x = 0 when the input product is in `pre` */
     const void *const *x;          /* (rows) -> (k_x) */
     const void *const *h;          /* (rows) -> (k_h) previous output */
-    const void *panel_x, *panel_h; /* (blocks, k, vectors, W) */
-    const void *bias;              /* (blocks, vectors, W) */
-    const void *const *pre;        /* (rows) -> (blocks, vectors, W): bias + input product; NULL: none */
+    const void *panel_x, *panel_h; /* gate panels */
+    const void *bias;              /* (wide): (blocks, vectors, W), the last block with the vectors it needs */
+    const void *const *pre;        /* (rows) -> (wide): bias + input product; NULL: none */
     const void *const *c_prev;     /* (rows) -> (H) */
     void *const *c;                /* (rows) -> (H), may be c_prev's rows */
     void *const *h_out;            /* (rows) -> (H) */

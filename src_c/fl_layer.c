@@ -23,7 +23,7 @@ static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows
     const fl_job *job = p->job;
     const fl_model *m = job->m;
     const fl_packed *w = &m->layers[p->layer * m->spec.directions + p->dir];
-    const int64_t batch = job->call->batch, wide = m->blocks * m->vectors * m->width;
+    const int64_t batch = job->call->batch, wide = m->wide;
     const void **a = p->pointers + 6 * batch;
     void **out = (void **)(p->pointers + 6 * batch + batch * (job->plan.hoist < 1 ? 1 : job->plan.hoist));
     int64_t n = 0;
@@ -90,7 +90,7 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
     char *state_c = state_row(p, call->cn, b, hidden);
 
     if (pre_step >= 0)
-        l->x[i] = job->pre[p->dir] + (pre_step * batch + r) * m->blocks * m->vectors * m->width * m->unit;
+        l->x[i] = job->pre[p->dir] + (pre_step * batch + r) * m->wide * m->unit;
     else
         l->x[i] = fl_at(&p->x, t, b);
     l->y[i] = fl_at(&p->y, t, b);
@@ -185,8 +185,7 @@ static int go_solo(fl_pass *p)
 void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
 {
     const fl_model *m = pass->job->m;
-    const int64_t span =
-        fl_plan_span(&pass->job->plan, m->layers[pass->layer * m->spec.directions + pass->dir].inputs);
+    const int64_t span = fl_plan_span(&pass->job->plan, m->layers[pass->layer * m->spec.directions + pass->dir].inputs);
     fl_pass p = *pass;
     int64_t rows = p.rows;
     for (int64_t s = s0; s < s1 && go_solo(&p); s++) {

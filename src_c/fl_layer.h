@@ -12,7 +12,7 @@ typedef struct fl_job {
     fl_plan plan;
     fl_order order;
     int64_t longest;       /* largest length */
-    char *pre[2];          /* (hoist, B, blocks, vectors, W) by direction: bias + input product */
+    char *pre[2];          /* (hoist, B, wide) by direction: bias + input product */
     char *between[2];      /* (chunk, B, D*R) outputs of inner layers, in turn; inference only */
     char *cell_out[2];     /* (B, H) by direction: what projection eats; only with projection */
     char *gather;          /* (hoist*B, I) rows of x for BLAS; only with BLAS */

@@ -21,7 +21,7 @@ static const int cell_vectors[] = {
 /* Lays one layer and direction out in the arena; the same walk counts and places. */
 static void place(const fl_model *m, fl_arena *arena, fl_packed *p)
 {
-    const int64_t rows = m->gates * m->spec.hidden_size, wide = m->blocks * m->vectors * m->width;
+    const int64_t rows = m->gates * m->spec.hidden_size, wide = m->wide;
     const int64_t pr = m->spec.proj_size;
     p->panel_x = fl_arena_take3(arena, wide, p->inputs, 1, m->unit);
     p->panel_h = fl_arena_take3(arena, wide, m->recurrent, 1, m->unit);
@@ -41,7 +41,7 @@ static void pack_blocked(const fl_model *m, void *to, const void *src, int64_t k
     const int64_t h = m->spec.hidden_size;
     for (int64_t gate = 0; gate < m->gates; gate++)
         for (int64_t unit = 0; unit < h; unit++)
-            memcpy((char *)to + ((unit / m->width * m->vectors + gate) * m->width + unit % m->width) * k * m->unit,
+            memcpy((char *)to + fl_gate_column(h, m->vectors, m->width, gate, unit) * k * m->unit,
                    (const char *)src + (gate * h + unit) * k * m->unit, (size_t)(k * m->unit));
 }
 
@@ -85,6 +85,7 @@ enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_wei
     m.recurrent = spec->proj_size ? spec->proj_size : spec->hidden_size;
     m.width = m.real->width;
     m.blocks = (spec->hidden_size + m.width - 1) / m.width;
+    m.wide = fl_gate_columns(spec->hidden_size, m.vectors, m.width);
     m.unit = spec->dtype == FL_F64 ? 8 : 4;
 
     fl_model *model = malloc(sizeof *model);

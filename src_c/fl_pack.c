@@ -22,9 +22,26 @@ int64_t fl_plain_blocks(int64_t columns, int64_t width)
     return (columns + block - 1) / block;
 }
 
-int64_t fl_plain_columns(int64_t columns, int64_t width)
+int64_t fl_plain_columns(int64_t columns, int64_t width) { return (columns + width - 1) / width * width; }
+
+fl_gate_place fl_gate_place_of(int64_t hidden, int64_t vectors, int64_t width, int64_t unit)
 {
-    return fl_plain_blocks(columns, width) * FL_PANEL_VECTORS * width;
+    const int64_t block = unit / width, units = hidden - block * width;
+    const int used = units < width ? fl_last_vectors((int)units, (int)vectors, (int)width) : (int)vectors;
+    return (fl_gate_place){block * width, block * vectors * width, used * width,
+                           fl_gate_lanes(used, (int)vectors, (int)width)};
+}
+
+int64_t fl_gate_columns(int64_t hidden, int64_t vectors, int64_t width)
+{
+    const fl_gate_place last = fl_gate_place_of(hidden, vectors, width, hidden - 1);
+    return last.first + last.wide;
+}
+
+int64_t fl_gate_column(int64_t hidden, int64_t vectors, int64_t width, int64_t gate, int64_t unit)
+{
+    const fl_gate_place at = fl_gate_place_of(hidden, vectors, width, unit);
+    return at.first + gate * at.apart + unit - at.first_unit;
 }
 
 /* One lane's column of a panel: panel[i*step] = src[i*stride], k elements.  Copies, never converts. */
@@ -45,22 +62,23 @@ static void copy_column(int dtype, void *panel, int64_t to, int64_t step, const 
 void fl_pack_gates(int dtype, void *panel, const void *src, int64_t hidden, int64_t k, int64_t gates, int64_t vectors,
                    int64_t width)
 {
-    const int64_t stride = vectors * width;
+    const fl_gate_place last = fl_gate_place_of(hidden, vectors, width, hidden - 1);
     for (int64_t unit = 0; unit < hidden; unit++) {
-        const int64_t block = unit / width, lane = unit % width;
+        const fl_gate_place at = unit < last.first_unit ? fl_gate_place_of(hidden, vectors, width, unit) : last;
         for (int64_t gate = 0; gate < gates; gate++)
-            copy_column(dtype, panel, block * k * stride + gate * width + lane, stride, src, (gate * hidden + unit) * k,
-                        1, k);
+            copy_column(dtype, panel, at.first * k + gate * at.apart + unit - at.first_unit, at.wide, src,
+                        (gate * hidden + unit) * k, 1, k);
     }
 }
 
 void fl_pack_plain(int dtype, void *panel, const void *src, int64_t k, int64_t columns, int64_t row_stride,
                    int64_t column_stride, int64_t width)
 {
-    const int64_t stride = FL_PANEL_VECTORS * width;
-    for (int64_t column = 0; column < columns; column++)
-        copy_column(dtype, panel, column / stride * k * stride + column % stride, stride, src, column * column_stride,
-                    row_stride, k);
+    const int64_t block = FL_PANEL_VECTORS * width, padded = fl_plain_columns(columns, width);
+    for (int64_t column = 0; column < columns; column++) {
+        const int64_t first = column / block * block, stride = padded - first < block ? padded - first : block;
+        copy_column(dtype, panel, first * k + column - first, stride, src, column * column_stride, row_stride, k);
+    }
 }
 
 void fl_pack_bias(int dtype, void *bias, const void *bias_ih, const void *bias_hh, int64_t hidden, int64_t gates,
@@ -71,6 +89,6 @@ void fl_pack_bias(int dtype, void *bias, const void *bias_ih, const void *bias_h
             const int64_t from = gate * hidden + unit;
             const double sum =
                 (bias_ih ? get(dtype, bias_ih, from) : 0.0) + (bias_hh ? get(dtype, bias_hh, from) : 0.0);
-            put(dtype, bias, (unit / width * vectors + gate) * width + unit % width, sum);
+            put(dtype, bias, fl_gate_column(hidden, vectors, width, gate, unit), sum);
         }
 }

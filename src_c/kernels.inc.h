@@ -4,50 +4,65 @@
 #include "vmath.inc.h"
 #include "microkernels.inc.h"
 
-#include "cells/cell_lstm.inc.h"
-
 /* --- product */
+
+enum { V(TILE_VECTORS) = FL_MR > 2 ? FL_MR *FL_PANEL_VECTORS : 3 * FL_PANEL_VECTORS };
+
+/* Lanes of vector v that lie within the row, of a tile that starts at column `first`. */
+FL_INLINE int V(lanes_within)(const fl_product_args *p, int64_t first, int v)
+{
+    const int64_t left = p->columns - first - v * FL_W;
+    return (int)(left < FL_W ? left : FL_W);
+}
+
+/* A tile whose last vector would reach past the row goes by way of `spill`. */
+FL_INLINE void V(product_cut)(const fl_product_args *p, fl_tile *t, V(tile_fn) tile, int64_t row, int mr, int vectors)
+{
+    _Alignas(64) real spill[V(TILE_VECTORS) * FL_W];
+    void *rows[FL_MR];
+    const int64_t first = t->out_offset;
+    for (int m = 0; m < mr; m++) {
+        rows[m] = spill + m * vectors * FL_W;
+        for (int v = 0; v < vectors && p->accumulate; v++)
+            V(store)
+            ((real *)rows[m] + v * FL_W,
+             V(load_n)((const real *)p->out[row + m] + first + v * FL_W, V(lanes_within)(p, first, v)));
+    }
+    t->out = rows;
+    t->init = p->accumulate ? (const void *const *)rows : NULL;
+    t->init_offset = t->out_offset = 0;
+    tile(t);
+    for (int m = 0; m < mr; m++)
+        for (int v = 0; v < vectors; v++)
+            V(store_n)
+            ((real *)p->out[row + m] + first + v * FL_W, V(load)((const real *)rows[m] + v * FL_W),
+             V(lanes_within)(p, first, v));
+}
 
 static void V(product)(const fl_product_args *p)
 {
-    _Alignas(64) real spill[FL_MR * FL_PANEL_VECTORS * FL_W];
-    void *spill_rows[FL_MR];
-    const int64_t block = (int64_t)p->vectors * FL_W;
-    fl_tile t = {.segment = {{.k = p->k}}, .block_vectors = p->vectors};
-    for (int64_t b = p->block0; b < p->block1; b++) {
-        const int64_t first = b * block;
-        const int64_t valid = p->columns - first < block ? p->columns - first : block;
-        const int nv = (int)((valid + FL_W - 1) / FL_W);
-        const int cut = valid % FL_W != 0;
-        t.segment[0].panel = (const real *)p->panel + b * block * p->k;
-        t.bias = p->bias ? (const real *)p->bias + first : NULL;
+    const int64_t block = (int64_t)p->vectors * FL_W, reach = p->block1 * block;
+    const int64_t short_by = reach > p->columns ? (reach - p->columns) / FL_W : 0;
+    const int narrow = short_by ? p->vectors - (int)short_by : 0;
+    const int64_t groups = V(groups)(p->block1 - p->block0, narrow, p->rows);
+    for (int64_t i = 0; i < groups; i++) {
+        const V(group) g = V(group_at)(i, p->block0, p->block1, narrow, p->rows);
+        const int vectors = g.full * p->vectors + g.last;
+        const int64_t first = g.first * block;
         for (int64_t r = 0; r < p->rows;) {
             const int mr = (int)V(tile_height)(p->rows, p->rows - r);
-            t.segment[0].a = p->a + r;
-            t.out = p->out + r;
-            t.out_offset = first;
-            t.init = p->accumulate ? (const void *const *)t.out : NULL;
-            t.init_offset = first;
-            if (cut) { /* full vectors would reach past the row: by way of the spill */
-                for (int m = 0; m < mr; m++) {
-                    spill_rows[m] = spill + m * block;
-                    if (p->accumulate)
-                        for (int v = 0; v < nv; v++)
-                            V(store)(spill + m * block + v * FL_W,
-                                     V(load_n)((const real *)p->out[r + m] + first + v * FL_W,
-                                               (int)(valid - v * FL_W < FL_W ? valid - v * FL_W : FL_W)));
-                }
-                t.out = spill_rows;
-                t.out_offset = 0;
-                t.init = p->accumulate ? (const void *const *)spill_rows : NULL;
-                t.init_offset = 0;
-            }
-            V(tiles)[nv - 1][mr](&t);
-            if (cut)
-                for (int m = 0; m < mr; m++)
-                    for (int v = 0; v < nv; v++)
-                        V(store_n)((real *)p->out[r + m] + first + v * FL_W, V(load)(spill + m * block + v * FL_W),
-                                   (int)(valid - v * FL_W < FL_W ? valid - v * FL_W : FL_W));
+            fl_tile t = {
+                .segment = {{p->a + r, (const real *)p->panel + first * p->k, p->k}},
+                .bias = p->bias ? (const real *)p->bias + first : NULL,
+                .init = p->accumulate ? (const void *const *)p->out + r : NULL,
+                .init_offset = first,
+                .out = p->out + r,
+                .out_offset = first,
+            };
+            if (first + vectors * FL_W > p->columns)
+                V(product_cut)(p, &t, V(tile_of)(g, p->vectors, mr), r, mr, vectors);
+            else
+                V(tile_of)(g, p->vectors, mr)(&t);
             r += mr;
         }
     }
@@ -55,52 +70,61 @@ static void V(product)(const fl_product_args *p)
 
 /* --- one step of a cell */
 
-typedef void (*V(cell_fn))(const fl_step_args *, const real *, int64_t, int64_t, int);
-
-/* Rows [row, row + mr) of blocks [b, b + nb): product into the tile, then the cell eats it while it is in L1. */
-FL_INLINE void V(step_tile)(const fl_step_args *s, int64_t b, int nb, int64_t row, int mr, const int vectors,
-                            V(cell_fn) cell)
+/* The pre-activation of gate v for n units: a vector of the tile, or some lanes of one in a narrow last block. */
+FL_INLINE vec V(gate)(const real *tile, int v, int apart, const int n)
 {
-    _Alignas(64) real tile[FL_MR * FL_PANEL_VECTORS * FL_W > 2 * FL_PANEL_VECTORS * FL_W
-                               ? FL_MR * FL_PANEL_VECTORS * FL_W
-                               : 2 * FL_PANEL_VECTORS * FL_W];
+    return n == FL_W ? V(load)(tile + v * FL_W) : V(load_n)(tile + v * apart, n);
+}
+
+/* row, unit: which units; apart: lanes from gate to gate; n of them, the constant FL_W but in a cut last block */
+typedef void (*V(cell_fn))(const fl_step_args *, const real *tile, int apart, int64_t row, int64_t unit, int n);
+
+#include "cells/cell_lstm.inc.h"
+
+/* Rows [row, row + mr) of a group of blocks: product into the tile, then the cell eats it while it is in L1. */
+FL_INLINE void V(step_tile)(const fl_step_args *s, V(group) g, int64_t row, int mr, const int vectors, V(cell_fn) cell)
+{
+    _Alignas(64) real tile[V(TILE_VECTORS) * FL_W];
     void *out[FL_MR];
-    const int64_t block = (int64_t)vectors * FL_W;
-    for (int m = 0; m < mr; m++) out[m] = tile + m * nb * block;
+    const int64_t block = (int64_t)vectors * FL_W, wide = g.full * block + g.last * FL_W;
+    const int64_t first = g.first * block;
+    for (int m = 0; m < mr; m++) out[m] = tile + m * wide;
     const fl_tile t = {
-        .segment = {{s->k_x ? s->x + row : NULL, s->k_x ? (const real *)s->panel_x + b * block * s->k_x : NULL, s->k_x},
-                    {s->h + row, (const real *)s->panel_h + b * block * s->k_h, s->k_h}},
+        .segment = {{s->k_x ? s->x + row : NULL, s->k_x ? (const real *)s->panel_x + first * s->k_x : NULL, s->k_x},
+                    {s->h + row, (const real *)s->panel_h + first * s->k_h, s->k_h}},
         .init = s->pre ? s->pre + row : NULL,
-        .bias = (const real *)s->bias + b * block,
-        .init_offset = b * block,
+        .bias = (const real *)s->bias + first,
+        .init_offset = first,
         .out = out,
-        .block_vectors = vectors,
     };
-    V(tiles)[vectors - 1][nb == 2 ? 0 : mr](&t);
-    for (int m = 0; m < mr; m++)
-        for (int i = 0; i < nb; i++) {
-            const int64_t unit = (b + i) * FL_W;
-            const real *from = tile + (m * nb + i) * block;
+    V(tile_of)(g, vectors, mr)(&t);
+    for (int m = 0; m < mr; m++) {
+        const real *from = tile + m * wide;
+        int64_t unit = g.first * FL_W;
+        for (int i = 0; i < g.full; i++, unit += FL_W, from += block) {
             if (s->hidden - unit >= FL_W)
-                cell(s, from, row + m, unit, FL_W);
+                cell(s, from, FL_W, row + m, unit, FL_W);
             else
-                cell(s, from, row + m, unit, (int)(s->hidden - unit));
+                cell(s, from, FL_W, row + m, unit, (int)(s->hidden - unit));
         }
+        if (g.last) cell(s, from, fl_gate_lanes(g.last, vectors, FL_W), row + m, unit, (int)(s->hidden - unit));
+    }
 }
 
 FL_INLINE void V(step_any)(const fl_step_args *s, const int vectors, V(cell_fn) cell)
 {
-    const int64_t n = s->block1 - s->block0;
-    const int pair = s->rows == 1; /* a single row: two blocks at a time */
-    for (int64_t i = 0; i < n;) {
-        const int nb = pair && i + 2 <= n ? 2 : 1;
-        const int64_t b = s->backward_sweep ? s->block1 - i - nb : s->block0 + i;
+    const int64_t over = s->block1 * FL_W - s->hidden; /* idle lanes of a gate in the last block */
+    const int used = over > 0 ? fl_last_vectors(FL_W - (int)over, vectors, FL_W) : vectors;
+    const int narrow = used < vectors ? used : 0;
+    const int64_t groups = V(groups)(s->block1 - s->block0, narrow, s->rows);
+    for (int64_t i = 0; i < groups; i++) {
+        const int64_t at = s->backward_sweep ? groups - 1 - i : i;
+        const V(group) g = V(group_at)(at, s->block0, s->block1, narrow, s->rows);
         for (int64_t r = 0; r < s->rows;) {
             const int mr = (int)V(tile_height)(s->rows, s->rows - r);
-            V(step_tile)(s, b, nb, r, mr, vectors, cell);
+            V(step_tile)(s, g, r, mr, vectors, cell);
             r += mr;
         }
-        i += nb;
     }
 }
 
@@ -114,8 +138,8 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
     }
 }
 
-#define FL_CELL_ROW(ID, name, gates, vectors, states)                                                              \
-    static void V(name##_step)(const fl_step_args *s) { V(step_any)(s, vectors, V(name##_forward_lanes)); }        \
+#define FL_CELL_ROW(ID, name, gates, vectors, states)                                                       \
+    static void V(name##_step)(const fl_step_args *s) { V(step_any)(s, vectors, V(name##_forward_lanes)); } \
     static void V(name##_cell_grad)(const fl_cell_grad_args *s) { V(cell_grad_any)(s, V(name##_backward_lanes)); }
 #include "cells.def"
 #undef FL_CELL_ROW
@@ -135,8 +159,9 @@ static void V(outer)(const fl_outer_args *o)
             for (int64_t n = 0; n < o->n; n += 4 * FL_W) {
                 const int64_t left = o->n - n < 4 * FL_W ? o->n - n : 4 * FL_W;
                 const int nv = (int)((left + FL_W - 1) / FL_W);
-                V(outers)[mr - 1][nv - 1](packed, o->a + r0, rows, (real *)o->c + j * o->n, o->n, n,
-                                          (int)(left - (nv - 1) * FL_W));
+                V(outers)
+                [mr - 1][nv - 1](packed, o->a + r0, rows, (real *)o->c + j * o->n, o->n, n,
+                                 (int)(left - (nv - 1) * FL_W));
             }
             j += mr;
         }
@@ -162,10 +187,10 @@ static void V(colsum)(const fl_colsum_args *s)
 
 FL_INLINE vec V(relu)(vec x) { return V(max)(V(zero)(), x); } /* NaN stays NaN: max gives its second operand */
 
-#define FL_MAP_LOOP(f)                                                                                   \
-    for (int64_t i = 0; i < n; i += FL_W) {                                                              \
-        const int lanes = (int)(n - i < FL_W ? n - i : FL_W);                                            \
-        V(store_n)((real *)y + i, f(V(load_n)((const real *)x + i, lanes)), lanes);                      \
+#define FL_MAP_LOOP(f)                                                              \
+    for (int64_t i = 0; i < n; i += FL_W) {                                         \
+        const int lanes = (int)(n - i < FL_W ? n - i : FL_W);                       \
+        V(store_n)((real *)y + i, f(V(load_n)((const real *)x + i, lanes)), lanes); \
     }
 static void V(map)(int activation, const void *x, void *y, int64_t n)
 {
@@ -183,8 +208,8 @@ static void V(add_arrays)(const void *x, const void *y, void *out, int64_t n)
 {
     for (int64_t i = 0; i < n; i += FL_W) {
         const int lanes = (int)(n - i < FL_W ? n - i : FL_W);
-        V(store_n)((real *)out + i,
-                   V(add)(V(load_n)((const real *)x + i, lanes), V(load_n)((const real *)y + i, lanes)), lanes);
+        V(store_n)
+        ((real *)out + i, V(add)(V(load_n)((const real *)x + i, lanes), V(load_n)((const real *)y + i, lanes)), lanes);
     }
 }
 
@@ -192,8 +217,8 @@ static void V(mul_arrays)(const void *x, const void *y, void *out, int64_t n)
 {
     for (int64_t i = 0; i < n; i += FL_W) {
         const int lanes = (int)(n - i < FL_W ? n - i : FL_W);
-        V(store_n)((real *)out + i,
-                   V(mul)(V(load_n)((const real *)x + i, lanes), V(load_n)((const real *)y + i, lanes)), lanes);
+        V(store_n)
+        ((real *)out + i, V(mul)(V(load_n)((const real *)x + i, lanes), V(load_n)((const real *)y + i, lanes)), lanes);
     }
 }
 

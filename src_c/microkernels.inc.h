@@ -1,10 +1,11 @@
-/* The tile product: a few rows times one block, accumulators in registers.  Knows nothing of cells.
+/* The tile product: a few rows times a few vectors of a panel, accumulators in registers.  Knows nothing of cells.
  *
  *   acc[m][v] = init[m][v];  then for each segment s, for k ascending: acc[m][v] += a_s[m][k] * panel_s[k][v]
  *
- * Two segments, because a recurrent step's chain runs over x and then over h.  One instance per (rows, vectors), so
- * that the loops over m and v unroll completely and acc lives in registers: FL_MR rows x 4 vectors fill the
- * register file.  A single row has too few chains to hide the latency of an fma, so it takes two blocks at a time. */
+ * Two segments, because a recurrent step's chain runs over x and then over h.  One instance per shape, so that the
+ * loops over m and v unroll completely and acc lives in registers: FL_MR rows x 4 vectors fill the register file.
+ * A single row has too few chains to hide the latency of an fma, so it takes two blocks at a time, and a narrow last
+ * block together with the full ones before it. */
 
 #if defined(__clang__)
 #define FL_UNROLL _Pragma("clang loop unroll(full)")
@@ -22,85 +23,69 @@ typedef struct fl_segment {
 
 typedef struct fl_tile {
     fl_segment segment[2];
-    const void *const *init; /* (rows) -> (blocks, vectors, W), or NULL */
-    const void *bias;        /* (blocks, vectors, W), used when init is NULL; may be NULL: zero */
+    const void *const *init; /* (rows) -> (all vectors, W), or NULL */
+    const void *bias;        /* (all vectors, W), used when init is NULL; may be NULL: zero */
     int64_t init_offset;     /* added to every init row, in reals */
-    void *const *out;        /* (rows) -> (blocks, vectors, W) */
+    void *const *out;        /* (rows) -> (all vectors, W) */
     int64_t out_offset;      /* added to every out row, in reals */
-    int64_t block_vectors;   /* vectors of a block in the panel, at least those computed */
 } fl_tile;
 #endif
 
-/* mr rows, nb neighbouring blocks, nv vectors of each */
-FL_INLINE void V(accumulate)(vec *acc, const int mr, const int nb, const int nv, const fl_segment *s,
-                             int64_t block_vectors)
+/* mr rows, nb neighbouring blocks of nv vectors each, and after them a last block of nt vectors (0: none) */
+FL_INLINE void V(accumulate)(vec *acc, const int mr, const int nb, const int nv, const int nt, const fl_segment *s)
 {
-    const int64_t stride = block_vectors * FL_W;
-    const int64_t next_block = s->k * stride;
+    const int all = nb * nv + nt;
+    const int64_t next_block = s->k * nv * FL_W;
     const real *panel = (const real *)s->panel;
+    const real *last = panel + nb * next_block;
     const real *a[8];
     FL_UNROLL
     for (int m = 0; m < mr; m++) a[m] = (const real *)s->a[m];
     const int64_t k = s->k;
-    for (int64_t i = 0; i < k; i++, panel += stride) {
+    for (int64_t i = 0; i < k; i++, panel += nv * FL_W, last += nt * FL_W) {
         vec x[8];
         FL_UNROLL
         for (int m = 0; m < mr; m++) x[m] = V(set1)(a[m][i]);
         FL_UNROLL
-        for (int b = 0; b < nb; b++) {
+        for (int v = 0; v < all; v++) {
+            const real *from = v < nb * nv ? panel + v / nv * next_block + v % nv * FL_W : last + (v - nb * nv) * FL_W;
+            const vec w = V(load)(from);
             FL_UNROLL
-            for (int v = 0; v < nv; v++) {
-                const vec w = V(load)(panel + b * next_block + v * FL_W);
-                FL_UNROLL
-                for (int m = 0; m < mr; m++) {
-                    vec *t = &acc[(m * nb + b) * nv + v];
-                    *t = V(fma)(x[m], w, *t);
-                }
-            }
+            for (int m = 0; m < mr; m++) acc[m * all + v] = V(fma)(x[m], w, acc[m * all + v]);
         }
     }
 }
 
-FL_INLINE void V(tile_body)(const fl_tile *t, const int mr, const int nb, const int nv)
+FL_INLINE void V(tile_body)(const fl_tile *t, const int mr, const int nb, const int nv, const int nt)
 {
     vec acc[24];
-    const int64_t block = t->block_vectors * FL_W;
+    const int all = nb * nv + nt;
     FL_UNROLL
     for (int m = 0; m < mr; m++) {
         const real *from = t->init ? (const real *)t->init[m] + t->init_offset : (const real *)t->bias;
         FL_UNROLL
-        for (int b = 0; b < nb; b++) {
-            FL_UNROLL
-            for (int v = 0; v < nv; v++)
-                acc[(m * nb + b) * nv + v] = from ? V(load)(from + b * block + v * FL_W) : V(zero)();
-        }
+        for (int v = 0; v < all; v++) acc[m * all + v] = from ? V(load)(from + v * FL_W) : V(zero)();
     }
-    if (t->segment[0].k) V(accumulate)(acc, mr, nb, nv, &t->segment[0], t->block_vectors);
-    if (t->segment[1].k) V(accumulate)(acc, mr, nb, nv, &t->segment[1], t->block_vectors);
+    if (t->segment[0].k) V(accumulate)(acc, mr, nb, nv, nt, &t->segment[0]);
+    if (t->segment[1].k) V(accumulate)(acc, mr, nb, nv, nt, &t->segment[1]);
     FL_UNROLL
     for (int m = 0; m < mr; m++) {
         real *to = (real *)t->out[m] + t->out_offset;
         FL_UNROLL
-        for (int b = 0; b < nb; b++) {
-            FL_UNROLL
-            for (int v = 0; v < nv; v++) V(store)(to + b * block + v * FL_W, acc[(m * nb + b) * nv + v]);
-        }
+        for (int v = 0; v < all; v++) V(store)(to + v * FL_W, acc[m * all + v]);
     }
 }
 
-#define FL_TILE(mr, nb, nv)                                  \
-    static void V(tile_##mr##x##nb##x##nv)(const fl_tile *t) \
-    {                                                        \
-        V(tile_body)(t, mr, nb, nv);                         \
-    }
-#define FL_TILE_ROWS(nv) FL_TILE(1, 1, nv) FL_TILE(2, 1, nv) FL_TILE(3, 1, nv) FL_TILE_4(nv) FL_TILE_56(nv)
+#define FL_TILE(mr, nb, nv, nt) \
+    static void V(tile_##mr##x##nb##x##nv##p##nt)(const fl_tile *t) { V(tile_body)(t, mr, nb, nv, nt); }
+#define FL_TILE_ROWS(nv) FL_TILE(2, 1, nv, 0) FL_TILE(3, 1, nv, 0) FL_TILE_4(nv) FL_TILE_56(nv)
 #if FL_MR >= 4
-#define FL_TILE_4(nv) FL_TILE(4, 1, nv)
+#define FL_TILE_4(nv) FL_TILE(4, 1, nv, 0)
 #else
 #define FL_TILE_4(nv)
 #endif
 #if FL_MR >= 6
-#define FL_TILE_56(nv) FL_TILE(5, 1, nv) FL_TILE(6, 1, nv)
+#define FL_TILE_56(nv) FL_TILE(5, 1, nv, 0) FL_TILE(6, 1, nv, 0)
 #else
 #define FL_TILE_56(nv)
 #endif
@@ -108,28 +93,83 @@ FL_TILE_ROWS(1)
 FL_TILE_ROWS(2)
 FL_TILE_ROWS(3)
 FL_TILE_ROWS(4)
-FL_TILE(1, 2, 1)
-FL_TILE(1, 2, 2)
-FL_TILE(1, 2, 3)
-FL_TILE(1, 2, 4)
+#define FL_TILE_SINGLE(nv, nt) FL_TILE(1, 1, nv, nt) FL_TILE(1, 2, nv, nt)
+FL_TILE_SINGLE(1, 0)
+FL_TILE_SINGLE(2, 0)
+FL_TILE_SINGLE(2, 1)
+FL_TILE_SINGLE(3, 0)
+FL_TILE_SINGLE(3, 1)
+FL_TILE_SINGLE(3, 2)
+FL_TILE_SINGLE(4, 0)
+FL_TILE_SINGLE(4, 1)
+FL_TILE_SINGLE(4, 2)
+FL_TILE_SINGLE(4, 3)
 
-/* [vectors - 1][rows]; row count 0 is the pair of blocks for a single row */
-static void (*const V(tiles)[4][FL_MR + 1])(const fl_tile *) = {
+typedef void (*V(tile_fn))(const fl_tile *);
+
+/* one block, [vectors - 1][rows - 1] */
+static const V(tile_fn) V(tiles)[FL_PANEL_VECTORS][FL_MR] = {
 #if FL_MR >= 6
-#define FL_TILE_SLOTS(nv) V(tile_4x1x##nv), V(tile_5x1x##nv), V(tile_6x1x##nv)
+#define FL_TILE_SLOTS(nv) V(tile_4x1x##nv##p0), V(tile_5x1x##nv##p0), V(tile_6x1x##nv##p0)
 #elif FL_MR >= 4
-#define FL_TILE_SLOTS(nv) V(tile_4x1x##nv)
+#define FL_TILE_SLOTS(nv) V(tile_4x1x##nv##p0)
 #else
 #define FL_TILE_SLOTS(nv)
 #endif
-#define FL_TILE_SLOT(nv) {V(tile_1x2x##nv), V(tile_1x1x##nv), V(tile_2x1x##nv), V(tile_3x1x##nv), FL_TILE_SLOTS(nv)}
+#define FL_TILE_SLOT(nv)                                                                    \
+    {                                                                                       \
+        V(tile_1x1x##nv##p0), V(tile_2x1x##nv##p0), V(tile_3x1x##nv##p0), FL_TILE_SLOTS(nv) \
+    }
     FL_TILE_SLOT(1), FL_TILE_SLOT(2), FL_TILE_SLOT(3), FL_TILE_SLOT(4)};
+
+/* one row, one or two full blocks and a narrower one: [vectors - 1][full blocks - 1][vectors of the last] */
+#define FL_SINGLE(nv, nt) V(tile_1x1x##nv##p##nt)
+#define FL_DOUBLE(nv, nt) V(tile_1x2x##nv##p##nt)
+static const V(tile_fn) V(single_tiles)[FL_PANEL_VECTORS][2][FL_PANEL_VECTORS] = {
+    {{FL_SINGLE(1, 0)}, {FL_DOUBLE(1, 0)}},
+    {{FL_SINGLE(2, 0), FL_SINGLE(2, 1)}, {FL_DOUBLE(2, 0), FL_DOUBLE(2, 1)}},
+    {{FL_SINGLE(3, 0), FL_SINGLE(3, 1), FL_SINGLE(3, 2)}, {FL_DOUBLE(3, 0), FL_DOUBLE(3, 1), FL_DOUBLE(3, 2)}},
+    {{FL_SINGLE(4, 0), FL_SINGLE(4, 1), FL_SINGLE(4, 2), FL_SINGLE(4, 3)},
+     {FL_DOUBLE(4, 0), FL_DOUBLE(4, 1), FL_DOUBLE(4, 2), FL_DOUBLE(4, 3)}},
+};
+#undef FL_SINGLE
+#undef FL_DOUBLE
 #undef FL_TILE
 #undef FL_TILE_4
 #undef FL_TILE_56
 #undef FL_TILE_ROWS
+#undef FL_TILE_SINGLE
 #undef FL_TILE_SLOT
 #undef FL_TILE_SLOTS
+
+/* Which blocks one tile takes: `full` full ones from `first` on, and `last` vectors of the narrower one after them. */
+typedef struct V(group) {
+    int64_t first;
+    int full, last;
+} V(group);
+
+/* How many groups [block0, block1) makes, and the i-th of them.  narrow: vectors of block1 - 1 if it is the narrower
+ * one, else 0.  A single row takes two blocks at a time, several rows one. */
+FL_INLINE int64_t V(groups)(int64_t blocks, int narrow, int64_t rows)
+{
+    if (rows > 1) return blocks;
+    const int64_t full = narrow ? blocks - 1 : blocks;
+    return full ? (full + 1) / 2 : blocks;
+}
+
+FL_INLINE V(group) V(group_at)(int64_t i, int64_t block0, int64_t block1, int narrow, int64_t rows)
+{
+    const int64_t size = rows > 1 ? 1 : 2, first = block0 + size * i;
+    const int64_t left = (narrow ? block1 - 1 : block1) - first;
+    if (rows > 1) return (V(group)){first, left > 0, left > 0 ? 0 : narrow};
+    return (V(group)){first, left > 2 ? 2 : (int)left, left > 2 ? 0 : narrow};
+}
+
+FL_INLINE V(tile_fn) V(tile_of)(V(group) g, int vectors, int mr)
+{
+    if (!g.full) return V(tiles)[g.last - 1][mr - 1];
+    return mr == 1 ? V(single_tiles)[vectors - 1][g.full - 1][g.last] : V(tiles)[vectors - 1][mr - 1];
+}
 
 /* Rows are cut into tiles of nearly equal height: 8 rows are 4 + 4, not 6 + 2. */
 FL_INLINE int64_t V(tile_height)(int64_t rows, int64_t left)
@@ -173,20 +213,23 @@ FL_INLINE void V(outer_body)(const real *g, const void *const *a, int64_t rows, 
     }
 }
 
-#define FL_OUTER(mr, nv)                                                                                        \
-    static void V(outer_##mr##x##nv)(const real *g, const void *const *a, int64_t rows, real *c, int64_t ldc,   \
-                                     int64_t n, int last)                                                       \
-    {                                                                                                           \
-        if (last == FL_W)                                                                                       \
-            V(outer_body)(g, a, rows, c, ldc, n, FL_W, mr, nv);                                                 \
-        else                                                                                                    \
-            V(outer_body)(g, a, rows, c, ldc, n, last, mr, nv);                                                 \
+#define FL_OUTER(mr, nv)                                                                                      \
+    static void V(outer_##mr##x##nv)(const real *g, const void *const *a, int64_t rows, real *c, int64_t ldc, \
+                                     int64_t n, int last)                                                     \
+    {                                                                                                         \
+        if (last == FL_W)                                                                                     \
+            V(outer_body)(g, a, rows, c, ldc, n, FL_W, mr, nv);                                               \
+        else                                                                                                  \
+            V(outer_body)(g, a, rows, c, ldc, n, last, mr, nv);                                               \
     }
 #define FL_OUTER_COLUMNS(mr) FL_OUTER(mr, 1) FL_OUTER(mr, 2) FL_OUTER(mr, 3) FL_OUTER(mr, 4)
 FL_OUTER_COLUMNS(1)
 FL_OUTER_COLUMNS(2)
 FL_OUTER_COLUMNS(3)
-#define FL_OUTER_SLOT(mr) {V(outer_##mr##x1), V(outer_##mr##x2), V(outer_##mr##x3), V(outer_##mr##x4)}
+#define FL_OUTER_SLOT(mr)                                                          \
+    {                                                                              \
+        V(outer_##mr##x1), V(outer_##mr##x2), V(outer_##mr##x3), V(outer_##mr##x4) \
+    }
 #if FL_MR >= 4
 FL_OUTER_COLUMNS(4)
 #endif
@@ -194,8 +237,7 @@ FL_OUTER_COLUMNS(4)
 FL_OUTER_COLUMNS(5)
 FL_OUTER_COLUMNS(6)
 #endif
-static void (*const V(outers)[FL_MR][4])(const real *, const void *const *, int64_t, real *, int64_t, int64_t,
-                                         int) = {
+static void (*const V(outers)[FL_MR][4])(const real *, const void *const *, int64_t, real *, int64_t, int64_t, int) = {
     FL_OUTER_SLOT(1), FL_OUTER_SLOT(2), FL_OUTER_SLOT(3),
 #if FL_MR >= 4
     FL_OUTER_SLOT(4),

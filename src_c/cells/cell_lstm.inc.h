@@ -6,12 +6,13 @@
  */
 
 /* n lanes of units [unit, unit + n) of one row; n is the constant FL_W for every block but a cut last one */
-FL_INLINE void V(lstm_forward_lanes)(const fl_step_args *s, const real *tile, int64_t row, int64_t unit, const int n)
+FL_INLINE void V(lstm_forward_lanes)(const fl_step_args *s, const real *tile, int apart, int64_t row, int64_t unit,
+                                     const int n)
 {
-    const vec i = V(v_sigmoid)(V(load)(tile));
-    const vec f = V(v_sigmoid)(V(load)(tile + FL_W));
-    const vec g = V(v_tanh)(V(load)(tile + 2 * FL_W));
-    const vec o = V(v_sigmoid)(V(load)(tile + 3 * FL_W));
+    const vec i = V(v_sigmoid)(V(gate)(tile, 0, apart, n));
+    const vec f = V(v_sigmoid)(V(gate)(tile, 1, apart, n));
+    const vec g = V(v_tanh)(V(gate)(tile, 2, apart, n));
+    const vec o = V(v_sigmoid)(V(gate)(tile, 3, apart, n));
     const vec c_prev = V(load_n)((const real *)s->c_prev[row] + unit, n);
     const vec c = V(fma)(f, c_prev, V(mul)(i, g));
     const vec h = V(mul)(o, V(v_tanh)(c));

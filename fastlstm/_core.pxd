@@ -32,6 +32,12 @@ cdef extern from "fastlstm.h" nogil:
     fl_status fl_gemm_force(const char *)
     fl_status fl_probe(int, int64_t, const void *, size_t, int, double *)
     fl_status fl_map(int, int, const void *, void *, int64_t)
+    ctypedef struct fl_machine:
+        double flops_per_ns[2]
+        double wake_ns, barrier_ns, private_cache
+    void fl_machine_get(fl_machine *)
+    fl_status fl_machine_set(const fl_machine *)
+    fl_status fl_machine_measure(fl_machine *, int, int *)
     enum:
         FL_ACT_NONE
         FL_ACT_RELU
@@ -91,9 +97,12 @@ cdef extern from "fastlstm.h" nogil:
     ctypedef struct fl_plan:
         int32_t threads, split
         int64_t chunk, hoist
+        int32_t ahead
         int32_t blas
         double step_flops, panel_bytes
-    fl_status fl_plan_forward(const fl_model *, int64_t, int64_t, int, int, fl_plan *)
+        int32_t why, why_hoist
+        double work_ns, step_ns, layer_bytes, flops_per_ns, wake_ns, barrier_ns, private_cache
+    fl_status fl_plan_forward(const fl_model *, int64_t, int64_t, int, fl_plan *)
     fl_status fl_plan_backward(const fl_model *, int64_t, int64_t, int, fl_plan *)
 
     size_t fl_forward_bytes(const fl_model *, const fl_call *)

@@ -1,7 +1,8 @@
 /* fastlstm: recurrent networks on a CPU.  The whole public C interface.
  *
  * A model is packed once and immutable afterwards: any number of threads may run it at the same time, each with its
- * own state, output and workspace.  No function here prints, aborts, or (outside *_create and *_free) allocates.
+ * own state, output and workspace.  No function here prints, aborts, or (outside *_create, *_free and
+ * fl_machine_measure) allocates.
  * Every function that can fail returns enum fl_status; fl_status_text() puts it in words.
  *
  * Shapes: T steps, B rows, L layers, D directions (1 or 2), I inputs, H hidden units, P projected units (0: none),
@@ -66,8 +67,8 @@ typedef struct fl_spec {
     int32_t num_layers; /* L >= 1 */
     int32_t directions; /* D: 1, or 2 for a bidirectional stack */
     int64_t input_size, hidden_size;
-    int64_t proj_size;  /* P, 0 for none */
-    int32_t flags;      /* FL_MODEL_* */
+    int64_t proj_size; /* P, 0 for none */
+    int32_t flags;     /* FL_MODEL_* */
 } fl_spec;
 
 enum { FL_MODEL_BACKWARD = 1 /* also pack what fl_backward needs */ };
@@ -92,8 +93,8 @@ size_t fl_model_bytes(const fl_model *model); /* packed panels */
 typedef struct fl_blas_t {
     void (*sgemm)(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                   const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
-    void (*dgemm)(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, double alpha, const double *a,
-                  int64_t lda, const double *b, int64_t ldb, double beta, double *c, int64_t ldc);
+    void (*dgemm)(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, double alpha, const double *a, int64_t lda,
+                  const double *b, int64_t ldb, double beta, double *c, int64_t ldc);
 } fl_blas_t;
 
 /* A sequence with strides in elements; features are contiguous: element (t, b, i) is at t*step + b*row + i. */
@@ -122,17 +123,42 @@ typedef struct fl_call {
 /* What a call will do, and why.  Results never depend on it on the panel path. */
 typedef struct fl_plan {
     int32_t threads;
-    int32_t split;       /* enum fl_split */
-    int64_t chunk;       /* steps a unidirectional stack takes through all layers before the next ones */
-    int64_t hoist;       /* steps whose input products are computed ahead as one product; 0: none */
-    int32_t blas;        /* 1: large products go to BLAS */
-    double step_flops;   /* of one step of the first layer */
-    double panel_bytes;  /* weights one step of all layers reads */
+    int32_t split;      /* enum fl_split */
+    int64_t chunk;      /* steps a unidirectional stack takes through all layers before the next ones */
+    int64_t hoist;      /* steps whose input products are computed ahead as one product; 0: none */
+    int32_t blas;       /* 1: large products go to BLAS */
+    int32_t ahead;      /* steps whose input products are computed beside as many earlier steps; 0: apart from them */
+    double step_flops;  /* of one step of the first layer */
+    double panel_bytes; /* weights one step of all layers reads */
+    /* why: */
+    int32_t why;                                             /* enum fl_why: threads and split */
+    int32_t why_hoist;                                       /* enum fl_why_hoist */
+    double work_ns;                                          /* estimate for the whole call on one thread */
+    double step_ns;                                          /* and for one step of the first layer */
+    double layer_bytes;                                      /* weights one step of one layer reads, on average */
+    double flops_per_ns, wake_ns, barrier_ns, private_cache; /* the machine it was weighed for, see fl_machine */
 } fl_plan;
 enum fl_split { FL_SPLIT_NONE = 0, FL_SPLIT_ROWS, FL_SPLIT_BLOCKS, FL_SPLIT_DIRECTIONS };
 
-enum fl_status fl_plan_forward(const fl_model *model, int64_t steps, int64_t batch, int training, int threads,
-                               fl_plan *out);
+enum fl_why {
+    FL_WHY_LIMIT = 0, /* no more than one thread allowed */
+    FL_WHY_EMPTY,     /* no steps or no rows */
+    FL_WHY_SMALL,     /* the work does not outweigh waking a thread */
+    FL_WHY_UNSHARED,  /* too few rows to share, and a step too short to share its blocks at a barrier each */
+    FL_WHY_ROWS,      /* rows enough for everybody, no barrier needed */
+    FL_WHY_FEW_ROWS,  /* blocks: too few rows for full tiles on every thread */
+    FL_WHY_CACHE,     /* blocks: a layer's weights do not fit one core's cache, their parts may */
+    FL_WHY_DIRECTIONS /* two directions, two threads */
+};
+enum fl_why_hoist {
+    FL_HOIST_FEW_ROWS = 0, /* hoisted: a step has too few rows to fill a tile, several steps together fill it */
+    FL_HOIST_BLAS,         /* hoisted: BLAS takes large products */
+    FL_HOIST_FULL_TILE,    /* not: a step's own rows fill a tile */
+    FL_HOIST_NARROW,       /* not: so few inputs that storing partial sums would cost more */
+    FL_HOIST_ONE_STEP      /* not: there is only one step */
+};
+
+enum fl_status fl_plan_forward(const fl_model *model, int64_t steps, int64_t batch, int threads, fl_plan *out);
 enum fl_status fl_plan_backward(const fl_model *model, int64_t steps, int64_t batch, int threads, fl_plan *out);
 
 size_t fl_forward_bytes(const fl_model *model, const fl_call *call); /* workspace; SIZE_MAX: does not fit */
@@ -144,14 +170,13 @@ enum fl_status fl_forward(const fl_model *model, const fl_call *call);
 typedef struct fl_cache_slot {
     size_t gates, c, y;
 } fl_cache_slot;
-fl_cache_slot fl_cache_find(const fl_model *model, int64_t steps, int64_t batch, int dropout, int layer,
-                            int direction);
+fl_cache_slot fl_cache_find(const fl_model *model, int64_t steps, int64_t batch, int dropout, int layer, int direction);
 
 /* One step of one or more rows on the calling thread, state updated in place.  Never allocates, locks, nor calls the
  * operating system: safe on an audio thread.  x (B, I), h (L, B, R), c (L, B, H), y (B, R); D must be 1. */
 size_t fl_step_bytes(const fl_model *model, int64_t batch);
-enum fl_status fl_step(const fl_model *model, int64_t batch, const void *x, void *h, void *c, void *y,
-                       void *workspace, size_t workspace_bytes);
+enum fl_status fl_step(const fl_model *model, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace,
+                       size_t workspace_bytes);
 
 /* Gradients of one layer and direction, written (not added to).  bias is that of bias_ih and of bias_hh. */
 typedef struct fl_gradients {
@@ -164,10 +189,10 @@ typedef struct fl_gradients {
 /* `call` is the one given to fl_forward (same x, y, h0, c0, lengths, reset, dropout, cache), with workspace of
  * fl_backward_bytes().  h0 and c0 must not have been overwritten by hn and cn. */
 typedef struct fl_backward_call {
-    fl_sequence dy;         /* (T, B, D*R); ignored beyond each length */
-    const void *dhn, *dcn;  /* (L*D, B, R), (L*D, B, H); NULL: zeros */
-    void *dx;               /* (T, B, I) contiguous, written; NULL: not wanted */
-    void *dh0, *dc0;        /* (L*D, B, R), (L*D, B, H), written */
+    fl_sequence dy;          /* (T, B, D*R); ignored beyond each length */
+    const void *dhn, *dcn;   /* (L*D, B, R), (L*D, B, H); NULL: zeros */
+    void *dx;                /* (T, B, I) contiguous, written; NULL: not wanted */
+    void *dh0, *dc0;         /* (L*D, B, R), (L*D, B, H), written */
     fl_gradients *gradients; /* (L*D) */
 } fl_backward_call;
 size_t fl_backward_bytes(const fl_model *model, const fl_call *call);
@@ -190,7 +215,7 @@ enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64
 
 enum fl_status fl_isa_force(const char *name); /* models created from now on; NULL: as FASTLSTM_ISA says */
 enum fl_gemm { FL_GEMM_AUTO = 0, FL_GEMM_PANEL, FL_GEMM_BLAS };
-enum fl_status fl_gemm_mode(int *mode);        /* what FASTLSTM_GEMM or fl_gemm_force() says */
+enum fl_status fl_gemm_mode(int *mode);         /* what FASTLSTM_GEMM or fl_gemm_force() says */
 enum fl_status fl_gemm_force(const char *name); /* NULL: as FASTLSTM_GEMM says */
 enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t n); /* kernels' own functions */
 /* What a team does when a barrier stalls.  ADAPTS, the default: one worker finishes, and later calls stay on one
@@ -201,6 +226,23 @@ void fl_team_force(int manner);
  * fused multiply-adds (*flops of them in all); else n passes over `bytes` of data, each thread its own share. */
 enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, int threads, double *flops);
 int fl_teams_active(void); /* threads inside calls right now */
+
+/* The machine as plans see it.  These numbers decide how work is divided and never change a result. */
+typedef struct fl_machine {
+    double flops_per_ns[2]; /* by enum fl_dtype: one thread on small tiles, between a GEMV from L2 and the FMA peak */
+    double wake_ns;         /* until a sleeping team has run */
+    double barrier_ns;      /* two workers meeting once, with the cache lines they exchange */
+    double private_cache;   /* bytes of weights that stay in one core's own cache beside everything else */
+} fl_machine;
+void fl_machine_get(fl_machine *out); /* in use now; at first built-in ones */
+/* Use these, brought into a plausible range; NULL: the built-in ones again.  FL_ERR_ARGUMENT: one is not finite or not
+ * above 0.  May be called at any time from any thread, but a call between whose query of the workspace and itself it
+ * falls may want another size, and then returns FL_ERR_WORKSPACE. */
+enum fl_status fl_machine_set(const fl_machine *machine);
+/* Measure them, about 10 ms, without setting them.  *team (may be NULL): 1 when two threads ran together; else waking
+ * and barrier are the built-in ones, because no more than one thread may run (threads 0: as fl_get_num_threads() says)
+ * or others kept the processors busy.  Allocates for as long as it runs. */
+enum fl_status fl_machine_measure(fl_machine *out, int threads, int *team);
 
 #ifdef __cplusplus
 }

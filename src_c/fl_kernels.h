@@ -63,6 +63,15 @@ typedef struct fl_step_args {
     void *const *gates;            /* (rows) -> (G, H) post-activation; NULL: not wanted */
 } fl_step_args;
 
+/* Input products of `ahead_rows` later rows, in as many equal shares, each done beside a step: see ahead.inc.h. */
+typedef struct fl_ahead_args {
+    int64_t k;
+    int64_t share;        /* 0 .. ahead_rows - 1, in this order */
+    const void *panel;    /* gate panel of k rows */
+    const void *const *x; /* (ahead_rows) -> (k) */
+    void *const *pre;     /* (ahead_rows) -> (wide); complete after the last share */
+} fl_ahead_args;
+
 /* Backward of a cell's element-wise part for units [unit0, unit1). */
 typedef struct fl_cell_grad_args {
     int64_t rows, hidden;
@@ -99,6 +108,8 @@ typedef struct fl_real_kernels {
     int width; /* W, lanes of a vector */
     void (*product)(const fl_product_args *);
     void (*step[FL_CELL_COUNT])(const fl_step_args *);
+    int ahead_rows;                                                                 /* 0: none of step_ahead is there */
+    void (*step_ahead[FL_CELL_COUNT])(const fl_step_args *, const fl_ahead_args *); /* one row; NULL: not offered */
     void (*cell_grad[FL_CELL_COUNT])(const fl_cell_grad_args *);
     void (*outer)(const fl_outer_args *);
     void (*colsum)(const fl_colsum_args *);

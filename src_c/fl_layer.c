@@ -17,13 +17,25 @@ static char *state_row(const fl_pass *p, const void *state, int64_t b, int64_t w
     return (char *)state + (slot * p->job->call->batch + b) * width * m->unit;
 }
 
-/* bias + W_ih . x for steps [s, s + span) of this worker's rows and blocks, as one product */
-static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows)
+static const fl_packed *weights_of(const fl_pass *p)
+{
+    return &p->job->m->layers[p->layer * p->job->m->spec.directions + p->dir];
+}
+
+/* Where the input product of row r (in order) waits until its step. */
+static char *pre_row(const fl_pass *p, int64_t slot, int64_t r)
+{
+    const fl_model *m = p->job->m;
+    return p->job->pre[p->dir] + (slot * p->job->call->batch + r) * m->wide * m->unit;
+}
+
+/* bias + W_ih . x for steps [s, s + span) of this worker's rows and blocks, as one product, to `pre` from `slot` on */
+static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows, int64_t slot)
 {
     const fl_job *job = p->job;
     const fl_model *m = job->m;
-    const fl_packed *w = &m->layers[p->layer * m->spec.directions + p->dir];
-    const int64_t batch = job->call->batch, wide = m->wide;
+    const fl_packed *w = weights_of(p);
+    const int64_t batch = job->call->batch;
     const void **a = p->pointers + 6 * batch;
     void **out = (void **)(p->pointers + 6 * batch + batch * (job->plan.hoist < 1 ? 1 : job->plan.hoist));
     int64_t n = 0;
@@ -32,13 +44,13 @@ static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows
         for (int64_t i = 0; i < rows; i++) {
             const int64_t r = p->row0 + i * p->row_step;
             a[n] = fl_at(&p->x, fl_time(p->dir, s + q, job->order.length[r]), job->order.row[r]);
-            out[n++] = job->pre[p->dir] + (q * batch + r) * wide * m->unit;
+            out[n++] = pre_row(p, slot + q, r);
         }
     }
     const fl_product_args product = {
         .rows = n,
         .k = w->inputs,
-        .columns = wide,
+        .columns = m->wide,
         .block0 = p->block0,
         .block1 = p->block1,
         .vectors = (int)m->vectors,
@@ -90,7 +102,7 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
     char *state_c = state_row(p, call->cn, b, hidden);
 
     if (pre_step >= 0)
-        l->x[i] = job->pre[p->dir] + (pre_step * batch + r) * m->wide * m->unit;
+        l->x[i] = pre_row(p, pre_step, r);
     else
         l->x[i] = fl_at(&p->x, t, b);
     l->y[i] = fl_at(&p->y, t, b);
@@ -106,11 +118,13 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
     }
 }
 
-static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pre_step)
+/* pre_step: slot of the input products, or -1: the step computes its own.  ahead: what to compute beside it, or NULL. */
+static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pre_step,
+                     const fl_ahead_args *ahead)
 {
     const fl_job *job = p->job;
     const fl_model *m = job->m;
-    const fl_packed *w = &m->layers[p->layer * m->spec.directions + p->dir];
+    const fl_packed *w = weights_of(p);
     const int64_t batch = job->call->batch;
     const void **q = p->pointers;
     const fl_rows l = {
@@ -141,7 +155,10 @@ static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int6
         .h_out = h_out,
         .gates = job->call->cache ? l.gates : NULL,
     };
-    m->real->step[m->spec.cell](&step);
+    if (ahead)
+        m->real->step_ahead[m->spec.cell](&step, ahead);
+    else
+        m->real->step[m->spec.cell](&step);
     if (w->panel_r) {
         fl_barrier_wait(p->barrier, p->mates);
         project(p, w, rows, l.y);
@@ -182,19 +199,63 @@ static int go_solo(fl_pass *p)
     return 1;
 }
 
-void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
+static void run_steps(fl_pass *p, int64_t s0, int64_t s1, int64_t span, int hoist_here)
 {
-    const fl_model *m = pass->job->m;
-    const int64_t span = fl_plan_span(&pass->job->plan, m->layers[pass->layer * m->spec.directions + pass->dir].inputs);
-    fl_pass p = *pass;
-    int64_t rows = p.rows;
-    for (int64_t s = s0; s < s1 && go_solo(&p); s++) {
-        rows = active_rows(&p, s, rows);
+    int64_t rows = p->rows;
+    for (int64_t s = s0; s < s1 && go_solo(p); s++) {
+        rows = active_rows(p, s, rows);
         if (rows == 0) break; /* for all mates alike: they share their rows */
         const int64_t into = span ? (s - s0) % span : -1;
-        if (hoist_here && into == 0) hoist_inputs(&p, s, s1 - s < span ? s1 - s : span, rows);
-        one_step(&p, s, s0, rows, into);
+        if (hoist_here && into == 0) hoist_inputs(p, s, s1 - s < span ? s1 - s : span, rows, 0);
+        one_step(p, s, s0, rows, into, NULL);
     }
+}
+
+/* The one row's steps from s on, as far as `end`: rows of the product that step_ahead spreads over a group of steps.
+ * Where fewer are left the last one stands in for the others: it computes the same numbers, and writes them twice. */
+static void point_ahead(const fl_pass *p, int64_t s, int64_t end, int64_t slot, const void **x, void **pre)
+{
+    for (int64_t i = 0; i < p->job->plan.ahead; i++) {
+        const int64_t q = s + i < end ? i : end - 1 - s, r = p->row0;
+        x[i] = fl_at(&p->x, fl_time(p->dir, s + q, p->job->order.length[r]), p->job->order.row[r]);
+        pre[i] = pre_row(p, slot + q, r);
+    }
+}
+
+/* One row: groups of steps, and beside the steps of each group the input products of the next, in the other half of
+ * `pre`.  A mate that goes on alone has not got the others' part of them, so it makes the next group's anew. */
+static void run_ahead(fl_pass *p, int64_t s0, int64_t s1)
+{
+    const fl_job *job = p->job;
+    const int64_t group = job->plan.ahead, length = job->order.length[p->row0];
+    const int64_t end = length < s1 ? length : s1;
+    const void **x = p->pointers + 6 + group; /* hoist_inputs takes the first halves of these two lists */
+    void **pre = (void **)(p->pointers + 6 + 3 * group);
+    fl_ahead_args ahead = {.k = weights_of(p)->inputs, .panel = weights_of(p)->panel_x, .x = x, .pre = pre};
+    int complete = 0, mates = p->mates;
+    for (int64_t s = s0; s < end && go_solo(p); s++) {
+        const int64_t slot = (s - s0) % (2 * group), other = slot < group ? group : 0;
+        ahead.share = slot % group;
+        if (p->mates != mates) complete = 0;
+        if (ahead.share == 0) {
+            if (!complete) hoist_inputs(p, s, end - s < group ? end - s : group, 1, slot);
+            complete = s + group < end;
+            mates = p->mates;
+            if (complete) point_ahead(p, s + group, end, other, x, pre);
+        }
+        one_step(p, s, s0, 1, slot, complete ? &ahead : NULL);
+    }
+}
+
+void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
+{
+    const fl_plan *plan = &pass->job->plan;
+    const int64_t span = fl_plan_span(plan, weights_of(pass)->inputs);
+    fl_pass p = *pass;
+    if (span && plan->ahead && hoist_here)
+        run_ahead(&p, s0, s1);
+    else
+        run_steps(&p, s0, s1, span, hoist_here);
     p.mates = pass->mates; /* all meet again */
     fl_barrier_wait(p.barrier, p.mates);
     keep_state(&p, s0, s1);

@@ -23,20 +23,18 @@ FL_INLINE void V(product_cut)(const fl_product_args *p, fl_tile *t, V(tile_fn) t
     const int64_t first = t->out_offset;
     for (int m = 0; m < mr; m++) {
         rows[m] = spill + m * vectors * FL_W;
-        for (int v = 0; v < vectors && p->accumulate; v++)
-            V(store)
-            ((real *)rows[m] + v * FL_W,
-             V(load_n)((const real *)p->out[row + m] + first + v * FL_W, V(lanes_within)(p, first, v)));
+        for (int v = 0; v < vectors && p->accumulate; v++) V(store)
+        ((real *)rows[m] + v * FL_W,
+         V(load_n)((const real *)p->out[row + m] + first + v * FL_W, V(lanes_within)(p, first, v)));
     }
     t->out = rows;
     t->init = p->accumulate ? (const void *const *)rows : NULL;
     t->init_offset = t->out_offset = 0;
     tile(t);
     for (int m = 0; m < mr; m++)
-        for (int v = 0; v < vectors; v++)
-            V(store_n)
-            ((real *)p->out[row + m] + first + v * FL_W, V(load)((const real *)rows[m] + v * FL_W),
-             V(lanes_within)(p, first, v));
+        for (int v = 0; v < vectors; v++) V(store_n)
+    ((real *)p->out[row + m] + first + v * FL_W, V(load)((const real *)rows[m] + v * FL_W),
+     V(lanes_within)(p, first, v));
 }
 
 static void V(product)(const fl_product_args *p)
@@ -111,11 +109,17 @@ FL_INLINE void V(step_tile)(const fl_step_args *s, V(group) g, int64_t row, int 
     }
 }
 
+/* Vectors of the last of the step's blocks if it is a narrower one, else 0. */
+FL_INLINE int V(narrow_of)(const fl_step_args *s, const int vectors)
+{
+    const int64_t over = s->block1 * FL_W - s->hidden; /* idle lanes of a gate in that block */
+    const int used = over > 0 ? fl_last_vectors(FL_W - (int)over, vectors, FL_W) : vectors;
+    return used < vectors ? used : 0;
+}
+
 FL_INLINE void V(step_any)(const fl_step_args *s, const int vectors, V(cell_fn) cell)
 {
-    const int64_t over = s->block1 * FL_W - s->hidden; /* idle lanes of a gate in the last block */
-    const int used = over > 0 ? fl_last_vectors(FL_W - (int)over, vectors, FL_W) : vectors;
-    const int narrow = used < vectors ? used : 0;
+    const int narrow = V(narrow_of)(s, vectors);
     const int64_t groups = V(groups)(s->block1 - s->block0, narrow, s->rows);
     for (int64_t i = 0; i < groups; i++) {
         const int64_t at = s->backward_sweep ? groups - 1 - i : i;
@@ -128,6 +132,8 @@ FL_INLINE void V(step_any)(const fl_step_args *s, const int vectors, V(cell_fn) 
     }
 }
 
+#include "ahead.inc.h"
+
 FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
                                 void (*cell)(const fl_cell_grad_args *, int64_t, int64_t, int))
 {
@@ -138,7 +144,19 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
     }
 }
 
+#if FL_AHEAD_ROWS
+#define FL_AHEAD_OF(name, vectors)                                                  \
+    static void V(name##_step_ahead)(const fl_step_args *s, const fl_ahead_args *a) \
+    {                                                                               \
+        if (vectors == 4) V(ahead_any)(s, a, V(name##_forward_lanes));              \
+    }
+#define FL_AHEAD_IF(name, vectors) (vectors == 4 ? V(name##_step_ahead) : NULL)
+#else
+#define FL_AHEAD_OF(name, vectors)
+#define FL_AHEAD_IF(name, vectors) NULL
+#endif
 #define FL_CELL_ROW(ID, name, gates, vectors, states)                                                       \
+    FL_AHEAD_OF(name, vectors)                                                                              \
     static void V(name##_step)(const fl_step_args *s) { V(step_any)(s, vectors, V(name##_forward_lanes)); } \
     static void V(name##_cell_grad)(const fl_cell_grad_args *s) { V(cell_grad_any)(s, V(name##_backward_lanes)); }
 #include "cells.def"
@@ -233,6 +251,10 @@ static const fl_real_kernels V(kernels) = {
 #define FL_CELL_ROW(ID, name, gates, vectors, states) .cell_grad[FL_CELL_##ID] = V(name##_cell_grad),
 #include "cells.def"
 #undef FL_CELL_ROW
+    .ahead_rows = FL_AHEAD_ROWS,
+#define FL_CELL_ROW(ID, name, gates, vectors, states) .step_ahead[FL_CELL_##ID] = FL_AHEAD_IF(name, vectors),
+#include "cells.def"
+#undef FL_CELL_ROW
     .outer = V(outer),
     .colsum = V(colsum),
     .map = V(map),
@@ -241,3 +263,5 @@ static const fl_real_kernels V(kernels) = {
     .probe_fma = V(probe_fma),
     .probe_read = V(probe_read),
 };
+#undef FL_AHEAD_OF
+#undef FL_AHEAD_IF

@@ -32,6 +32,13 @@
 #define FL_INLINE static inline
 #endif
 #endif
+#ifndef FL_NOINLINE
+#if defined(__GNUC__) || defined(__clang__)
+#define FL_NOINLINE __attribute__((noinline))
+#else
+#define FL_NOINLINE
+#endif
+#endif
 
 #if FL_ISA == FL_ISA_AVX512
 #include "simd/simd_avx512.h"

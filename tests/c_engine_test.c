@@ -12,8 +12,9 @@
 #include "c_engine_errors.inc.h"
 
 /* I, H, P, T, B: single units, cut vectors, hoisted products (I >= 16, B < 6), several chunks (T*B > 512) */
-static const int SIZES[][5] = {{1, 1, 0, 1, 1},   {3, 5, 0, 4, 2},    {3, 19, 4, 7, 3},  {20, 33, 7, 9, 1},
-                               {17, 16, 0, 6, 8}, {40, 24, 0, 70, 9}, {2, 40, 17, 1, 4}, {18, 57, 0, 5, 1}};
+static const int SIZES[][5] = {{1, 1, 0, 1, 1},   {3, 5, 0, 4, 2},   {3, 19, 4, 7, 3},
+                               {20, 33, 7, 9, 1}, {17, 16, 0, 6, 8}, {40, 24, 0, 70, 9},
+                               {2, 40, 17, 1, 4}, {18, 57, 0, 5, 1}, {17, 97, 30, 12, 1}};
 enum { SIZE_COUNT = sizeof SIZES / sizeof SIZES[0] };
 
 static double tolerance(int dtype) { return dtype == FL_F64 ? 1e-12 : 4e-6; }
@@ -144,7 +145,7 @@ static void test_threads(int dtype, int layers, int directions, const int sizes[
     const gradients one_grads = backward(&p, m, &one, 1);
     for (int threads = 2; threads <= 5; threads++) {
         fl_plan plan;
-        check(fl_plan_forward(m, p.T, p.B, 0, threads, &plan) == FL_OK, "%s: plan", p.name);
+        check(fl_plan_forward(m, p.T, p.B, threads, &plan) == FL_OK, "%s: plan", p.name);
         *splits |= 1u << plan.split;
         const result inferred = forward(&p, m, threads, 0), more = forward(&p, m, threads, 1);
         const gradients grads = backward(&p, m, &more, threads);

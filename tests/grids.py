@@ -58,6 +58,8 @@ STACK = Case(T=7, B=9, I=15, H=17, layers=3, bidirectional=True, proj=5)
 FEATURES = {
     "one step": Case(T=1),
     "one row": Case(T=7, B=1),
+    "one row, wide": Case(T=13, B=1, I=20, H=99),
+    "one row, wide, everything": Case(T=12, B=1, I=17, H=97, layers=2, bidirectional=True, proj=40, reset=True),
     "one of everything": Case(1, 1, 1, 1),
     "no state": Case(T=7, state=False),
     "no bias": Case(T=7, bias=False),
@@ -91,6 +93,10 @@ SPLITS = {
     "blocks": ((2, 3, 4), Case(T=5, B=3, I=128, H=200, layers=2)),
     "blocks, everything": (
         (3, 4), Case(T=6, B=3, I=100, H=180, layers=2, bidirectional=True, proj=90, lengths="ragged", reset=True)
+    ),
+    "blocks, one row": ((2, 3), Case(T=23, B=1, I=128, H=296)),
+    "blocks, one row, everything": (
+        (4,), Case(T=17, B=1, I=100, H=297, layers=2, bidirectional=True, proj=90, lengths=(15,), reset=True)
     ),
     "directions": (
         (2,), Case(T=6, B=3, I=100, H=150, layers=2, bidirectional=True, proj=90, lengths="ragged", reset=True)
@@ -238,6 +244,7 @@ def answer():
 def python(code, timeout=120, **environment):
     """(exit status, stdout, stderr) of a fresh interpreter that imports the installed package."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("FASTLSTM_", "OMP_", "GOMP_", "KMP_"))}
+    env["FASTLSTM_MACHINE"] = "default"
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], env=env | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

@@ -1,7 +1,11 @@
 /* The SIMD vocabulary for AVX2 with FMA; each word is defined at the top of simd_scalar.h. */
 #undef FL_MR
+#undef FL_PAIR_ROWS
+#undef FL_AHEAD_ROWS
 #undef FL_POW2_BIAS
-#define FL_MR 3 /* 3 rows x 4 gates + 1 weight vector + 3 broadcast inputs: all 16 registers */
+#define FL_MR 3        /* 3 rows x 4 gates + 1 weight vector + 3 broadcast inputs: all 16 registers */
+#define FL_PAIR_ROWS 1 /* more than one row of two blocks would not fit */
+#define FL_AHEAD_ROWS 0
 
 #if FL_BITS == 32
 #define FL_W 8
@@ -47,10 +51,7 @@ FL_INLINE vec V(max)(vec a, vec b) { return FL_OP(max)(a, b); }
 
 FL_INLINE vec V(neg)(vec a) { return FL_OP(xor)(a, FL_SIGN); }
 FL_INLINE vec V(abs)(vec a) { return FL_OP(andnot)(FL_SIGN, a); }
-FL_INLINE vec V(copysign)(vec mag, vec sgn)
-{
-    return FL_OP(or)(FL_OP(andnot)(FL_SIGN, mag), FL_OP(and)(FL_SIGN, sgn));
-}
+FL_INLINE vec V(copysign)(vec mag, vec sgn) { return FL_OP(or)(FL_OP(andnot)(FL_SIGN, mag), FL_OP(and)(FL_SIGN, sgn)); }
 FL_INLINE vec V(round)(vec a) { return FL_OP(round)(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 FL_INLINE mask V(lt)(vec a, vec b) { return FL_OP(cmp)(a, b, _CMP_LT_OQ); }

@@ -7,6 +7,8 @@
  *
  *   FL_W                  lanes of a vector
  *   FL_MR                 rows of the largest register tile that leaves room for its operands
+ *   FL_PAIR_ROWS          up to so many rows take two blocks at a time
+ *   FL_AHEAD_ROWS         rows of ahead.inc.h; 0: too few registers, or of no use there
  *   set1(x) zero()        the same value in every lane
  *   load(p) store(p, a)   FL_W elements, any alignment
  *   load_n store_n        the first n lanes only, 0 <= n <= FL_W: memory past p[n - 1] is never touched;
@@ -31,9 +33,13 @@
  * mantissa; adding the exponent's bias as well makes those bits the exponent field of 2^n, one shift away.
  */
 #undef FL_MR
+#undef FL_PAIR_ROWS
+#undef FL_AHEAD_ROWS
 #undef FL_POW2_BIAS
 #define FL_W 1
 #define FL_MR 4
+#define FL_PAIR_ROWS 1 /* more than one row of two blocks would not fit */
+#define FL_AHEAD_ROWS 0
 
 #if FL_BITS == 32
 #define FL_POW2_BIAS 12583039.0f
@@ -71,7 +77,10 @@ FL_INLINE vec V(zero)(void) { return 0; }
 FL_INLINE vec V(load)(const real *p) { return *p; }
 FL_INLINE void V(store)(real *p, vec a) { *p = a; }
 FL_INLINE vec V(load_n)(const real *p, int n) { return n > 0 ? *p : 0; }
-FL_INLINE void V(store_n)(real *p, vec a, int n) { if (n > 0) *p = a; }
+FL_INLINE void V(store_n)(real *p, vec a, int n)
+{
+    if (n > 0) *p = a;
+}
 
 FL_INLINE vec V(add)(vec a, vec b) { return a + b; }
 FL_INLINE vec V(sub)(vec a, vec b) { return a - b; }

@@ -17,6 +17,8 @@ cnp.import_array()
 ACTIVATIONS = {"none": FL_ACT_NONE, "relu": FL_ACT_RELU, "tanh": FL_ACT_TANH, "sigmoid": FL_ACT_SIGMOID,
                "softmax": FL_ACT_SOFTMAX, "exp": FL_ACT_EXP}
 SPLITS = ("none", "rows", "blocks", "directions")
+WHY = ("limit", "empty", "small", "unshared", "rows", "few rows", "cache", "directions")
+WHY_HOIST = ("few rows", "blas", "full tile", "narrow", "one step")
 GEMM_MODES = ("auto", "panel", "blas")
 
 

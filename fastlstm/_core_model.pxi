@@ -169,15 +169,15 @@ cdef class Model:
     def nbytes(self):
         return fl_model_bytes(self.model)
 
-    def plan(self, int64_t steps, int64_t batch, bint backward=False, bint training=False, int threads=0):
+    def plan(self, int64_t steps, int64_t batch, bint backward=False, int threads=0):
         """The plan of a call as a dict; planning.Plan puts it in words."""
         cdef fl_plan p
         if backward:
             check(fl_plan_backward(self.model, steps, batch, threads, &p))
         else:
-            check(fl_plan_forward(self.model, steps, batch, training, threads, &p))
+            check(fl_plan_forward(self.model, steps, batch, threads, &p))
         cdef dict found = p
-        found["split"] = SPLITS[p.split]
+        found["split"], found["why"], found["why_hoist"] = SPLITS[p.split], WHY[p.why], WHY_HOIST[p.why_hoist]
         return found
 
     def workspace_bytes(self, int64_t steps, int64_t batch, bint backward=False, bint training=False, int threads=0):
@@ -196,20 +196,29 @@ cdef class Model:
         s.row = cnp.PyArray_STRIDE(a, 1) // unit
         return s
 
+    cdef int _run(self, fl_call *call, const fl_backward_call *back) except -1:
+        """The call, with a workspace of its own. FL_ERR_WORKSPACE says that the machine's constants were set between
+        the query and the call, which happens once in a process: the second time the size is right."""
+        cdef Memory workspace
+        cdef fl_status status = FL_ERR_WORKSPACE
+        cdef int left = 3
+        while status == FL_ERR_WORKSPACE and left:
+            left -= 1
+            workspace = self.workspaces.take(fl_backward_bytes(self.model, call) if back != NULL
+                                             else fl_forward_bytes(self.model, call))
+            call.workspace, call.workspace_bytes = workspace.data, workspace.bytes
+            with nogil:
+                status = fl_backward(self.model, call, back) if back != NULL else fl_forward(self.model, call)
+            self.workspaces.give(workspace)
+        return check(status)
+
     def forward(self, cnp.ndarray x, h0, c0, cnp.ndarray y, cnp.ndarray hn, cnp.ndarray cn, lengths=None, reset=None,
                 int threads=0):
         """Inference. x (T, B, I) and y (T, B, D*R): features contiguous, any other strides; the rest contiguous."""
         cdef fl_call call
-        cdef Memory workspace
-        cdef fl_status status
         start_call(&call, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), threads)
         self._fill(&call, x, h0, c0, y, hn, cn, lengths, reset)
-        workspace = self.workspaces.take(fl_forward_bytes(self.model, &call))
-        call.workspace, call.workspace_bytes = workspace.data, workspace.bytes
-        with nogil:
-            status = fl_forward(self.model, &call)
-        self.workspaces.give(workspace)
-        check(status)
+        self._run(&call, NULL)
 
     cdef bint _takes(self, object value, int64_t d0, int64_t d1, int64_t d2):
         """Whether the core can use value as it is: contiguous, the model's dtype, this shape (-1: any)."""
@@ -228,8 +237,6 @@ cdef class Model:
         cdef int typenum = cnp.NPY_DOUBLE if self.spec.dtype else cnp.NPY_FLOAT
         cdef cnp.npy_intp shape[3]
         cdef fl_call call
-        cdef fl_status status
-        cdef Memory workspace
         if not self._takes(x, -1, -1, self.input_size):
             return None
         steps, batch = cnp.PyArray_DIM(<cnp.ndarray>x, batch_first), cnp.PyArray_DIM(<cnp.ndarray>x, not batch_first)
@@ -255,13 +262,7 @@ cdef class Model:
         call.y.step = shape[2] * (1 if batch_first else batch)
         call.y.row = shape[2] * (steps if batch_first else 1)
         call.blas = self.blas
-        workspace = self.workspaces.take(fl_forward_bytes(self.model, &call))
-        call.workspace, call.workspace_bytes = workspace.data, workspace.bytes
-        with nogil:
-            status = fl_forward(self.model, &call)
-        self.workspaces.give(workspace)
-        if status != FL_OK:
-            check(status)
+        self._run(&call, NULL)
         return y, (hn, cn)
 
     cdef int _fill(self, fl_call *call, cnp.ndarray x, h0, c0, cnp.ndarray y, hn, cn, lengths, reset) except -1:
@@ -280,8 +281,6 @@ cdef class Model:
         Returns the Cache; cache.y is the output (T, B, D*R). pooled=False: memory that views may outlive.
         """
         cdef Cache cache = Cache()
-        cdef fl_status status
-        cdef Memory workspace
         cdef fl_call call
         cache.model, cache.steps, cache.batch = self, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
         cache.x, cache.h0, cache.c0, cache.lengths, cache.reset, cache.dropout = x, h0, c0, lengths, reset, dropout
@@ -293,12 +292,7 @@ cdef class Model:
         start_call(&call, cache.steps, cache.batch, threads)
         self._fill(&call, x, h0, c0, cache.y, hn, cn, lengths, reset)
         call.cache, call.dropout = cache.memory.data, data_of(dropout)
-        workspace = self.workspaces.take(fl_forward_bytes(self.model, &call))
-        call.workspace, call.workspace_bytes = workspace.data, workspace.bytes
-        with nogil:
-            status = fl_forward(self.model, &call)
-        self.workspaces.give(workspace)
-        check(status)
+        self._run(&call, NULL)
         return cache
 
     def backward(self, Cache cache, cnp.ndarray dy, dhn, dcn, dx, cnp.ndarray dh0, cnp.ndarray dc0, list gradients,
@@ -307,8 +301,6 @@ cdef class Model:
         (weight_ih, weight_hh, bias, weight_hr | None), written."""
         cdef fl_call call
         cdef fl_backward_call back
-        cdef Memory workspace
-        cdef fl_status status
         cdef fl_gradients *table = <fl_gradients *>calloc(len(gradients), sizeof(fl_gradients))
         if table == NULL:
             raise MemoryError()
@@ -323,11 +315,6 @@ cdef class Model:
             back.dhn, back.dcn, back.dx = data_of(dhn), data_of(dcn), data_of(dx)
             back.dh0, back.dc0 = data_of(dh0), data_of(dc0)
             back.gradients = table
-            workspace = self.workspaces.take(fl_backward_bytes(self.model, &call))
-            call.workspace, call.workspace_bytes = workspace.data, workspace.bytes
-            with nogil:
-                status = fl_backward(self.model, &call, &back)
-            self.workspaces.give(workspace)
+            self._run(&call, &back)
         finally:
             free(table)
-        check(status)

@@ -60,6 +60,47 @@ def teams_active():
     return fl_teams_active()
 
 
+def machine():
+    """The constants that plans weigh, as in fl_machine: flops_per_ns (float32, float64), wake_ns, barrier_ns,
+    private_cache."""
+    cdef fl_machine m
+    fl_machine_get(&m)
+    return machine_as_dict(&m)
+
+
+cdef dict machine_as_dict(const fl_machine *m):
+    return {"flops_per_ns": (m.flops_per_ns[0], m.flops_per_ns[1]), "wake_ns": m.wake_ns, "barrier_ns": m.barrier_ns,
+            "private_cache": m.private_cache}
+
+
+BUILT_IN = machine()  # nobody has set others yet
+
+
+def set_machine(dict constants):
+    """Use these, brought into a plausible range; None goes back to the built-in ones. ValueError unless all of them
+    are finite and positive."""
+    cdef fl_machine m
+    if constants is None:
+        check(fl_machine_set(NULL))
+        return
+    m.flops_per_ns[0], m.flops_per_ns[1] = constants["flops_per_ns"]
+    m.wake_ns, m.barrier_ns = constants["wake_ns"], constants["barrier_ns"]
+    m.private_cache = constants["private_cache"]
+    check(fl_machine_set(&m))
+
+
+def measure_machine(int threads=0):
+    """(constants, whether two threads ran together): measured, not used. Without a team the costs of waking and of a
+    barrier are the built-in ones."""
+    cdef fl_machine m
+    cdef int team
+    cdef fl_status status
+    with nogil:
+        status = fl_machine_measure(&m, threads, &team)
+    check(status)
+    return machine_as_dict(&m), bool(team)
+
+
 def cells():
     """(name, gates) of every cell the engine was built with."""
     return tuple((fl_cell_name(i).decode(), fl_cell_gates(i)) for i in range(fl_cell_count()))

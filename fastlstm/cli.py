@@ -53,7 +53,7 @@ def _parser():
     parser = _Parser(prog="fastlstm", description="Recurrent networks on the CPU.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    info = commands.add_parser("info", help="version, instruction set, threads, build")
+    info = commands.add_parser("info", help="version, instruction set, threads, constants of the machine, build")
     info.set_defaults(command=_info)
 
     run = commands.add_parser(

@@ -182,6 +182,9 @@ class Module:
         if panels is None:
             with self._lock:  # also keeps `_update` from changing weights while they are read
                 if self._panels is None:
+                    from .machine import settle
+
+                    settle(self._num_threads)
                     self._panels = self._pack()
                 panels = self._panels
         return panels

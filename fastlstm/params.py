@@ -10,10 +10,13 @@ D directions, G gates of the cell.
 
 import math
 import warnings
+from collections import namedtuple
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+
+from fastlstm.variants import Variant
 
 
 class Cell(NamedTuple):
@@ -29,7 +32,7 @@ class Cell(NamedTuple):
     projects: bool = False
 
 
-# One row per cell, in the order of src_c/cells.def.
+# One row per cell that the engine runs, in the order of src_c/cells.def; variants.FAMILY has all.
 CELLS = {
     "lstm": Cell(gates=("i", "f", "g", "o"), states=("h", "c"), projects=True),
 }
@@ -51,11 +54,26 @@ class Trace(NamedTuple):
     h: np.ndarray | list[np.ndarray]
 
 
-def cell_of(name):
-    """The row of `CELLS` for a name. ValueError lists the names there are."""
-    if name not in CELLS:
-        raise ValueError(f"cell must be one of {', '.join(CELLS)}; got {name!r}")
-    return CELLS[name]
+def cell_of(cell):
+    """The row of `CELLS` for a name; a `Variant`, which has what a row has, for itself.
+
+    ValueError lists the names there are.
+    """
+    if isinstance(cell, Variant):
+        return cell
+    if cell not in CELLS:
+        raise ValueError(f"cell must be one of {', '.join(CELLS)}; got {cell!r}")
+    return CELLS[cell]
+
+
+def trace_of(cell):
+    """The type of a cell's trace: `Trace` of an LSTM; of others, their own fields."""
+    row = cell_of(cell)
+    traced = row.traced if isinstance(row, Variant) else Trace._fields
+    return Trace if traced == Trace._fields else namedtuple("Trace", traced)
+
+
+# ------------------------------------------------------------------------------- sizes, in words
 
 
 def _check_size(name, value, least=1):
@@ -67,20 +85,82 @@ def _check_size(name, value, least=1):
     return int(value)
 
 
-def _check_proj(row, cell, hidden_size, proj_size):
+def _check_hidden(row, name, hidden, num_layers):
+    """Hidden units of every layer, from one number or from one for each layer."""
+    num_layers = _check_size("num_layers", num_layers)
+    if not isinstance(hidden, (tuple, list)):
+        sizes = [_check_size(name, hidden)] * num_layers
+    else:
+        sizes = [_check_size(name, size) for size in hidden]
+        if not sizes or num_layers not in (1, len(sizes)):
+            words = f"num_layers must be the length of {name}"
+            raise ValueError(f"{words}, {len(sizes)}, or left at 1; got {num_layers}")
+    if not isinstance(row, Variant):
+        return sizes
+    for what, parts in (("block_size", row.block_size), ("the number of periods", len(row.periods))):
+        if parts and any(size % parts for size in sizes):
+            raise ValueError(f"{name} must be a multiple of {what}, {parts}; got {hidden}")
+    if row.cell == "depth_gated" and len(set(sizes)) > 1:
+        words = "must be the same in all layers, whose cells the depth gates connect"
+        raise ValueError(f"{name} {words}; got {hidden}")
+    return sizes
+
+
+def _check_proj(row, cell, sizes, proj_size):
     proj_size = _check_size("proj_size", proj_size, 0)
+    if isinstance(row, Variant):
+        cell = row.cell
+        if row.proj_clip and not proj_size:
+            raise ValueError("proj_clip needs a proj_size, got 0")
     if proj_size and not row.projects:
         raise ValueError(f"proj_size must be 0 for cell {cell!r}, got {proj_size}")
-    if proj_size and proj_size >= hidden_size:  # torch's rule: a projection narrows
-        words = f"proj_size must be smaller than hidden_size {hidden_size}, got {proj_size}"
+    if proj_size and proj_size >= min(sizes):  # torch's rule: a projection narrows
+        words = f"proj_size must be smaller than hidden_size {min(sizes)}, got {proj_size}"
         raise ValueError(words)
     return proj_size
+
+
+# ------------------------------------------------------------------------------- names and shapes
 
 
 def suffixes(num_layers, bidirectional=False):
     """Endings of the tensor names, layer by layer: ``l0``, ``l0_reverse``, ``l1``, ..."""
     ends = ("", "_reverse") if bidirectional else ("",)
     return [f"l{layer}{end}" for layer in range(num_layers) for end in ends]
+
+
+def _extra_shapes(v, layer, fan_in, hidden, rows, bias):
+    """Name -> shape of what a variant has beyond torch's tensors, in one layer and direction."""
+    found = {}
+    if v.peephole:
+        found["weight_peephole"] = (len(v.peephole) * hidden,)
+    if v.gate_recurrence:
+        found["weight_gh"] = (3 * hidden, 3 * hidden)
+    if v.layer_norm == "ba":
+        found |= {"weight_ln_ih": (rows,), "weight_ln_hh": (rows,), "weight_ln_c": (hidden,)}
+        found["bias_ln_c"] = (hidden,)
+    elif v.layer_norm == "gates":
+        found |= {"weight_ln": (rows,), "bias_ln": (rows,)}
+    if v.cell == "depth_gated" and layer > 0:
+        found |= {"weight_d_ih": (hidden, fan_in), "weight_d_c": (hidden,)}
+        found |= {"weight_d_lower": (hidden,), "bias_d": (hidden,)}
+    return {name: shape for name, shape in found.items() if bias or not name.startswith("bias")}
+
+
+def _layer_shapes(row, layer, fan_in, hidden, proj_size, bias):
+    """Name without ending -> shape, of one layer and direction."""
+    v = row if isinstance(row, Variant) else None
+    rows = v.rows(hidden) if v else len(row.gates) * hidden
+    ends = v is not None and v.cell == "lstm_1997"  # one bias; gates are fed back as well
+    width = rows if ends else proj_size or hidden
+    found = {"weight_ih": (rows, fan_in), "weight_hh": (rows, width)}
+    if bias:
+        found["bias_ih"] = (rows - hidden if ends and v.biased == "gates" else rows,)
+        if not ends:
+            found["bias_hh"] = (rows,)
+    if proj_size:
+        found["weight_hr"] = (proj_size, hidden)
+    return found | (_extra_shapes(v, layer, fan_in, hidden, rows, bias) if v else {})
 
 
 def weight_shapes(
@@ -92,49 +172,82 @@ def weight_shapes(
     bias_hh (G*H,), weight_hr (P, H); K is I in the first layer, D*R above it. Biases are left
     out without `bias`, weight_hr without `proj_size`.
 
+    cell: a name of `CELLS`, or a `Variant`, which may have more tensors (docs/equations.md).
+    hidden_size: a number, or one for each layer; num_layers may then be left at 1.
+
     Raises TypeError for a size that is no integer, ValueError for one out of range.
     """
     row = cell_of(cell)
     fan_in = _check_size("input_size", input_size)
-    hidden_size = _check_size("hidden_size", hidden_size)
-    num_layers = _check_size("num_layers", num_layers)
-    proj_size = _check_proj(row, cell, hidden_size, proj_size)
-    rows = len(row.gates) * hidden_size
-    width = proj_size or hidden_size
-    directions = 2 if bidirectional else 1
+    sizes = _check_hidden(row, "hidden_size", hidden_size, num_layers)
+    proj_size = _check_proj(row, cell, sizes, proj_size)
 
-    shapes = {}
-    for index, suffix in enumerate(suffixes(num_layers, bidirectional)):
-        if index == directions:
-            fan_in = directions * width
-        shapes[f"weight_ih_{suffix}"] = (rows, fan_in)
-        shapes[f"weight_hh_{suffix}"] = (rows, width)
-        if bias:
-            shapes[f"bias_ih_{suffix}"] = (rows,)
-            shapes[f"bias_hh_{suffix}"] = (rows,)
-        if proj_size:
-            shapes[f"weight_hr_{suffix}"] = (proj_size, hidden_size)
+    shapes, directions = {}, 2 if bidirectional else 1
+    ends = suffixes(len(sizes), bidirectional)
+    for layer, hidden in enumerate(sizes):
+        found = _layer_shapes(row, layer, fan_in, hidden, proj_size, bias)
+        for end in ends[layer * directions : (layer + 1) * directions]:
+            shapes |= {f"{name}_{end}": shape for name, shape in found.items()}
+        fan_in = directions * (proj_size or hidden)
     return shapes
 
 
 def state_shapes(num_layers, directions, batch, hidden, proj=0, cell="lstm"):
-    """Name -> shape of every state: h (L*D, B, R), the others (L*D, B, H).
+    """Name -> shape of every state: h (L*D, B, R), c (L*D, B, H), and so on.
 
-    The first axis runs layer by layer, forward direction before reverse.
+    The first axis runs layer by layer, forward direction before reverse. When `hidden` gives the
+    layers different sizes, a state is L*D arrays: name -> list of their shapes, (B, R) or (B, H).
     Raises as `weight_shapes` does; `batch` may be 0, `directions` is 1 or 2.
     """
     row = cell_of(cell)
-    num_layers = _check_size("num_layers", num_layers)
+    sizes = _check_hidden(row, "hidden", hidden, num_layers)
     directions = _check_size("directions", directions)
     if directions > 2:
         raise ValueError(f"directions must be 1 or 2, got {directions}")
     batch = _check_size("batch", batch, 0)
-    hidden = _check_size("hidden", hidden)
-    width = _check_proj(row, cell, hidden, proj) or hidden
-    return {
-        name: (num_layers * directions, batch, width if name == "h" else hidden)
-        for name in row.states
-    }
+    proj = _check_proj(row, cell, sizes, proj)
+
+    def widths(hidden):
+        if isinstance(row, Variant):
+            return row.widths(hidden, proj)
+        return {name: (proj or hidden) if name == "h" else hidden for name in row.states}
+
+    if len(set(sizes)) == 1:
+        count = len(sizes) * directions
+        return {name: (count, batch, width) for name, width in widths(sizes[0]).items()}
+    every = [widths(hidden) for hidden in sizes for _ in range(directions)]
+    return {name: [(batch, one[name]) for one in every] for name in row.states}
+
+
+def mask_shapes(
+    v, T, batch, input_size, hidden_size, num_layers=1, bidirectional=False, proj_size=0
+):
+    """Name -> shape of every mask that may regularise a `Variant`; docs/equations.md says how.
+
+    Per layer and direction, as far as the cell has them: mask_x (B, K), mask_h (B, R),
+    mask_g (T, B, H), mask_weight_hh (as weight_hh), zoneout_h (T, B, R), zoneout_c (T, B, H).
+    """
+    sizes = _check_hidden(v, "hidden_size", hidden_size, num_layers)
+    weights = weight_shapes(
+        v, input_size, hidden_size, num_layers, False, bidirectional, proj_size
+    )
+    shapes = {}
+    for index, end in enumerate(suffixes(len(sizes), bidirectional)):
+        hidden = sizes[index // (2 if bidirectional else 1)]
+        width = proj_size or hidden
+        found = {
+            "mask_x": (batch, weights[f"weight_ih_{end}"][1]),
+            "mask_h": (batch, width),
+            "mask_g": (T, batch, hidden),
+            "mask_weight_hh": weights[f"weight_hh_{end}"],
+            "zoneout_h": (T, batch, width),
+            "zoneout_c": (T, batch, hidden),
+        }
+        shapes |= {f"{name}_{end}": found[name] for name in v.masks}
+    return shapes
+
+
+# ------------------------------------------------------------------------------------ new weights
 
 
 def _float_dtype(dtype):
@@ -158,6 +271,9 @@ def init_weights(shapes, rng, dtype, hidden_size):
     return {
         name: rng.uniform(-bound, bound, size=shape).astype(dtype) for name, shape in shapes.items()
     }
+
+
+# ---------------------------------------------------------------------------------- a checkpoint
 
 
 def _as_array(value):

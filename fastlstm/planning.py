@@ -5,19 +5,43 @@ import numpy as np
 LARGEST = 2**28  # FL_LARGEST of the engine
 
 
+def _short(number):
+    """Three digits, and no exponent for large ones."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
+
+
+def _us(ns):
+    return f"{_short(ns / 1e3)} us"
+
+
+def _kb(count):
+    return f"{_short(count / 1e3)} kB"
+
+
+def _count(number, word):
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 class Plan:
     """What a call will do, as numbers (attributes) and in words (str).
 
-    threads, split ("none", "rows", "blocks", "directions"), chunk, hoist, blas: the decisions. step_flops: floating-
-    point operations of one step of the first layer; panel_bytes: weights read in one step of all layers.
+    threads, split ("none", "rows", "blocks", "directions"), chunk, hoist, ahead, blas: the decisions. step_flops:
+    floating-point operations of one step of the first layer; panel_bytes: weights read in one step of all layers.
+    why, why_hoist: the reason for threads and split, and for hoist, in a word or two. work_ns, step_ns: estimated time
+    of the call and of one step of the first layer on one thread; layer_bytes: weights of one layer, on average.
+    flops_per_ns, wake_ns, barrier_ns, private_cache: the machine that was weighed, see ``fastlstm.runtime.machine``.
     Results do not depend on any of it, unless blas is true.
     """
 
     def __init__(self, found, steps, batch):
         self.steps, self.batch = steps, batch
         self.threads, self.split, self.blas = found["threads"], found["split"], bool(found["blas"])
-        self.chunk, self.hoist = found["chunk"], found["hoist"]
+        self.chunk, self.hoist, self.ahead = found["chunk"], found["hoist"], found["ahead"]
         self.step_flops, self.panel_bytes = found["step_flops"], found["panel_bytes"]
+        self.why, self.why_hoist = found["why"], found["why_hoist"]
+        self.work_ns, self.step_ns, self.layer_bytes = found["work_ns"], found["step_ns"], found["layer_bytes"]
+        self.flops_per_ns, self.wake_ns = found["flops_per_ns"], found["wake_ns"]
+        self.barrier_ns, self.private_cache = found["barrier_ns"], found["private_cache"]
         self.workspace_bytes = found["workspace_bytes"]
 
     def __repr__(self):
@@ -33,21 +57,53 @@ class Plan:
             "blocks": f"{self.threads} threads, each its own hidden units and their weights (a barrier per step)",
             "directions": f"{self.threads} threads, one direction each (a barrier per layer)",
         }[self.split]
-        lines = [f"{self.steps} steps of {self.batch} rows: {who}"]
+        lines = [f"{_count(self.steps, 'step')} of {_count(self.batch, 'row')}: {who}"]
         lines.append(
-            f"one step: {self.step_flops / 1e6:.3g} Mflop in the first layer, "
-            f"{self.panel_bytes / 1e3:.4g} kB of weights in all layers"
+            f"estimate: {_us(self.work_ns)} on one thread at {self.flops_per_ns:.3g} flop/ns; a step of the first "
+            f"layer {_short(self.step_flops / 1e6)} Mflop, {_us(self.step_ns)}"
         )
-        if self.blas:
-            lines.append(f"input products by BLAS, {self.hoist} steps at a time")
-        elif self.hoist:
-            lines.append(f"input products ahead of the recurrence, {self.hoist} steps as one product")
-        else:
-            lines.append("input and recurrent products in one chain, step by step")
+        lines.append(f"threads: {self._threads_in_words()}")
+        fits = "fit in" if self.layer_bytes <= self.private_cache else "are more than"
+        lines.append(
+            f"weights: {_kb(self.panel_bytes)} per step; a layer's {_kb(self.layer_bytes)} {fits} "
+            f"the {_kb(self.private_cache)} one core keeps"
+        )
+        lines.append(self._products_in_words())
         if self.chunk < self.steps:
-            lines.append(f"{self.chunk} steps go through all layers before the next ones")
-        lines.append(f"workspace {self.workspace_bytes / 1e3:.4g} kB")
+            lines.append(f"{_count(self.chunk, 'step')} at a time through all layers")
+        lines.append(f"workspace: {_kb(self.workspace_bytes)}")
         return "\n".join(lines)
+
+    def _threads_in_words(self):
+        wake, barrier = f"waking a thread ({_us(self.wake_ns)})", f"a barrier per step ({_us(self.barrier_ns)})"
+        paid = f"sharing the work outweighs {wake}"
+        return {
+            "limit": "no more than one is allowed",
+            "empty": "nothing to do",
+            "small": f"so little work does not outweigh {wake}",
+            "unshared": f"too few rows to share, and sharing so short a step is not worth {barrier}",
+            "rows": f"{paid}, and there are rows for everybody",
+            "few rows": f"{paid}; rows are few, and sharing a step outweighs {barrier}",
+            "cache": f"{paid}; each reads only its part of the weights, which outweighs {barrier}",
+            "directions": f"{paid}, and the two directions need no barrier per step",
+        }[self.why]
+
+    def _products_in_words(self):
+        if self.ahead:
+            start = f"input products: {self.ahead} steps ahead, beside the recurrent ones"
+        elif self.hoist:
+            how = "by BLAS" if self.blas else "ahead of the recurrence"
+            start = f"input products: {how}, {_count(self.hoist, 'step')} at a time"
+        else:
+            start = "input products: in one chain with the recurrent ones"
+        reason = {
+            "few rows": "one step's rows do not fill a tile, several steps' do",
+            "blas": "FASTLSTM_GEMM says so",
+            "full tile": "a step's own rows fill a tile",
+            "narrow": "with so few inputs storing partial sums would cost more",
+            "one step": "there is no second step to take along",
+        }[self.why_hoist]
+        return f"{start}, as {reason}"
 
 
 def plan(packed, steps, batch, threads=0):

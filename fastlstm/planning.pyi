@@ -13,8 +13,18 @@ class Plan:
     blas: bool
     chunk: int
     hoist: int
+    ahead: int
     step_flops: float
     panel_bytes: float
+    why: str
+    why_hoist: str
+    work_ns: float
+    step_ns: float
+    layer_bytes: float
+    flops_per_ns: float
+    wake_ns: float
+    barrier_ns: float
+    private_cache: float
     workspace_bytes: int
     def __init__(self, found: Mapping[str, Any], steps: int, batch: int) -> None: ...
 

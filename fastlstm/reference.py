@@ -2,161 +2,46 @@
 
 It exists to be read and to be right: the engine is tested against it, and it is tested against
 finite differences and torch. It shares no code with the engine, only names and shapes. The
-formulas are written out in docs/equations.md.
+formulas are written out in docs/equations.md. This file is the stack of layers and directions;
+reference_time.py is one of them over time, reference_cells.py, reference_gru.py and
+reference_1997.py hold one step of every cell.
 
-LSTM: Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000; projection:
-Sak, Senior & Beaufays 2014. Names, shapes and gate order: torch.nn.LSTM.
-
-Letters in shapes: T steps, B rows, I inputs, K inputs of one layer, H hidden units, P projected
-units, R = P if there is a projection else H, L layers, D directions.
+Letters in shapes: T steps, B rows, I inputs, H hidden units, P projected units, R = P if there is
+a projection else H, L layers, D directions, W width of a state.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm.params import CELLS, Trace, cell_of, suffixes, weight_shapes
+from fastlstm import reference_time
+from fastlstm.params import (
+    CELLS,
+    mask_shapes,
+    state_shapes,
+    suffixes,
+    trace_of,
+    weight_shapes,
+)
+from fastlstm.reference_activations import sigmoid  # noqa: F401 (reference_layers.py uses it)
+from fastlstm.reference_time import Run, run_backward, run_forward
+from fastlstm.variants import Variant, variant
 
-# ---------------------------------------------------------------------------- one step of a cell
-
-
-def sigmoid(z):
-    """1 / (1 + exp(-z)), any shape, without overflow and with full relative accuracy below 0."""
-    e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1 / (1 + e), e / (1 + e))
-
-
-def lstm(x_t, h, c, w):
-    """One step. x_t (B, K), h (B, R), c (B, H) -> gates {i, f, g, o: (B, H)}, h (B, R), c (B, H).
-
-    w: weight_ih (4H, K), weight_hh (4H, R), bias_ih and bias_hh (4H,), weight_hr (P, H) if any.
-    """
-    z = x_t @ w["weight_ih"].T + w["bias_ih"] + h @ w["weight_hh"].T + w["bias_hh"]  # (B, 4H)
-    zi, zf, zg, zo = np.split(z, 4, axis=1)
-    gates = {"i": sigmoid(zi), "f": sigmoid(zf), "g": np.tanh(zg), "o": sigmoid(zo)}
-    c = gates["f"] * c + gates["i"] * gates["g"]
-    h = gates["o"] * np.tanh(c)
-    if "weight_hr" in w:
-        h = h @ w["weight_hr"].T  # (B, H) -> (B, P)
-    return gates, h, c
-
-
-def lstm_backward(dh, dc, x_t, h, c, gates, w):
-    """Gradients of one step.
-
-    dh (B, R), dc (B, H): of what the step gave out, all later uses summed.
-    x_t (B, K), h (B, R), c (B, H): what the step was given; gates: what `lstm` returned.
-    Returns dx_t (B, K), dh (B, R), dc (B, H) of what it was given, and grads, names as in w.
-    """
-    i, f, g, o = (gates[name] for name in CELLS["lstm"].gates)
-    tanh_c = np.tanh(f * c + i * g)  # (B, H)
-    grads = {}
-    if "weight_hr" in w:
-        grads["weight_hr"] = dh.T @ (o * tanh_c)  # (P, H)
-        dh = dh @ w["weight_hr"]  # (B, P) -> (B, H)
-    dc = dc + dh * o * (1 - tanh_c**2)
-    dz = np.concatenate(  # (B, 4H)
-        [
-            dc * g * i * (1 - i),
-            dc * c * f * (1 - f),
-            dc * i * (1 - g**2),
-            dh * tanh_c * o * (1 - o),
-        ],
-        axis=1,
-    )
-    grads["weight_ih"] = dz.T @ x_t
-    grads["weight_hh"] = dz.T @ h
-    grads["bias_ih"] = grads["bias_hh"] = dz.sum(axis=0)
-    return dz @ w["weight_ih"], dz @ w["weight_hh"], dc * f, grads
-
-
-STEPS = {"lstm": (lstm, lstm_backward)}  # one row for every row of params.CELLS
-
-# ------------------------------------------------------------- one layer, one direction, all steps
-
-
-class Run(NamedTuple):
-    """What one layer saw and did in one direction; zero (and cut meaningless) where not live."""
-
-    w: dict
-    times: range  # the steps in the order in which this direction takes them
-    live: np.ndarray  # (T, B) the step lies within the row's length
-    cut: np.ndarray  # (T, B) the state was zeroed before this step
-    x: np.ndarray  # (T, B, K)
-    h_in: np.ndarray  # (T, B, R) what the step was given, after any reset
-    c_in: np.ndarray  # (T, B, H)
-    gates: dict  # name -> (T, B, H)
-    h: np.ndarray  # (T, B, R)
-    c: np.ndarray  # (T, B, H)
-
-
-def _cuts(reset, live, reverse):
-    """(T, B): this direction zeroes its state before step t.
-
-    reset[t] is a wall between t-1 and t. Walking up, it is met before step t; walking down,
-    before step t-1, unless step t is padding: then nothing has been walked yet.
-    """
-    if not reverse:
-        return reset
-    cut = np.zeros_like(reset)
-    cut[:-1] = reset[1:] & live[1:]
-    return cut
-
-
-def _run_forward(cell, x, h, c, w, live, reset, reverse):
-    """x (T, B, K), h (B, R), c (B, H), live and reset (T, B) -> Run, last h, last c."""
-    T, B, _ = x.shape
-    x = np.where(live[:, :, None], x, 0)  # padding may hold anything, NaN too
-    times = range(T - 1, -1, -1) if reverse else range(T)
-    gates = {name: np.zeros((T, B, c.shape[1]), x.dtype) for name in CELLS[cell].gates}
-    h_in, h_out = np.zeros((2, T, *h.shape), x.dtype)
-    c_in, c_out = np.zeros((2, T, *c.shape), x.dtype)
-    run = Run(w, times, live, _cuts(reset, live, reverse), x, h_in, c_in, gates, h_out, c_out)
-    for t in times:
-        cut, here = run.cut[t][:, None], live[t][:, None]  # (B, 1)
-        h_in[t], c_in[t] = np.where(here & ~cut, h, 0), np.where(here & ~cut, c, 0)
-        gates_t, h_t, c_t = STEPS[cell][0](x[t], h_in[t], c_in[t], w)
-        for name, values in gates_t.items():
-            gates[name][t] = np.where(here, values, 0)
-        h_out[t], c_out[t] = np.where(here, h_t, 0), np.where(here, c_t, 0)
-        h, c = np.where(here, h_t, h), np.where(here, c_t, c)  # a row that is over keeps its state
-    return run, h, c
-
-
-def _run_backward(cell, run, dy, dh, dc):
-    """dy (T, B, R), dh (B, R), dc (B, H) -> dx (T, B, K), dh0 (B, R), dc0 (B, H), grads."""
-    dx = np.zeros_like(run.x)
-    grads = {name: np.zeros_like(value) for name, value in run.w.items()}
-    for t in reversed(run.times):
-        cut, here = run.cut[t][:, None], run.live[t][:, None]  # (B, 1)
-        gates = {name: values[t] for name, values in run.gates.items()}
-        dx[t], dh_in, dc_in, step_grads = STEPS[cell][1](
-            np.where(here, dh + dy[t], 0),
-            np.where(here, dc, 0),
-            run.x[t],
-            run.h_in[t],
-            run.c_in[t],
-            gates,
-            run.w,
-        )
-        for name, value in step_grads.items():
-            grads[name] += value
-        dh = np.where(here, np.where(cut, 0, dh_in), dh)
-        dc = np.where(here, np.where(cut, 0, dc_in), dc)
-    return dx, dh, dc, grads
-
-
-# ------------------------------------------------------------------------------- the whole stack
+STEPS = {cell: reference_time.CELLS[cell] for cell in CELLS}  # those that the engine runs
 
 
 class Cache(NamedTuple):
     """What `backward` needs of a `forward`."""
 
-    cell: str
+    variant: Variant
     names: list  # of the weights that were given
-    runs: dict  # suffix such as "l0_reverse" -> Run
+    runs: dict[str, Run]  # suffix such as "l0_reverse" -> Run
     layers: list  # per layer, the suffixes of its directions
-    masks: np.ndarray | None  # (L-1, T, B, D*R)
+    masks: list | None  # between layers, L-1 of (T, B, D*R)
+    shapes: dict  # state -> shape, as `state_shapes` gives it
+
+
+# ----------------------------------------------------------------------------- what forward is given
 
 
 def length_mask(lengths, T, B):
@@ -182,18 +67,70 @@ def _as(name, value, shape, dtype):
     return array
 
 
-def _split_weights(weights, shapes, dtype):
-    """Torch-named weights -> {suffix: {"weight_ih": ..., ...}}; biases not given are zero."""
-    wrong = [name for name in weights if name not in shapes]
-    wrong += [name for name in shapes if name not in weights and not name.startswith("bias")]
+def _as_list(name, value, shapes, dtype):
+    """One array of equal parts, or a list of arrays -> private copies."""
+    if len(set(shapes)) < 2:
+        return list(_as(name, value, (len(shapes), *(shapes or [np.shape(value)[1:]])[0]), dtype))
+    if len(value) != len(shapes):
+        raise ValueError(f"{name} must be {len(shapes)} arrays, got {len(value)}")
+    return [_as(name, one, shape, dtype) for one, shape in zip(value, shapes, strict=True)]
+
+
+def _split(what, given, shapes, dtype):
+    """Arrays named as in `shapes` -> {suffix: {name without it: array}}; what is not there is not."""
+    wrong = [name for name in given if name not in shapes]
     if wrong:
-        raise ValueError(f"weights missing or unexpected: {', '.join(wrong)}")
-    parts = {}
-    for name, shape in shapes.items():
-        kind, which, suffix = name.split("_", 2)  # "weight", "ih", "l0_reverse"
-        array = _as(name, weights.get(name), shape, dtype)
-        parts.setdefault(suffix, {})[f"{kind}_{which}"] = array
-    return parts
+        raise ValueError(f"{what} missing or unexpected: {', '.join(wrong)}")
+    parts = {name.rpartition("_l")[2]: {} for name in shapes}
+    for name in shapes:
+        kind, _, end = name.rpartition("_l")  # "weight_ih", "0_reverse"
+        if name in given:
+            parts[end][kind] = _as(name, given[name], shapes[name], dtype)
+    return {f"l{end}": part for end, part in parts.items()}
+
+
+def _split_weights(weights, shapes, dtype):
+    """As `_split`; biases not given are zero."""
+    missing = [name for name in shapes if name not in weights and not name.startswith("bias")]
+    if missing:
+        raise ValueError(f"weights missing or unexpected: {', '.join(missing)}")
+    zeros = {n: np.zeros(s) for n, s in shapes.items() if n not in weights}
+    return _split("weights", {**weights, **zeros}, shapes, dtype)
+
+
+def _split_state(names, state, shapes, dtype):
+    """A state, or its gradient, as `forward` takes it -> one {name: (B, W)} per layer and direction."""
+    given = [None] * len(shapes) if state is None else list(state)
+    if len(given) != len(shapes):
+        raise ValueError(f"the state must be {', '.join(names)}; got {len(given)} arrays")
+    found = {}
+    for name, key, value in zip(names, shapes, given, strict=True):
+        shape = shapes[key]
+        if isinstance(shape, tuple):
+            found[key] = list(_as(name, value, shape, dtype))
+        else:
+            value = [None] * len(shape) if value is None else value
+            if len(value) != len(shape):
+                raise ValueError(f"{name} must be {len(shape)} arrays, got {len(value)}")
+            found[key] = [_as(name, v, s, dtype) for v, s in zip(value, shape, strict=True)]
+    return [dict(zip(found, parts, strict=True)) for parts in zip(*found.values(), strict=True)]
+
+
+def _join_state(parts, shapes):
+    """The inverse of `_split_state`: a tuple of arrays (L*D, B, W), or of lists of (B, W)."""
+    found = ([part[name] for part in parts] for name in shapes)
+    return tuple(
+        np.stack(s) if isinstance(shapes[n], tuple) else s for n, s in zip(shapes, found, strict=True)
+    )
+
+
+def _hidden_sizes(v, weights, num_layers):
+    """H of every layer, from the rows of weight_hh."""
+    every = (weights.get(f"weight_hh_l{k}", weights["weight_hh_l0"]) for k in range(num_layers))
+    return [v.hidden(len(np.asarray(one))) for one in every]
+
+
+# ------------------------------------------------------------------------------------ the whole stack
 
 
 def forward(
@@ -208,85 +145,91 @@ def forward(
     lengths=None,
     reset=None,
     dropout_masks=None,
+    masks=None,
     dtype=np.float64,
+    **options,
 ):
     """A stack over a whole batch of sequences: x (T, B, I) -> y (T, B, D*R), (hn, cn), cache.
 
-    weights: torch names -> arrays, biases may be left out; state: (h0 (L*D, B, R), c0
-    (L*D, B, H)), zeros if None; hn and cn alike, layer by layer, forward before reverse.
+    cell: a name of `variants.FAMILY` with the options of `variants.variant`, or a `Variant`.
+    weights: names of `params.weight_shapes` -> arrays, biases may be left out; they tell H.
+    state: a tuple of the cell's states, (h0, c0) of an LSTM, (h0,) of a GRU; zeros for None, for
+    the whole or for one; shapes as `params.state_shapes` says. hn, cn alike, layer by layer,
+    forward before reverse.
     lengths: (B,) integers in 0..T. y is zero beyond a row's length, its last state is that of its
     last valid step, and its reverse direction starts there.
     reset: (T, B) booleans, true where an episode starts: no state passes from t-1 to t, nor, in
     the reverse direction, from t to t-1.
     dropout_masks: (L-1, T, B, D*R), already scaled; multiplies what each layer but the last gives.
+    Layers of different sizes have a list of L-1 arrays.
+    masks: names of `params.mask_shapes` -> arrays, already scaled; those not given do nothing.
     dtype: of everything computed; np.longdouble works.
     Raises ValueError for a name or shape that does not fit, KeyError without weight_hh_l0, which
     tells H.
     """
-    gate_names = cell_of(cell).gates
+    v = cell if isinstance(cell, Variant) and not options else variant(cell, **options)
     x = np.array(x, dtype)
     if x.ndim != 3:
         raise ValueError(f"x must be (T, B, I), got shape {x.shape}")
     T, B, inputs = x.shape
-    H = len(np.asarray(weights["weight_hh_l0"])) // len(gate_names)
-    R, D = proj_size or H, 2 if bidirectional else 1
-    shapes = weight_shapes(cell, inputs, H, num_layers, True, bidirectional, proj_size)
+    D, H = 2 if bidirectional else 1, _hidden_sizes(v, weights, num_layers)
+    sizes = (inputs, H, num_layers)
+    shapes = weight_shapes(v, *sizes, True, bidirectional, proj_size)
     parts = _split_weights(weights, shapes, dtype)
-    h0, c0 = state if state is not None else (None, None)
-    h0 = _as("h0", h0, (num_layers * D, B, R), dtype)
-    c0 = _as("c0", c0, (num_layers * D, B, H), dtype)
-    live = length_mask(lengths, T, B)
-    reset = _as("reset", reset, (T, B), bool)
+    shapes = state_shapes(num_layers, D, B, H, proj_size, v)
+    states = _split_state([f"{name}0" for name in v.states], state, shapes, dtype)
+    live, reset = length_mask(lengths, T, B), _as("reset", reset, (T, B), bool)
     if dropout_masks is not None:
-        dropout_masks = _as("dropout_masks", dropout_masks, (num_layers - 1, T, B, D * R), dtype)
+        widths = [(T, B, D * (proj_size or size)) for size in H[:-1]]
+        dropout_masks = _as_list("dropout_masks", dropout_masks, widths, dtype)
+    masks = _split("masks", masks or {}, mask_shapes(v, T, B, *sizes, bidirectional, proj_size), dtype)
 
     ends = suffixes(num_layers, bidirectional)
     layers = [ends[k : k + D] for k in range(0, len(ends), D)]
-    hn, cn, runs = np.zeros_like(h0), np.zeros_like(c0), {}
+    runs, finals = {}, []
     for number, layer in enumerate(layers):
         for d, end in enumerate(layer):
-            k = number * D + d
-            runs[end], hn[k], cn[k] = _run_forward(
-                cell, x, h0[k], c0[k], parts[end], live, reset, reverse=d == 1
-            )
+            lower = None
+            if v.cell == "depth_gated" and number:
+                lower = runs[layers[number - 1][d]].states["c"]
+            given = (states[len(finals)], live, reset, d == 1, lower, masks[end])
+            runs[end], final = run_forward(v, parts[end], x, *given)
+            finals.append(final)
         x = np.concatenate([runs[end].h for end in layer], axis=2)  # (T, B, D*R)
         if dropout_masks is not None and number < num_layers - 1:
             x = x * dropout_masks[number]
-    return x, (hn, cn), Cache(cell, list(weights), runs, layers, dropout_masks)
+    return x, _join_state(finals, shapes), Cache(v, list(weights), runs, layers, dropout_masks, shapes)
 
 
 def backward(cache, dy, dstate=None):
-    """Gradients of sum(y*dy) + sum(hn*dhn) + sum(cn*dcn): -> dx (T, B, I), (dh0, dc0), grads.
+    """Gradients of sum(y*dy) + sum(hn*dhn) + ...: -> dx (T, B, I), (dh0, dc0), grads.
 
-    dy (T, B, D*R), what lies beyond a row's length is ignored; dstate: (dhn (L*D, B, R), dcn
-    (L*D, B, H)) or None. grads: name -> array, for the weights `forward` was given.
+    dy (T, B, D*R), what lies beyond a row's length is ignored; dstate: (dhn, dcn), as many and of
+    the shapes that `forward` returned, or None. grads: name -> array, for the weights that
+    `forward` was given.
     """
-    first = cache.runs["l0"]
-    T, B, R = first.h.shape
-    H, D, dtype = first.c.shape[2], len(cache.layers[0]), first.x.dtype
-    dout = _as("dy", dy, (T, B, D * R), dtype)
-    dhn, dcn = dstate if dstate is not None else (None, None)
-    dh0 = _as("dhn", dhn, (len(cache.runs), B, R), dtype)
-    dc0 = _as("dcn", dcn, (len(cache.runs), B, H), dtype)
-    grads = {}
+    v, D = cache.variant, len(cache.layers[0])
+    last = cache.runs[cache.layers[-1][0]].h
+    dout = _as("dy", dy, (*last.shape[:2], D * last.shape[2]), last.dtype)
+    dstates = _split_state([f"d{name}n" for name in v.states], dstate, cache.shapes, last.dtype)
+    grads, dcells = {}, [None] * D
     for number in reversed(range(len(cache.layers))):
         if cache.masks is not None and number < len(cache.layers) - 1:
             dout = dout * cache.masks[number]
-        dx = 0
+        dx, parts = 0, np.split(dout, D, axis=2)
         for d, end in enumerate(cache.layers[number]):
             k = number * D + d
-            part, dh0[k], dc0[k], step_grads = _run_backward(
-                cache.cell, cache.runs[end], dout[:, :, d * R : (d + 1) * R], dh0[k], dc0[k]
+            part, dstates[k], step_grads, dcells[d] = run_backward(
+                v, cache.runs[end], parts[d], dstates[k], dcells[d]
             )
             dx = dx + part
             grads |= {f"{name}_{end}": value for name, value in step_grads.items()}
         dout = dx
-    return dout, (dh0, dc0), {name: grads[name] for name in cache.names}
+    return dout, _join_state(dstates, cache.shapes), {name: grads[name] for name in cache.names}
 
 
 def trace(cache):
-    """The `Trace` of a forward pass: one array per field, or lists of L*D of them."""
-    runs = list(cache.runs.values())
-    fields = {name: [run.gates[name] for run in runs] for name in CELLS[cache.cell].gates}
-    fields |= {"c": [run.c for run in runs], "h": [run.h for run in runs]}
-    return Trace(**(fields if len(runs) > 1 else {name: one[0] for name, one in fields.items()}))
+    """The trace of a forward pass: one array per field, or lists of L*D of them."""
+    kind, runs = trace_of(cache.variant), list(cache.runs.values())
+    fields = {name: [run.trace(name) for run in runs] for name in kind._fields}
+    return kind(**(fields if len(runs) > 1 else {name: one[0] for name, one in fields.items()}))

@@ -66,20 +66,45 @@ def set_num_threads(n):
     _core.set_num_threads(n)
 
 
+def machine():
+    """What plans know of this machine, as a dict; no result depends on it.
+
+    flops_per_ns: of one thread on small tiles, (float32, float64). wake_ns: until a sleeping thread has run.
+    barrier_ns: two threads meeting once. private_cache: bytes of weights one core keeps to itself. source: "built in",
+    "measured", or the file they were read from. They are measured at first use, which this may be, unless the process
+    has one thread, and kept in the user's cache folder; FASTLSTM_MACHINE overrides them ("default", "measure", or the
+    path of a JSON file). Raises RuntimeError when FASTLSTM_MACHINE is none of these.
+    """
+    from .machine import settle
+
+    source = settle()
+    return {**_core.machine(), "source": source}
+
+
+def _machine_in_words():
+    m = machine()
+    single, double = m["flops_per_ns"]
+    return (
+        f"{single:.3g} and {double:.3g} flop/ns (float32, float64), waking {m['wake_ns'] / 1e3:.3g} us, "
+        f"barrier {m['barrier_ns'] / 1e3:.2g} us, private cache {m['private_cache'] / 1e3:.4g} kB ({m['source']})"
+    )
+
+
 def config():
     """What `show_config` prints, as a dict of strings."""
     import numpy
 
     from ._version import __version__
 
-    env = {name: os.environ[name] for name in ("FASTLSTM_ISA", "FASTLSTM_GEMM", "FASTLSTM_NUM_THREADS")
-           if name in os.environ}
+    names = ("FASTLSTM_ISA", "FASTLSTM_GEMM", "FASTLSTM_NUM_THREADS", "FASTLSTM_MACHINE")
+    env = {name: os.environ[name] for name in names if name in os.environ}
     return {
         "fastlstm": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "numpy": numpy.__version__,
         "instruction set": f"{isa()} (of {', '.join(available_isas())})",
         "threads": f"{get_num_threads()} ({'OpenMP' if _core.has_openmp() else 'built without OpenMP'})",
+        "machine": _machine_in_words(),
         "large products": f"{_core.gemm_mode()} (BLAS {'loaded' if 'fastlstm._blas' in sys.modules else 'not loaded'})",
         "environment": ", ".join(f"{k}={v}" for k, v in env.items()) or "nothing set",
     }

@@ -44,7 +44,7 @@ size_t fl_forward_bytes(const fl_model *m, const fl_call *call)
 {
     fl_job job = {.m = m, .call = call};
     fl_arena arena = {0};
-    if (fl_plan_forward(m, call->steps, call->batch, call->cache != NULL, call->threads, &job.plan) != FL_OK)
+    if (fl_plan_forward(m, call->steps, call->batch, call->threads, &job.plan) != FL_OK)
         return SIZE_MAX;
     lay_out(&job, &arena);
     return arena.overflow ? SIZE_MAX : arena.used;
@@ -245,7 +245,7 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     enum fl_status status = fl_call_check(m, call);
     if (status != FL_OK) return status;
     fl_job job = {.m = m, .call = call};
-    status = fl_plan_forward(m, call->steps, call->batch, call->cache != NULL, call->threads, &job.plan);
+    status = fl_plan_forward(m, call->steps, call->batch, call->threads, &job.plan);
     if (status != FL_OK) return status;
     if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
     fl_arena arena = {.base = call->workspace};
@@ -256,6 +256,7 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     start_state(m, call);
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = call->batch ? job.order.length[0] : 0;
+    job.turn = fl_snake(m, job.longest);
     memset((void *)job.zeros, 0, (size_t)(m->spec.hidden_size * m->unit));
     if (job.plan.threads > 1) {
         fl_barrier_init(&job.team, 1);

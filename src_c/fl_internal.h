@@ -2,6 +2,8 @@
 #ifndef FL_INTERNAL_H
 #define FL_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "fl_dispatch.h"
 
 enum { FL_ALIGN = 64 };
@@ -39,7 +41,20 @@ struct fl_model {
     size_t bytes;
     void *memory;
     fl_packed *layers; /* (L*D) */
+    int snake;            /* the weights are too many for the first cache: see fl_snake */
+    _Atomic unsigned turn; /* the one thing that changes; never a result */
 };
+
+/* Which way the first of so many steps sweeps over the blocks of weights: the way back from where the last call on this
+ * model ended, so that what is still in the cache comes first.  Calls on several threads at once may see any way. */
+static inline int fl_snake(const fl_model *m, int64_t steps)
+{
+    if (!m->snake) return 0;
+    fl_model *hint = (fl_model *)m; /* models are made by malloc, not const */
+    const unsigned turn = atomic_load_explicit(&hint->turn, memory_order_relaxed);
+    atomic_store_explicit(&hint->turn, turn + (unsigned)steps, memory_order_relaxed);
+    return turn & 1;
+}
 
 static inline int64_t fl_layer_inputs(const fl_spec *s, int layer)
 {

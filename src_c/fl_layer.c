@@ -118,7 +118,7 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
     }
 }
 
-/* pre_step: slot of the input products, or -1: the step computes its own.  ahead: what to compute beside it, or NULL. */
+/* pre_step: slot of the input products, or -1: the step makes its own.  ahead: what to make beside it, or NULL. */
 static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pre_step,
                      const fl_ahead_args *ahead)
 {
@@ -141,7 +141,7 @@ static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int6
         .hidden = m->spec.hidden_size,
         .block0 = p->block0,
         .block1 = p->block1,
-        .backward_sweep = s & 1,
+        .backward_sweep = (s + job->turn) & 1,
         .k_x = pre_step >= 0 ? 0 : w->inputs,
         .k_h = m->recurrent,
         .x = l.x,

@@ -12,6 +12,7 @@ typedef struct fl_job {
     fl_plan plan;
     fl_order order;
     int64_t longest;       /* largest length */
+    int turn;              /* which way the first step sweeps over the blocks */
     char *pre[2];          /* (hoist, B, wide) by direction: bias + input product */
     char *between[2];      /* (chunk, B, D*R) outputs of inner layers, in turn; inference only */
     char *cell_out[2];     /* (B, H) by direction: what projection eats; only with projection */

@@ -4,6 +4,8 @@
 
 #include "fl_internal.h"
 
+enum { FIRST_CACHE = 32768 }; /* bytes of a usual first cache: weights that fit need no order */
+
 static int spec_valid(const fl_spec *s)
 {
     return s->cell >= 0 && s->cell < FL_CELL_COUNT && (s->dtype == FL_F32 || s->dtype == FL_F64) &&
@@ -87,6 +89,7 @@ enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_wei
     m.blocks = (spec->hidden_size + m.width - 1) / m.width;
     m.wide = fl_gate_columns(spec->hidden_size, m.vectors, m.width);
     m.unit = spec->dtype == FL_F64 ? 8 : 4;
+    m.snake = m.wide * m.recurrent * m.unit > FIRST_CACHE;
 
     fl_model *model = malloc(sizeof *model);
     fl_packed *layers = calloc((size_t)n, sizeof *layers);

@@ -45,6 +45,7 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
 
     const int64_t hidden = m->spec.hidden_size, recurrent = m->recurrent, unit = m->unit;
     const void **xs = pointers, **hs = xs + batch, **cs = hs + batch, **ms = cs + batch, **ys = ms + batch;
+    const int turn = fl_snake(m, 1);
     const unsigned saved = fl_float_enter();
     for (int l = 0; l < m->spec.num_layers; l++) {
         const fl_packed *w = &m->layers[l];
@@ -61,6 +62,7 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
             .hidden = hidden,
             .block0 = 0,
             .block1 = m->blocks,
+            .backward_sweep = turn,
             .k_x = w->inputs,
             .k_h = recurrent,
             .x = xs,

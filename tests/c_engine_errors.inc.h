@@ -223,6 +223,30 @@ static void test_setting_errors(const problem *p)
     expect(fl_map(FL_F32, FL_ACT_RELU, p->x, p->y_scratch, -1), FL_ERR_ARGUMENT, "fl_map of -1 elements");
 }
 
+static void test_machine_errors(void)
+{
+    fl_machine usual, good, bad, seen;
+    fl_machine_get(&usual);
+    int team = -1;
+    check(fl_machine_measure(&good, 2, &team) == FL_OK && fl_machine_measure(&good, 0, NULL) == FL_OK, "measure");
+    check(team == 0 || (team == 1 && fl_has_openmp()), "measured with a team of its own kind: %d", team);
+    fl_machine_get(&seen);
+    check(!memcmp(&usual, &seen, sizeof seen), "measuring has set what it measured");
+    check(fl_machine_set(&good) == FL_OK, "what was measured is refused");
+    fl_machine_get(&seen);
+    check(!memcmp(&good, &seen, sizeof seen), "what was measured is not plausible");
+    bad = good;
+    bad.wake_ns = NAN;
+    expect(fl_machine_set(&bad), FL_ERR_ARGUMENT, "waking that takes NaN");
+    bad.wake_ns = 0;
+    expect(fl_machine_set(&bad), FL_ERR_ARGUMENT, "waking that takes no time");
+    expect(fl_machine_measure(NULL, 0, NULL), FL_ERR_ARGUMENT, "nowhere to measure to");
+    expect(fl_machine_measure(&bad, -1, NULL), FL_ERR_ARGUMENT, "measuring with -1 threads");
+    check(fl_machine_set(NULL) == FL_OK, "the built-in constants are refused");
+    fl_machine_get(&seen);
+    check(!memcmp(&usual, &seen, sizeof seen), "NULL does not bring the built-in constants back");
+}
+
 static void test_call_errors(const problem *p, const fl_model *m)
 {
     const result good = prepare(p, m, 1, 1);
@@ -344,6 +368,7 @@ static void test_errors(void)
     test_status_texts();
     test_create_errors(&p);
     test_setting_errors(&p);
+    test_machine_errors();
     test_call_errors(&p, m);
     test_step_errors(&p, m);
     test_backward_errors(&p, m);

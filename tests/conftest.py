@@ -9,6 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Plans by the built-in constants, so that a test is divided the same way everywhere; tests/test_machine.py is about
+# the others. For the programs that tests start too.
+os.environ["FASTLSTM_MACHINE"] = "default"
+
 # `python -m pytest` puts the current folder first on sys.path: in a clone, that is the uncompiled tree.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 sys.path.append(str(ROOT / "tests"))  # for grids.py and other files that hold no tests

@@ -16,6 +16,30 @@ def numeric_gradient(loss, array, step=1e-3):
     return gradient
 
 
+def slope_errors(loss, arrays, gradients, directions=2, step=3e-4):
+    """Name -> how far `gradients` are from 4th-order central differences of loss() along random directions.
+
+    Relative to the gradient's length. An element that is wrong by e shows as about e in every direction, at a cost
+    that does not grow with the array. Arrays are changed in place and restored.
+    """
+    assert list(arrays) == list(gradients)
+    rng, errors = np.random.default_rng(0), {}
+    for name, array in arrays.items():
+        was, length = array.copy(), np.linalg.norm(gradients[name]) or 1
+        errors[name] = 0.0
+        for _ in range(1 if array.size == 1 else directions):
+            direction, values = rng.normal(size=array.shape), []
+            direction /= np.linalg.norm(direction)
+            for k in (-2, -1, 1, 2):
+                array[...] = was + k * step * direction
+                values.append(loss())
+            slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
+            expected = (gradients[name] * direction).sum()
+            errors[name] = max(errors[name], abs(slope - expected) / length)
+        array[...] = was
+    return errors
+
+
 def difference(a, b):
     """Largest difference relative to the largest element of b (absolute if b is all zero)."""
     assert a.shape == b.shape

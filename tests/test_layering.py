@@ -40,16 +40,25 @@ ALLOWED = {
     "functional": {"params", "_core"},
     "layers": {"_core", "functional", "module", "params", "stream"},
     "losses": {"params"},
+    "machine": {"_core", "_version"},
     "module": {"params"},
     "network": {"_core", "module", "params", "stream"},
     "optim": {"params"},
-    "params": set(),
+    "option_checks": set(),
+    "params": {"variants"},
     "planning": set(),
-    "reference": {"params"},  # a twin that shares code shares bugs
+    # a twin that shares code shares bugs
+    "reference": {"params", "reference_activations", "reference_time", "variants"},
+    "reference_1997": {"reference_activations", "reference_cells"},
+    "reference_activations": set(),
+    "reference_cells": {"reference_activations"},
+    "reference_gru": {"reference_activations", "reference_cells"},
     "reference_layers": {"reference", "params"},
+    "reference_time": {"reference_1997", "reference_cells", "reference_gru"},
     "runtime": {"_core"},
     "sequential": {"module", "network", "params", "stream"},
     "stream": {"_core", "functional", "params"},
+    "variants": {"option_checks"},
     # fastlstm/benchmark/, imported by the command that needs it
     "cases": set(),
     "ceilings": {"_core"},
@@ -72,13 +81,14 @@ LATER = {
     "cli": {"_progress", "arrays", "fastlstm", "benchmark", "files", "forecast"},
     "command": {"plots"},
     "layers": {"planning"},
-    "module": {"files"},
+    "module": {"files", "machine"},
     "plots": {"report"},
-    "runtime": {"_version"},
+    "runtime": {"_version", "machine"},
 }
 REQUIRED = {"numpy", "safetensors"}  # scipy is for _blas alone, which is loaded when a product goes to BLAS
 OPTIONAL = {"matplotlib", "onnx", "onnxruntime", "openvino", "torch"}  # inside functions only
-ENVIRONMENT = {"runtime.py", "_core.pyx"}  # OpenMP's setting; the words of an error about FASTLSTM_ISA
+# OpenMP's setting; the words of an error about FASTLSTM_ISA; FASTLSTM_MACHINE and where the user's cache folder is
+ENVIRONMENT = {"runtime.py", "_core.pyx", "machine.py"}
 
 # Hazard -> the files that may touch it.
 C_OWNERS = {
@@ -154,10 +164,12 @@ def test_imports_from_elsewhere(path):
         assert root in REQUIRED | (set() if top else OPTIONAL), f"{path.name} imports {name}, at module level: {top}"
 
 
-def test_reference_is_numpy_and_params_only():
-    for stem, allowed in (("reference", {"numpy", "params"}), ("reference_layers", {"numpy", "params", "reference"})):
+def test_reference_is_numpy_and_names_only():
+    twins = {path.stem for path in PYTHON if path.stem.startswith("reference")}
+    assert len(twins) >= 7
+    for stem in sorted(twins):
         names = {name for name, _ in imports(PACKAGE / f"{stem}.py")}
-        assert names <= allowed | {"typing", "functools", "itertools"}
+        assert names <= twins | {"numpy", "params", "variants", "typing", "functools", "itertools"}, stem
 
 
 def test_blas_lives_in_one_file():

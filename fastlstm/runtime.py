@@ -9,7 +9,8 @@ import sys
 # set a policy keeps it, and nobody else's environment changes.
 _SPIN = "GOMP_SPINCOUNT"
 _SPINS = "2000"  # some 50 us: back-to-back calls still find their threads awake
-if _SPIN in os.environ or "OMP_WAIT_POLICY" in os.environ:
+_OWN_POLICY = not (_SPIN in os.environ or "OMP_WAIT_POLICY" in os.environ)  # as long as the process lives
+if not _OWN_POLICY:
     from . import _core
 else:
     os.environ[_SPIN] = _SPINS
@@ -17,6 +18,11 @@ else:
         from . import _core
     finally:
         del os.environ[_SPIN]
+
+
+def sets_waiting():
+    """Whether it is fastlstm that decided how long idle threads of GNU OpenMP spin, and not the user."""
+    return _OWN_POLICY
 
 
 def _check_environment():

@@ -1,11 +1,14 @@
 """The benchmark: its arithmetic and its rules. Nothing here judges a time."""
 
+import os
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from grids import says
 
+import fastlstm as fl
 from fastlstm.benchmark import cases, ceilings, contestants, measure, report
 from fastlstm.benchmark.cases import Case
 from fastlstm.benchmark.problem import Call, Cannot, Problem
@@ -271,15 +274,33 @@ def test_undisturbed_slots_count_if_everybody_has_some():
 
 
 @pytest.mark.parametrize(("busy", "expected"), [(0.05, True), (1.0, False)])
-def test_wait_until_idle(monkeypatch, busy, expected):
+def test_wait_until_idle_by_processor_time(monkeypatch, busy, expected):
     now = [0.0]
+    monkeypatch.setattr(measure, "others_running", lambda: None)
     clock = SimpleNamespace(
         perf_counter=lambda: now[0], process_time=lambda: busy * now[0],
         sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
     )
     monkeypatch.setattr(measure, "time", clock)
     assert measure.wait_until_idle() is expected
-    assert now[0] < measure.IDLE_LIMIT + 0.01
+    assert now[0] < measure.IDLE_LIMIT + 2 * measure.TICK
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell which threads run")
+def test_wait_until_idle_sees_a_thread_at_work(monkeypatch):
+    monkeypatch.setattr(measure, "IDLE_LIMIT", 10.0)
+    layer = fl.LSTM(8, 256, rng=0, num_threads=1)
+    x = np.zeros((2000, 4, 8), np.float32)
+    layer(x[:1])
+    call = threading.Thread(target=layer, args=(x,))  # the interpreter is free meanwhile
+    call.start()
+    seen = 0
+    while not seen and call.is_alive():
+        seen = measure.others_running()
+    assert seen
+    assert measure.wait_until_idle()
+    call.join(1)
+    assert not call.is_alive()
 
 
 def test_greedy_and_wrong_contestants_are_told():

@@ -64,6 +64,7 @@ ALLOWED = {
     "ceilings": {"_core"},
     "command": {
         "_core", "_progress", "cases", "ceilings", "compare", "contestants", "fastlstm", "measure", "problem", "report",
+        "runtime",
     },
     "compare": {"contestants", "report"},
     "contestants": {"fastlstm", "peer_numpy", "peer_onnxruntime", "peer_openvino", "peer_torch", "problem"},

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -270,3 +271,33 @@ def test_small_work_stays_on_the_calling_thread():
     layer = fl.LSTM(8, 8, num_threads=8)
     assert layer.plan(10, 1).threads == 1
     assert np.isfinite(layer(np.zeros((10, 1, 8)))[0]).all()
+
+
+@openmp
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity masks here")
+def test_workers_that_step_aside_keep_their_masks():
+    """A worker woken on its caller's processor may move; the processors it may use stay those they were."""
+    code = """
+        import os
+        import numpy as np, fastlstm as fl
+        from fastlstm import _core
+        _core.force_team("persists")
+        allowed = os.sched_getaffinity(0)
+        first = min(allowed)
+        layer = fl.LSTM(64, 128, rng=0, num_threads=2)
+        x = np.zeros((50, 16, 64), np.float32)
+        assert layer.plan(50, 16).threads == 2
+        tasks = lambda: [int(name) for name in os.listdir("/proc/self/task")]
+        for turn in range(40):
+            for task in tasks():  # all on one processor, then free again: they start where they were
+                os.sched_setaffinity(task, {first})
+                os.sched_setaffinity(task, allowed)
+            for _ in range(5):
+                layer(x)
+            assert all(os.sched_getaffinity(task) == allowed for task in tasks()), turn
+        for task in tasks():
+            os.sched_setaffinity(task, {first})
+        layer(x)
+        print(all(os.sched_getaffinity(task) == {first} for task in tasks()))
+    """
+    assert says(dedent(code)) == ["True"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import fastlstm as fl
 from fastlstm import _core
 
+from .. import runtime
 from .._progress import Progress
 from . import cases, ceilings, compare, contestants, measure, problem, report
 
@@ -86,7 +87,7 @@ def _bench(arguments, groups, peer_names, threads):
     top = ceilings.measure(threads)
     dtypes = [dtype for dtype in ("float32", "float64") if any(case.dtype == dtype for case in chosen)]
     print(report.ceilings_text(top, threads, dtypes), flush=True)
-    rows, notes = [], _doubts(top, threads)
+    rows, notes = [], _doubts(top, threads) + _shared_runtime(peers, threads)
     with Progress(sum(rounds + 1 for case in chosen if problem.has_cell(case)), "bench") as bar:
         for group in dict.fromkeys(case.group for case in chosen):
             mine = [case for case in chosen if case.group == group]
@@ -117,6 +118,16 @@ def _doubts(top, threads):
     if gain >= 0.75 * threads:
         return []
     return [f"the arithmetic peak of {threads} threads is {gain:.2f} times that of one: they had no cores of their own"]
+
+
+def _shared_runtime(peers, threads):
+    """A sentence when torch does not wait for work the way it would by itself."""
+    if threads == 1 or "torch" not in peers or not runtime.sets_waiting():
+        return []
+    return [
+        "torch and fastlstm share one GNU OpenMP, whose threads fastlstm lets sleep soon after a region; torch by"
+        " itself lets them spin: GOMP_SPINCOUNT=300000 gives both that"
+    ]
 
 
 def _time(case, peers, scaling, threads, rounds, top, bar):

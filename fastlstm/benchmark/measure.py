@@ -2,13 +2,15 @@
 
 The clock of a shared or warm processor wanders by tens of per cent within milliseconds, and other systems' workers go
 on spinning after a call. So the contestants of a case take turns in slots of at least 10 ms; their order rotates;
-before a slot the process must be idle; and a short arithmetic probe on the cores in use, before and after, tells
+before a slot the process must be idle; contestants with several threads first run for as long as a slot takes,
+untimed; and a short arithmetic probe on the cores in use, before and after, tells
 whether the slot was disturbed. The median of the undisturbed slots counts; but all contestants of a case are judged
 by the same kind of slots, so when one of them had none undisturbed, every slot of everybody counts.
 """
 
 import math
 import os
+import threading
 import time
 from pathlib import Path
 from statistics import median
@@ -23,7 +25,9 @@ from .ceilings import rounds_for
 SLOT = 0.010  # seconds
 CASE = 20.0  # seconds a case may take; with slow contestants it gets fewer rounds, but three
 PROBE = 0.00008
-IDLE_LIMIT, IDLE_SHARE = 0.030, 0.3  # seconds to wait; share of one core that counts as idle (the waiting itself)
+IDLE_LIMIT = 0.150  # seconds to wait; the workers of one system spin for 40 ms
+IDLE_LOOK, IDLE_SHARE = 0.0003, 0.3  # seconds between looks; share of one core that counts as idle (the waiting itself)
+TICK = 0.012  # seconds over which processor time tells whether somebody works: systems count it in steps of 1 to 10 ms
 SLOWED = 0.85  # a probe below this share of the case's good probes marks its slot as disturbed
 GOOD = 0.9  # the quantile of the probes that stands for "undisturbed"
 ON_CORE = 0.95  # a call of one thread that had less processor time than this was put aside for somebody else
@@ -78,17 +82,38 @@ class Prober:
         return flops / (time.perf_counter() - start)
 
 
+def others_running():
+    """Threads of this process, but for the calling one, that run or want to; None where the system does not tell."""
+    own, found = threading.get_native_id(), 0
+    try:
+        for name in os.listdir("/proc/self/task"):
+            if int(name) != own:
+                with open(f"/proc/self/task/{name}/stat", encoding="ascii", errors="replace") as file:
+                    found += file.read().rpartition(")")[2].split()[0] == "R"
+    except (OSError, ValueError, IndexError):  # no such folder, or a thread that has just ended
+        return None
+    return found
+
+
+def _is_idle():
+    if others_running() == 0:
+        time.sleep(IDLE_LOOK)  # those that wake each other are asleep for a moment too
+        return others_running() == 0
+    if others_running() is not None:
+        time.sleep(IDLE_LOOK)
+        return False
+    busy, start = time.process_time(), time.perf_counter()
+    time.sleep(TICK)
+    return time.process_time() - busy < IDLE_SHARE * (time.perf_counter() - start)
+
+
 def wait_until_idle():
-    """Wait, 30 ms at most, until no thread of this process works. Returns whether it came to that."""
+    """Wait, 150 ms at most, until no other thread of this process works. Returns whether it came to that."""
     end = time.perf_counter() + IDLE_LIMIT
-    while True:
-        busy, start = time.process_time(), time.perf_counter()
-        time.sleep(0.001)
-        now = time.perf_counter()
-        if time.process_time() - busy < IDLE_SHARE * (now - start):
-            return True
-        if now > end:
+    while not _is_idle():
+        if time.perf_counter() > end:
             return False
+    return True
 
 
 def _slot(entry, repeats, prober):
@@ -96,8 +121,9 @@ def _slot(entry, repeats, prober):
     run = entry.call.run
     idle = wait_until_idle()
     before = prober.rate(entry.threads)
-    if repeats > 1:
-        run()  # brings its weights back into the cache
+    # Weights come back into the cache; workers wake, and the system finds each a processor, which takes it a while.
+    for _ in range(repeats if entry.threads > 1 else min(repeats - 1, 1)):
+        run()
     busy, start = time.process_time(), time.perf_counter()
     for _ in range(repeats):
         run()

@@ -130,7 +130,7 @@ def ceilings_text(ceilings, threads, dtypes=("float32",)):
 
 
 def _number(microseconds):
-    return f"{microseconds:,.0f}" if microseconds >= 1000 else f"{microseconds:.3g}"
+    return f"{microseconds:,.0f}" if microseconds >= 999.5 else f"{microseconds:.3g}"
 
 
 def group_text(group, about, rows):

@@ -22,16 +22,16 @@ except ImportError as _error:
 
 from . import losses, optim
 from .files import FileFormatError, load
-from .layers import LSTM
+from .layers import GRU, LSTM, RNN
 from .module import Module
 from .network import Embedding, Linear
 from .optim import clip_grad_norm
-from .params import Trace
+from .params import GRUTrace, RNNTrace, Trace
 from .runtime import available_isas, get_num_threads, isa, set_num_threads, show_config
 from .sequential import Sequential
 
 __all__ = [
-    "LSTM", "Embedding", "FileFormatError", "Linear", "Module", "Sequential", "Trace", "__version__",
-    "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim", "set_num_threads",
-    "show_config",
+    "GRU", "LSTM", "RNN", "Embedding", "FileFormatError", "GRUTrace", "Linear", "Module", "RNNTrace", "Sequential",
+    "Trace", "__version__", "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim",
+    "set_num_threads", "show_config",
 ]

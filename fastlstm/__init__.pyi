@@ -3,11 +3,15 @@ from . import optim as optim
 from ._version import __version__ as __version__
 from .files import FileFormatError as FileFormatError
 from .files import load as load
+from .layers import GRU as GRU
 from .layers import LSTM as LSTM
+from .layers import RNN as RNN
 from .module import Module as Module
 from .network import Embedding as Embedding
 from .network import Linear as Linear
 from .optim import clip_grad_norm as clip_grad_norm
+from .params import GRUTrace as GRUTrace
+from .params import RNNTrace as RNNTrace
 from .params import Trace as Trace
 from .runtime import available_isas as available_isas
 from .runtime import get_num_threads as get_num_threads
@@ -17,7 +21,7 @@ from .runtime import show_config as show_config
 from .sequential import Sequential as Sequential
 
 __all__ = [
-    "LSTM", "Embedding", "FileFormatError", "Linear", "Module", "Sequential", "Trace", "__version__",
-    "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim", "set_num_threads",
-    "show_config",
+    "GRU", "LSTM", "RNN", "Embedding", "FileFormatError", "GRUTrace", "Linear", "Module", "RNNTrace", "Sequential",
+    "Trace", "__version__", "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim",
+    "set_num_threads", "show_config",
 ]

@@ -19,6 +19,8 @@ cdef extern from "fastlstm.h" nogil:
     int fl_cell_count()
     const char *fl_cell_name(int)
     int fl_cell_gates(int)
+    int fl_cell_states(int)
+    int fl_cell_kept(int)
 
     fl_status fl_isa_name(const char **)
     const char *fl_isa_available(int)
@@ -51,7 +53,7 @@ cdef extern from "fastlstm.h" nogil:
     ctypedef struct fl_spec:
         int32_t cell, dtype, num_layers, directions
         int64_t input_size, hidden_size, proj_size
-        int32_t flags
+        int32_t flags, activation
 
     ctypedef struct fl_weights:
         const void *weight_ih
@@ -120,6 +122,7 @@ cdef extern from "fastlstm.h" nogil:
         void *weight_ih
         void *weight_hh
         void *bias
+        void *bias_hh
         void *weight_hr
 
     ctypedef struct fl_backward_call:

@@ -6,13 +6,16 @@ cdef class Stepper:
     cdef Model model
     cdef Memory workspace
     cdef cnp.ndarray h_, c_
+    cdef void *h_data
+    cdef void *c_data
     cdef int typenum
     cdef int64_t batch, inputs, outputs
 
-    def __cinit__(self, Model model, int64_t batch, cnp.ndarray h, cnp.ndarray c):
+    def __cinit__(self, Model model, int64_t batch, cnp.ndarray h, cnp.ndarray c=None):
         if model.spec.directions != 1:
             raise ValueError("a bidirectional model has no steps")
         self.model, self.batch, self.h_, self.c_ = model, batch, h, c
+        self.h_data, self.c_data = data_of(h), data_of(c)
         self.inputs, self.outputs = model.input_size, model.recurrent
         self.typenum = cnp.NPY_DOUBLE if model.spec.dtype else cnp.NPY_FLOAT
         self.workspace = Memory(fl_step_bytes(model.model, batch))
@@ -44,8 +47,8 @@ cdef class Stepper:
         cdef void *from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         cdef void *to = cnp.PyArray_DATA(<cnp.ndarray>out)
         with nogil:
-            status = fl_step(self.model.model, self.batch, from_, cnp.PyArray_DATA(self.h_),
-                             cnp.PyArray_DATA(self.c_), to, self.workspace.data, self.workspace.bytes)
+            status = fl_step(self.model.model, self.batch, from_, self.h_data, self.c_data, to, self.workspace.data,
+                             self.workspace.bytes)
         if status != FL_OK:
             check(status)
         return out

@@ -63,7 +63,8 @@ cdef class Cache:
         raise TypeError("a cache belongs to the process that made it and cannot be pickled or copied")
 
     def views(self, int layer, int direction):
-        """gates (T, B, G, H) after their activation, c (T, B, H), y (T, B, D*R) or None for the last layer.
+        """gates (T, B, G, H) after their activation, c (T, B, H) or None for a cell without, y (T, B, D*R) or None for
+        the last layer.
 
         For a cache made with pooled=False only: views outlive the cache.
         """
@@ -78,7 +79,8 @@ cdef class Cache:
             return self.memory.array[start:start + count * m.dtype.itemsize].view(m.dtype).reshape(shape + tail)
 
         last = layer == m.spec.num_layers - 1
-        return (view(slot.gates, (m.gates, m.hidden_size)), view(slot.c, (m.hidden_size,)),
+        return (view(slot.gates, (m.kept, m.hidden_size))[:, :, :m.gates],
+                view(slot.c, (m.hidden_size,)) if m.states == 2 else None,
                 None if last else view(slot.y, (m.spec.directions * m.recurrent,)))
 
 
@@ -110,11 +112,11 @@ cdef class Model:
     cdef const fl_blas_t *blas
     cdef Pool workspaces, caches
     cdef readonly object dtype
-    cdef readonly int64_t gates, hidden_size, input_size, recurrent
+    cdef readonly int64_t gates, states, kept, hidden_size, input_size, recurrent
     cdef readonly bint backward_ready
 
     def __cinit__(self, str cell, dtype, int64_t input_size, int64_t hidden_size, int num_layers, int directions,
-                  int64_t proj_size, list weights, bint backward=False):
+                  int64_t proj_size, list weights, bint backward=False, str activation="none"):
         cdef fl_weights *table
         names = [name for name, _ in cells()]
         self.dtype = np.dtype(dtype)
@@ -123,7 +125,9 @@ cdef class Model:
         self.spec.num_layers, self.spec.directions = num_layers, directions
         self.spec.input_size, self.spec.hidden_size, self.spec.proj_size = input_size, hidden_size, proj_size
         self.spec.flags = FL_MODEL_BACKWARD if backward else 0
-        self.gates = fl_cell_gates(self.spec.cell)
+        self.spec.activation = ACTIVATIONS[activation]
+        self.gates, self.states = fl_cell_gates(self.spec.cell), fl_cell_states(self.spec.cell)
+        self.kept = fl_cell_kept(self.spec.cell)
         self.input_size, self.hidden_size, self.recurrent = input_size, hidden_size, proj_size or hidden_size
         self.backward_ready = backward
         self.workspaces, self.caches = Pool(), Pool(2)
@@ -168,6 +172,11 @@ cdef class Model:
     @property
     def nbytes(self):
         return fl_model_bytes(self.model)
+
+    @property
+    def own_bias_hh(self):
+        """Whether bias_hh has another gradient than bias_ih: part of it is weighed by a gate."""
+        return self.kept > self.gates
 
     def plan(self, int64_t steps, int64_t batch, bint backward=False, int threads=0):
         """The plan of a call as a dict; planning.Plan puts it in words."""
@@ -214,7 +223,8 @@ cdef class Model:
 
     def forward(self, cnp.ndarray x, h0, c0, cnp.ndarray y, cnp.ndarray hn, cnp.ndarray cn, lengths=None, reset=None,
                 int threads=0):
-        """Inference. x (T, B, I) and y (T, B, D*R): features contiguous, any other strides; the rest contiguous."""
+        """Inference. x (T, B, I) and y (T, B, D*R): features contiguous, any other strides; the rest contiguous.
+        c0 and cn are None for a cell without c."""
         cdef fl_call call
         start_call(&call, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), threads)
         self._fill(&call, x, h0, c0, y, hn, cn, lengths, reset)
@@ -231,8 +241,8 @@ cdef class Model:
                 and (d0 < 0 or cnp.PyArray_DIM(a, 0) == d0) and (d1 < 0 or cnp.PyArray_DIM(a, 1) == d1))
 
     def infer(self, x, state, bint batch_first, int threads):
-        """The whole of an inference call on arrays that fit already: (y, (hn, cn)), or None when something does not
-        and functional.forward has to look at it."""
+        """The whole of an inference call on arrays that fit already: (y, (hn, cn)), or (y, hn) of a cell without c, or
+        None when something does not fit and functional.forward has to look at it."""
         cdef int64_t slots = self.spec.num_layers * self.spec.directions, steps, batch
         cdef int typenum = cnp.NPY_DOUBLE if self.spec.dtype else cnp.NPY_FLOAT
         cdef cnp.npy_intp shape[3]
@@ -241,7 +251,11 @@ cdef class Model:
             return None
         steps, batch = cnp.PyArray_DIM(<cnp.ndarray>x, batch_first), cnp.PyArray_DIM(<cnp.ndarray>x, not batch_first)
         start_call(&call, steps, batch, threads)
-        if state is not None:
+        if state is not None and self.states == 1:
+            if not self._takes(state, slots, batch, self.recurrent):
+                return None
+            call.h0 = data_of(state)
+        elif state is not None:
             if type(state) is not tuple or len(<tuple>state) != 2:
                 return None
             h0, c0 = <tuple>state
@@ -251,7 +265,7 @@ cdef class Model:
         shape[0], shape[1], shape[2] = slots, batch, self.recurrent
         hn = cnp.PyArray_EMPTY(3, shape, typenum, 0)
         shape[2] = self.hidden_size
-        cn = cnp.PyArray_EMPTY(3, shape, typenum, 0)
+        cn = cnp.PyArray_EMPTY(3, shape, typenum, 0) if self.states == 2 else None
         shape[batch_first], shape[not batch_first] = steps, batch
         shape[2] = self.spec.directions * self.recurrent
         y = cnp.PyArray_EMPTY(3, shape, typenum, 0)
@@ -263,7 +277,7 @@ cdef class Model:
         call.y.row = shape[2] * (steps if batch_first else 1)
         call.blas = self.blas
         self._run(&call, NULL)
-        return y, (hn, cn)
+        return y, (hn, cn) if self.states == 2 else hn
 
     cdef int _fill(self, fl_call *call, cnp.ndarray x, h0, c0, cnp.ndarray y, hn, cn, lengths, reset) except -1:
         call.x, call.y = self.sequence(x), self.sequence(y)
@@ -298,7 +312,8 @@ cdef class Model:
     def backward(self, Cache cache, cnp.ndarray dy, dhn, dcn, dx, cnp.ndarray dh0, cnp.ndarray dc0, list gradients,
                  int threads=0):
         """dy (T, B, D*R), features contiguous; dx (T, B, I) contiguous or None; gradients: per layer and direction
-        (weight_ih, weight_hh, bias, weight_hr | None), written."""
+        (weight_ih, weight_hh, bias, bias_hh | None, weight_hr | None), written. bias_hh: only of cells where it has a
+        gradient of its own, `own_bias_hh`."""
         cdef fl_call call
         cdef fl_backward_call back
         cdef fl_gradients *table = <fl_gradients *>calloc(len(gradients), sizeof(fl_gradients))
@@ -306,9 +321,10 @@ cdef class Model:
             raise MemoryError()
         start_call(&call, cache.steps, cache.batch, threads)
         try:
-            for i, (weight_ih, weight_hh, bias, weight_hr) in enumerate(gradients):
+            for i, (weight_ih, weight_hh, bias, bias_hh, weight_hr) in enumerate(gradients):
                 table[i].weight_ih, table[i].weight_hh = data_of(weight_ih), data_of(weight_hh)
-                table[i].bias, table[i].weight_hr = data_of(bias), data_of(weight_hr)
+                table[i].bias, table[i].bias_hh = data_of(bias), data_of(bias_hh)
+                table[i].weight_hr = data_of(weight_hr)
             self._fill(&call, cache.x, cache.h0, cache.c0, cache.y, dh0, dc0, cache.lengths, cache.reset)
             call.cache, call.dropout = cache.memory.data, data_of(cache.dropout)
             back.dy = self.sequence(dy)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .params import Trace, _as_array
+from .params import TRACES, _as_array
 
 
 class Spec(NamedTuple):
@@ -22,6 +22,8 @@ class Spec(NamedTuple):
     directions: int
     dtype: np.dtype
     batch_first: bool
+    cell: str = "lstm"
+    states: int = 2
 
     @property
     def recurrent(self):
@@ -126,9 +128,16 @@ def _check_one_state(spec, name, value, width, layout):
 
 
 def check_state(spec, state, layout, names=("h0", "c0"), argument="state"):
-    """(h0, c0) as contiguous (L*D, B, R) and (L*D, B, H); (None, None) for None, which stands for zeros."""
+    """(h0, c0) as contiguous (L*D, B, R) and (L*D, B, H); (None, None) for None, which stands for zeros.
+
+    Of a cell without c the state is h0 itself, and c0 comes back as None.
+    """
     if state is None:
         return None, None
+    if spec.states == 1:
+        if isinstance(state, tuple):
+            raise TypeError(f"{argument} must be an array {names[0]}, got tuple of {len(state)}: this cell has no c")
+        return _check_one_state(spec, names[0], state, spec.recurrent, layout), None
     if not isinstance(state, (tuple, list)) or len(state) != 2:
         what = type(state).__name__ + (f" of {len(state)}" if isinstance(state, (tuple, list)) else "")
         raise TypeError(f"{argument} must be a pair ({names[0]}, {names[1]}), got {what}")
@@ -176,12 +185,15 @@ def _new_state(spec, batch):
     slots = spec.num_layers * spec.directions
     return (
         np.empty((slots, batch, spec.recurrent), spec.dtype),
-        np.empty((slots, batch, spec.hidden_size), spec.dtype),
+        np.empty((slots, batch, spec.hidden_size), spec.dtype) if spec.states == 2 else None,
     )
 
 
-def _state_outward(state, layout):
-    return state if layout.batched else tuple(s[:, 0] for s in state)
+def _state_outward(spec, state, layout):
+    """(h, c) as the caller sees it; h alone of a cell without c."""
+    if not layout.batched:
+        state = tuple(None if s is None else s[:, 0] for s in state)
+    return state if spec.states == 2 else state[0]
 
 
 def forward(packed, spec, x, state=None, lengths=None, reset=None, threads=0):
@@ -192,7 +204,7 @@ def forward(packed, spec, x, state=None, lengths=None, reset=None, threads=0):
     hn, cn = _new_state(spec, layout.batch)
     y = np.empty(layout.shape(spec.outputs), spec.dtype)
     packed.forward(x, h0, c0, layout.inward(y), hn, cn, lengths, reset, threads)
-    return y, _state_outward((hn, cn), layout)
+    return y, _state_outward(spec, (hn, cn), layout)
 
 
 class Kept(NamedTuple):
@@ -233,7 +245,7 @@ def forward_cached(packed, spec, x, state=None, lengths=None, reset=None, masks=
     core = packed.forward_cached(_own(array, x), h0, c0, hn, cn, lengths, reset, factors, threads, pooled)
     # the cache keeps its own y: the caller may change what it is handed
     y = np.ascontiguousarray(layout.outward(core.y)).copy() if layout.batched else core.y[:, 0].copy()
-    return y, _state_outward((hn, cn), layout), Kept(core, layout, spec)
+    return y, _state_outward(spec, (hn, cn), layout), Kept(core, layout, spec)
 
 
 def trace_of(spec, kept):
@@ -244,11 +256,12 @@ def trace_of(spec, kept):
             gates, c, y = kept.core.views(layer, direction)
             y = kept.core.y if y is None else y
             h = y[..., direction * spec.recurrent : (direction + 1) * spec.recurrent]
-            parts = [gates[:, :, g] for g in range(gates.shape[2])] + [c, h]
+            parts = [gates[:, :, g] for g in range(gates.shape[2])] + ([h] if c is None else [c, h])
             found.append([kept.layout.outward(part) for part in parts])
+    trace = TRACES[spec.cell]
     if len(found) == 1:
-        return Trace(*found[0])
-    return Trace(*(list(part) for part in zip(*found, strict=True)))
+        return trace(*found[0])
+    return trace(*(list(part) for part in zip(*found, strict=True)))
 
 
 def _check_dy(spec, dy, layout):
@@ -281,13 +294,14 @@ def backward(spec, names, weights, dy, kept, dstate=None, input_gradient=True, t
         grads[f"weight_ih_{name}"], grads[f"weight_hh_{name}"] = weight_ih, weight_hh
         if f"bias_ih_{name}" in weights:
             grads[f"bias_ih_{name}"] = bias
+        bias_hh = np.empty_like(bias) if kept.core.model.own_bias_hh else None
         weight_hr = np.empty_like(weights[f"weight_hr_{name}"]) if spec.proj_size else None
-        table.append((weight_ih, weight_hh, bias, weight_hr))
+        table.append((weight_ih, weight_hh, bias, bias_hh, weight_hr))
     kept.core.model.backward(kept.core, dy, dhn, dcn, dx, dh0, dc0, table, threads)
-    for name, (_, _, bias, weight_hr) in zip(names, table, strict=True):
-        if f"bias_ih_{name}" in weights:
-            grads[f"bias_hh_{name}"] = bias.copy()  # bias_ih and bias_hh enter as a sum
+    for name, (_, _, bias, bias_hh, weight_hr) in zip(names, table, strict=True):
+        if f"bias_ih_{name}" in weights:  # mostly bias_ih and bias_hh enter as a sum
+            grads[f"bias_hh_{name}"] = bias.copy() if bias_hh is None else bias_hh
         if weight_hr is not None:
             grads[f"weight_hr_{name}"] = weight_hr
     dx = None if dx is None else layout.outward(dx)
-    return dx, _state_outward((dh0, dc0), layout), {name: grads[name] for name in weights}
+    return dx, _state_outward(spec, (dh0, dc0), layout), {name: grads[name] for name in weights}

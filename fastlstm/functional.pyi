@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _core
-from .params import Trace, _Array, _ArrayLike, _State, _StateLike
+from .params import _Array, _ArrayLike
 
 class Spec(NamedTuple):
     input_size: int
@@ -15,6 +15,8 @@ class Spec(NamedTuple):
     directions: int
     dtype: np.dtype[Any]
     batch_first: bool
+    cell: str = "lstm"
+    states: int = 2
     @property
     def recurrent(self) -> int: ...
     @property
@@ -39,32 +41,32 @@ class Kept(NamedTuple):
 def real_array(name: str, value: _ArrayLike, dtype: DTypeLike) -> _Array: ...
 def check_x(spec: Spec, x: _ArrayLike) -> tuple[_Array, Layout]: ...
 def check_state(
-    spec: Spec, state: _StateLike | None, layout: Layout, names: tuple[str, str] = ("h0", "c0"), argument: str = "state"
+    spec: Spec, state: Any, layout: Layout, names: tuple[str, str] = ("h0", "c0"), argument: str = "state"
 ) -> tuple[_Array | None, _Array | None]: ...
 def check_lengths(lengths: _ArrayLike | None, layout: Layout) -> _Array | None: ...
 def check_reset(reset: _ArrayLike | None, layout: Layout) -> _Array | None: ...
 def forward(
-    packed: _core.Model, spec: Spec, x: _ArrayLike, state: _StateLike | None = None, lengths: _ArrayLike | None = None,
+    packed: _core.Model, spec: Spec, x: _ArrayLike, state: Any = None, lengths: _ArrayLike | None = None,
     reset: _ArrayLike | None = None, threads: int = 0,
-) -> tuple[_Array, _State]: ...
+) -> tuple[_Array, Any]: ...
 def forward_cached(
-    packed: _core.Model, spec: Spec, x: _ArrayLike, state: _StateLike | None = None, lengths: _ArrayLike | None = None,
+    packed: _core.Model, spec: Spec, x: _ArrayLike, state: Any = None, lengths: _ArrayLike | None = None,
     reset: _ArrayLike | None = None, masks: Callable[[int, int], _Array] | None = None, threads: int = 0,
     pooled: bool = True,
-) -> tuple[_Array, _State, Kept]: ...
-def trace_of(spec: Spec, kept: Kept) -> Trace: ...
+) -> tuple[_Array, Any, Kept]: ...
+def trace_of(spec: Spec, kept: Kept) -> Any: ...
 @overload
 def backward(
     spec: Spec, names: Sequence[str], weights: Mapping[str, _Array], dy: _ArrayLike, kept: Kept,
-    dstate: _StateLike | None = None, input_gradient: Literal[True] = True, threads: int = 0,
-) -> tuple[_Array, _State, dict[str, _Array]]: ...
+    dstate: Any = None, input_gradient: Literal[True] = True, threads: int = 0,
+) -> tuple[_Array, Any, dict[str, _Array]]: ...
 @overload
 def backward(
     spec: Spec, names: Sequence[str], weights: Mapping[str, _Array], dy: _ArrayLike, kept: Kept,
-    dstate: _StateLike | None = None, *, input_gradient: Literal[False], threads: int = 0,
-) -> tuple[None, _State, dict[str, _Array]]: ...
+    dstate: Any = None, *, input_gradient: Literal[False], threads: int = 0,
+) -> tuple[None, Any, dict[str, _Array]]: ...
 @overload
 def backward(
     spec: Spec, names: Sequence[str], weights: Mapping[str, _Array], dy: _ArrayLike, kept: Kept,
-    dstate: _StateLike | None, input_gradient: bool, threads: int = 0,
-) -> tuple[_Array | None, _State, dict[str, _Array]]: ...
+    dstate: Any, input_gradient: bool, threads: int = 0,
+) -> tuple[_Array | None, Any, dict[str, _Array]]: ...

@@ -27,14 +27,15 @@ class Recurrent(Module):
 
     recurrent = True
     cell = None
+    _activation = "none"  # of cells that leave a choice
 
-    def __init__(
-        self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
-        bidirectional=False, proj_size=0, *, dtype="float32", rng=None, num_threads=None,
+    def _set_up(
+        self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
+        num_threads,
     ):
         super().__init__(num_threads)
         _core.isa()  # a wrong FASTLSTM_ISA is told now, not at the first call
-        cell_of(self.cell)
+        states = cell_of(self.cell).states
         self.bias, self.batch_first = _check_flag("bias", bias), _check_flag("batch_first", batch_first)
         self.bidirectional = _check_flag("bidirectional", bidirectional)
         shapes = weight_shapes(
@@ -49,7 +50,7 @@ class Recurrent(Module):
         self._names = suffixes(self.num_layers, self.bidirectional)
         self._spec = functional.Spec(
             self.input_size, self.hidden_size, self.proj_size, self.num_layers, 2 if bidirectional else 1,
-            np.dtype(dtype), self.batch_first,
+            np.dtype(dtype), self.batch_first, self.cell, len(states),
         )
         self._trainable = False  # whether packed weights include what backward needs
         self._weights = self._new_weights(
@@ -60,7 +61,7 @@ class Recurrent(Module):
         return {
             "input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
             "bias": self.bias, "batch_first": self.batch_first, "dropout": self.dropout,
-            "bidirectional": self.bidirectional, "proj_size": self.proj_size, "dtype": self.dtype.name,
+            "bidirectional": self.bidirectional, "dtype": self.dtype.name,
         }
 
     def _extras(self):
@@ -78,7 +79,7 @@ class Recurrent(Module):
         spec = self._spec
         return _core.Model(
             self.cell, spec.dtype, spec.input_size, spec.hidden_size, spec.num_layers, spec.directions,
-            spec.proj_size, weights, self._trainable,
+            spec.proj_size, weights, self._trainable, self._activation,
         )
 
     def _packed_for_training(self):
@@ -96,7 +97,7 @@ class Recurrent(Module):
         return (drawn < keep).astype(self._spec.dtype) * self._spec.dtype.type(1.0 / keep)
 
     def __call__(self, x, state=None, **kwargs):
-        """Inference: ``y, (hn, cn)``; see `forward`, whose keyword arguments it takes (but for cache)."""
+        """Inference: ``y, (hn, cn)``, or ``y, hn`` of a cell without c; see `forward`, whose keyword arguments it takes (but for cache)."""
         panels = self._panels
         # the short way for arrays that need no conversion; not for a subclass with a forward of its own
         if panels is not None and not kwargs and type(self).forward is Recurrent.forward:
@@ -108,6 +109,7 @@ class Recurrent(Module):
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``y, (hn, cn)``, then the trace if asked for, then the cache if asked for.
 
+        Of a GRU or RNN, which have no c, the state is one array: ``y, hn``.
         x: (T, B, I), or (B, T, I) with batch_first, or (T, I) unbatched; any array-like, converted to the layer's
         dtype; matching input is not copied, and never changed. T and B may be 0.
         state: None (zeros) or (h0, c0) of shapes (L*D, B, R) and (L*D, B, H); without B when unbatched.
@@ -115,7 +117,7 @@ class Recurrent(Module):
         those of its last valid step, and the reverse direction starts at its own end.
         reset: booleans, (T, B), in the layout of x. True at step t: no state crosses from step t-1 to t, in either
         direction, as if the row were cut there; at t = 0 the forward direction forgets h0 and c0.
-        trace: also return a `Trace` of every gate and state.
+        trace: also return a `Trace` (of a GRU a `GRUTrace`, of an RNN an `RNNTrace`) of every gate and state.
         cache: also return what `backward` needs. Dropout acts here only, and only while `training` is true.
 
         y: (T, B, D*R) in the layout of x. Results do not depend, to the last bit, on batch size, number of threads,
@@ -190,3 +192,74 @@ class LSTM(Recurrent):
     """
 
     cell = "lstm"
+
+    def __init__(
+        self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
+        bidirectional=False, proj_size=0, *, dtype="float32", rng=None, num_threads=None,
+    ):
+        self._set_up(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
+            num_threads,
+        )
+
+    def config(self):
+        return {**super().config(), "proj_size": self.proj_size}
+
+
+class GRU(Recurrent):
+    """Gated recurrent units, any number of layers, one or two directions (as torch.nn.GRU).
+
+        r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh),  n = tanh(W_ih x + b_ih + r * (W_hh h + b_hh))
+        h = (1 - z) * n + z * h
+
+    Cho et al. 2014, with the reset after the product. Gate order in the weights: r, z, n. The state is hn alone:
+    ``y, hn = gru(x, h0)``, and ``dx, dh0, grads = gru.backward(dy, cache, dhn)``.
+
+    Parameters and arguments as of `LSTM`, with 3H rows for 4H and without a projection.
+
+    >>> gru = GRU(3, 5, rng=0)
+    >>> y, hn = gru(np.zeros((7, 2, 3), np.float32))
+    >>> y.shape, hn.shape
+    ((7, 2, 5), (1, 2, 5))
+    """
+
+    cell = "gru"
+
+    def __init__(
+        self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
+        bidirectional=False, *, dtype="float32", rng=None, num_threads=None,
+    ):
+        self._set_up(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng, num_threads
+        )
+
+
+class RNN(Recurrent):
+    """A simple recurrent network, any number of layers, one or two directions (as torch.nn.RNN).
+
+        h = f(W_ih x + b_ih + W_hh h + b_hh)      f: nonlinearity, "tanh" or "relu"
+
+    Elman 1990. The state is hn alone: ``y, hn = rnn(x, h0)``. Parameters and arguments as of `LSTM`, with H rows for
+    4H and without a projection.
+
+    >>> rnn = RNN(3, 5, nonlinearity="relu", rng=0)
+    >>> y, hn = rnn(np.zeros((7, 2, 3), np.float32))
+    >>> y.shape, hn.shape
+    ((7, 2, 5), (1, 2, 5))
+    """
+
+    cell = "rnn"
+
+    def __init__(
+        self, input_size, hidden_size, num_layers=1, nonlinearity="tanh", bias=True, batch_first=False, dropout=0.0,
+        bidirectional=False, *, dtype="float32", rng=None, num_threads=None,
+    ):
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f'nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
+        self.nonlinearity = self._activation = nonlinearity
+        self._set_up(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng, num_threads
+        )
+
+    def config(self):
+        return {**super().config(), "nonlinearity": self.nonlinearity}

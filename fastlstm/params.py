@@ -35,6 +35,8 @@ class Cell(NamedTuple):
 # One row per cell that the engine runs, in the order of src_c/cells.def; variants.FAMILY has all.
 CELLS = {
     "lstm": Cell(gates=("i", "f", "g", "o"), states=("h", "c"), projects=True),
+    "gru": Cell(gates=("r", "z", "n"), states=("h",)),
+    "rnn": Cell(gates=("a",), states=("h",)),
 }
 
 
@@ -54,6 +56,26 @@ class Trace(NamedTuple):
     h: np.ndarray | list[np.ndarray]
 
 
+class GRUTrace(NamedTuple):
+    """Everything a GRU computed; r, z, n: gates after their activation, (T, B, H); h: output. As `Trace`."""
+
+    r: np.ndarray | list[np.ndarray]
+    z: np.ndarray | list[np.ndarray]
+    n: np.ndarray | list[np.ndarray]
+    h: np.ndarray | list[np.ndarray]
+
+
+class RNNTrace(NamedTuple):
+    """Everything a simple network computed; a: the activated sum, (T, B, H), and h: output, the same. As `Trace`."""
+
+    a: np.ndarray | list[np.ndarray]
+    h: np.ndarray | list[np.ndarray]
+
+
+# Cell -> the type of its trace: its gates, c if it has one, h.
+TRACES = {"lstm": Trace, "gru": GRUTrace, "rnn": RNNTrace}
+
+
 def cell_of(cell):
     """The row of `CELLS` for a name; a `Variant`, which has what a row has, for itself.
 
@@ -67,10 +89,12 @@ def cell_of(cell):
 
 
 def trace_of(cell):
-    """The type of a cell's trace: `Trace` of an LSTM; of others, their own fields."""
-    row = cell_of(cell)
-    traced = row.traced if isinstance(row, Variant) else Trace._fields
-    return Trace if traced == Trace._fields else namedtuple("Trace", traced)
+    """The type of a cell's trace; of a `Variant` with other fields, one with those."""
+    if not isinstance(cell, Variant):
+        cell_of(cell)
+        return TRACES[cell]
+    named = TRACES.get(cell.cell)
+    return named if named and cell.traced == named._fields else namedtuple("Trace", cell.traced)
 
 
 # ------------------------------------------------------------------------------- sizes, in words

@@ -35,6 +35,18 @@ class Trace(NamedTuple):
     c: _Array | Any
     h: _Array | Any
 
+class GRUTrace(NamedTuple):
+    r: _Array | Any
+    z: _Array | Any
+    n: _Array | Any
+    h: _Array | Any
+
+class RNNTrace(NamedTuple):
+    a: _Array | Any
+    h: _Array | Any
+
+TRACES: dict[str, type[Any]]
+
 def cell_of(cell: str | Variant) -> Cell | Variant: ...
 def trace_of(cell: str | Variant) -> type[Any]: ...
 def suffixes(num_layers: int, bidirectional: bool = False) -> list[str]: ...

@@ -26,7 +26,7 @@ class Stream:
         self._spec = spec._replace(batch_first=False)
         shape = (spec.num_layers, self.batch_size)
         self._h = np.zeros((*shape, spec.recurrent), spec.dtype)
-        self._c = np.zeros((*shape, spec.hidden_size), spec.dtype)
+        self._c = np.zeros((*shape, spec.hidden_size), spec.dtype) if spec.states == 2 else None
         self._stepper = _core.Stepper(packed, self.batch_size, self._h, self._c)
         # a step large enough for several threads goes the way of a sequence of one
         self._teamed = packed.plan(1, self.batch_size, threads=threads)["threads"] > 1
@@ -83,15 +83,17 @@ class Stream:
 
     @property
     def state(self):
-        """Copies (h, c) of shapes (L, B, R) and (L, B, H). Assign a pair to continue from it, None for zeros."""
-        return self._h.copy(), self._c.copy()
+        """Copies (h, c) of shapes (L, B, R) and (L, B, H), or h alone of a cell without c. Assign the same to continue
+        from it, None for zeros."""
+        return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
 
     @state.setter
     def state(self, value):
         layout = functional.Layout(1, self.batch_size, True, False)
         h, c = functional.check_state(self._spec, value, layout)
         self._h[...] = 0 if h is None else h
-        self._c[...] = 0 if c is None else c
+        if self._c is not None:
+            self._c[...] = 0 if c is None else c
 
     def reset(self, mask=None):
         """Zero the state of all rows, or of those where mask (B,) is true (an episode has ended there)."""
@@ -103,7 +105,8 @@ class Stream:
                 f"mask must hold {self.batch_size} booleans, one per row; got {mask.dtype} of shape {mask.shape}"
             )
         self._h[:, mask != 0] = 0
-        self._c[:, mask != 0] = 0
+        if self._c is not None:
+            self._c[:, mask != 0] = 0
 
 
 def batched(x, batch_size, lead, row_axes):

@@ -101,21 +101,18 @@ static void V(ahead_visit)(const fl_step_args *s, const fl_ahead_args *a, int64_
 
 /* One step of one row with its input product in `pre`, and a share of the products of `a`.  Blocks that make no full
  * tile (a narrow last block and the full one before it) are done the usual way, theirs of `a` in the last share. */
-FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, V(cell_fn) cell)
+FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, const V(cell_shape) shape)
 {
-    const int narrow = V(narrow_of)(s, 4);
+    const int narrow = V(narrow_of)(s, shape);
     const int64_t full = s->block1 - s->block0 - (narrow ? 2 : 0);
     for (int64_t i = 0; i < full; i++) {
         _Alignas(64) real tile[4 * FL_W];
-        const int64_t block = s->backward_sweep ? s->block0 + full - 1 - i : s->block0 + i, unit = block * FL_W;
+        const int64_t block = s->backward_sweep ? s->block0 + full - 1 - i : s->block0 + i;
         V(ahead_visit)(s, a, block, a->share * full + i, tile);
-        if (s->hidden - unit >= FL_W)
-            cell(s, tile, FL_W, 0, unit, FL_W);
-        else
-            cell(s, tile, FL_W, 0, unit, (int)(s->hidden - unit));
+        V(eat)(s, (V(group)){block, 1, 0}, tile, tile, 0, shape);
     }
     if (!narrow) return;
-    V(step_tile)(s, (V(group)){s->block0 + full, 1, narrow}, 0, 1, 4, cell);
+    V(step_tile)(s, (V(group)){s->block0 + full, 1, narrow}, 0, 1, shape);
     if (a->share < FL_AHEAD_ROWS - 1) return;
     const fl_product_args rest = {
         .rows = FL_AHEAD_ROWS,

@@ -38,7 +38,7 @@ const char *fl_status_text(enum fl_status status);
 enum fl_dtype { FL_F32 = 0, FL_F64 = 1 };
 
 enum fl_cell {
-#define FL_CELL_ROW(ID, name, gates, vectors, states) FL_CELL_##ID,
+#define FL_CELL_ROW(ID, name, gates, joint, vectors, units, states, kept) FL_CELL_##ID,
 #include "cells.def"
 #undef FL_CELL_ROW
     FL_CELL_COUNT
@@ -46,6 +46,8 @@ enum fl_cell {
 int fl_cell_count(void);
 const char *fl_cell_name(int cell); /* NULL outside [0, count) */
 int fl_cell_gates(int cell);
+int fl_cell_kept(int cell);   /* K: values per unit in the cache, the gates first */
+int fl_cell_states(int cell); /* 1: h; 2: h and c.  Where it is 1, every c0, cn, dcn and dc0 below may be NULL */
 
 /* ---- instruction set, threads ------------------------------------------------------------------------------ */
 
@@ -59,6 +61,8 @@ int fl_get_num_threads(void);
 void fl_set_num_threads(int n);
 int fl_has_openmp(void);
 
+enum fl_activation { FL_ACT_NONE = 0, FL_ACT_RELU, FL_ACT_TANH, FL_ACT_SIGMOID, FL_ACT_SOFTMAX, FL_ACT_EXP };
+
 /* ---- models ------------------------------------------------------------------------------------------------ */
 
 typedef struct fl_spec {
@@ -67,13 +71,14 @@ typedef struct fl_spec {
     int32_t num_layers; /* L >= 1 */
     int32_t directions; /* D: 1, or 2 for a bidirectional stack */
     int64_t input_size, hidden_size;
-    int64_t proj_size; /* P, 0 for none */
-    int32_t flags;     /* FL_MODEL_* */
+    int64_t proj_size;  /* P, 0 for none */
+    int32_t flags;      /* FL_MODEL_* */
+    int32_t activation; /* RNN: FL_ACT_TANH or FL_ACT_RELU; FL_ACT_NONE: the cell's own */
 } fl_spec;
 
 enum { FL_MODEL_BACKWARD = 1 /* also pack what fl_backward needs */ };
 
-/* Weights of one layer and direction, torch's layout and gate order (i f g o).  Read during fl_model_create only. */
+/* Weights of one layer and direction, torch's layout and gate order (i f g o; r z n).  Read during fl_model_create only. */
 typedef struct fl_weights {
     const void *weight_ih; /* (G*H, I of this layer) */
     const void *weight_hh; /* (G*H, R) */
@@ -165,7 +170,8 @@ size_t fl_forward_bytes(const fl_model *model, const fl_call *call); /* workspac
 size_t fl_cache_bytes(const fl_model *model, int64_t steps, int64_t batch, int dropout);
 enum fl_status fl_forward(const fl_model *model, const fl_call *call);
 
-/* Where the cache keeps one layer and direction: byte offsets of gates (T, B, G, H), post-activation, and c (T, B, H);
+/* Where the cache keeps one layer and direction: byte offsets of gates (T, B, K, H), after their activation, and c (T, B, H),
+ * 0 for cells without;
  * y (T, B, D*R) is the layer's own output for all directions, or SIZE_MAX for the last layer (it is in call.y). */
 typedef struct fl_cache_slot {
     size_t gates, c, y;
@@ -182,7 +188,8 @@ enum fl_status fl_step(const fl_model *model, int64_t batch, const void *x, void
 typedef struct fl_gradients {
     void *weight_ih; /* (G*H, I of this layer) */
     void *weight_hh; /* (G*H, R) */
-    void *bias;      /* (G*H) */
+    void *bias;      /* (G*H): of bias_ih, and of bias_hh too unless bias_hh has a gradient of its own */
+    void *bias_hh;   /* (G*H), GRU only: its candidate's h-part is weighed by r.  Else NULL */
     void *weight_hr; /* (P, H) or NULL */
 } fl_gradients;
 
@@ -200,7 +207,6 @@ enum fl_status fl_backward(const fl_model *model, const fl_call *call, const fl_
 
 /* ---- dense layers: y = act(x . W^T + b), one accumulation chain per output like the recurrent layers ------------ */
 
-enum fl_activation { FL_ACT_NONE = 0, FL_ACT_RELU, FL_ACT_TANH, FL_ACT_SIGMOID, FL_ACT_SOFTMAX, FL_ACT_EXP };
 typedef struct fl_dense fl_dense;
 enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,
                                const void *bias, int activation);

@@ -20,7 +20,7 @@ static void lay_out(fl_back *job, fl_arena *arena)
     job->order.length = fl_arena_take(arena, batch, sizeof(int64_t));
     job->zeros = fl_arena_take(arena, hidden, m->unit);
     job->pointers = fl_arena_take3(arena, job->plan.threads, fl_back_pointers(batch), 1, sizeof(void *));
-    job->dgates = fl_arena_take3(arena, chunk, batch, m->gates * hidden, m->unit);
+    job->dgates = fl_arena_take3(arena, chunk, batch, m->kept * hidden, m->unit);
     job->dh = fl_arena_take3(arena, chunk, batch, pr, m->unit);
     job->cell_out = fl_arena_take3(arena, chunk, pr ? batch : 0, hidden, m->unit);
     job->dcell_out = fl_arena_take3(arena, pr ? batch : 0, hidden, 1, m->unit);
@@ -160,6 +160,7 @@ static void start_state(const fl_model *m, const fl_call *call, const fl_backwar
         memmove(back->dh0, back->dhn, h);
     else
         memset(back->dh0, 0, h);
+    if (m->states == 1) return;
     if (back->dcn)
         memmove(back->dc0, back->dcn, c);
     else
@@ -174,6 +175,7 @@ static void clear_gradients(const fl_model *m, const fl_call *call, const fl_bac
         memset(g->weight_ih, 0, (size_t)(rows * m->layers[i].inputs * m->unit));
         memset(g->weight_hh, 0, (size_t)(rows * m->recurrent * m->unit));
         memset(g->bias, 0, (size_t)(rows * m->unit));
+        if (m->layers[i].bias_h) memset(g->bias_hh, 0, (size_t)(rows * m->unit));
         if (m->spec.proj_size) memset(g->weight_hr, 0, (size_t)(m->spec.proj_size * m->spec.hidden_size * m->unit));
     }
     if (back->dx && call->lengths) /* padding is never visited: its gradient is zero */
@@ -182,10 +184,12 @@ static void clear_gradients(const fl_model *m, const fl_call *call, const fl_bac
 
 static int gradients_present(const fl_model *m, const fl_backward_call *back)
 {
-    if (!back || !back->dh0 || !back->dc0 || !back->gradients) return 0;
+    if (!back || !back->dh0 || (m->states == 2 && !back->dc0) || !back->gradients) return 0;
     for (int i = 0; i < m->spec.num_layers * m->spec.directions; i++) {
         const fl_gradients *g = &back->gradients[i];
-        if (!g->weight_ih || !g->weight_hh || !g->bias || (m->spec.proj_size && !g->weight_hr)) return 0;
+        if (!g->weight_ih || !g->weight_hh || !g->bias || (m->spec.proj_size && !g->weight_hr) ||
+            (m->layers[i].bias_h != NULL) != (g->bias_hh != NULL))
+            return 0;
     }
     return 1;
 }

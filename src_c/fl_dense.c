@@ -42,7 +42,7 @@ enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_
                         activation,
                         fl_arena_take3(&arena, padded, inputs, 1, unit),
                         fl_arena_take(&arena, padded, unit)};
-    fl_pack_plain(dtype, dense->panel, weight, inputs, outputs, 1, inputs, width);
+    fl_pack_plain(dtype, dense->panel, weight, inputs, 0, outputs, 1, inputs, width);
     if (bias) memcpy(dense->bias, bias, (size_t)(outputs * unit));
     *out = dense;
     return FL_OK;

@@ -11,7 +11,7 @@ enum fl_status fl_call_check(const fl_model *m, const fl_call *call)
 {
     if (!m || !call || call->steps < 0 || call->batch < 0 || call->threads < 0) return FL_ERR_ARGUMENT;
     if (call->steps > FL_LARGEST || call->batch > FL_LARGEST) return FL_ERR_OVERFLOW;
-    if (!call->hn || !call->cn || (call->dropout && !call->cache)) return FL_ERR_ARGUMENT;
+    if (!call->hn || (m->states == 2 && !call->cn) || (call->dropout && !call->cache)) return FL_ERR_ARGUMENT;
     if (call->steps && call->batch && (!call->x.data || !call->y.data)) return FL_ERR_ARGUMENT;
     if ((uintptr_t)call->workspace % FL_ALIGN || (uintptr_t)call->cache % FL_ALIGN) return FL_ERR_WORKSPACE;
     for (int64_t b = 0; call->lengths && b < call->batch; b++)
@@ -87,8 +87,8 @@ static void zero_cached(const fl_job *job, int64_t t, int64_t b)
         for (int d = 0; d < m->spec.directions; d++) {
             const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, call->dropout != NULL, l, d);
             char *cache = call->cache;
-            memset(cache + o.gates + at * m->gates * cells, 0, (size_t)(m->gates * cells));
-            memset(cache + o.c + at * cells, 0, (size_t)cells);
+            memset(cache + o.gates + at * m->kept * cells, 0, (size_t)(m->kept * cells));
+            if (m->states == 2) memset(cache + o.c + at * cells, 0, (size_t)cells);
             if (o.y != SIZE_MAX) memset(cache + o.y + at * outputs, 0, (size_t)outputs);
         }
 }
@@ -234,6 +234,7 @@ static void start_state(const fl_model *m, const fl_call *call)
         memset(call->hn, 0, h);
     else if (call->h0 != call->hn)
         memcpy(call->hn, call->h0, h);
+    if (m->states == 1) return;
     if (!call->c0)
         memset(call->cn, 0, c);
     else if (call->c0 != call->cn)

@@ -32,7 +32,7 @@ static char *state_row(const fl_walk *w, const void *state, int64_t b, int64_t w
 }
 
 typedef struct fl_back_rows { /* pointer lists of one step, all (B) */
-    const void **gates, **c_prev, **c, **dy;
+    const void **gates, **c_prev, **c, **dy, **h_prev;
     void **dh, **dc, **dgates, **m_rows;
 } fl_back_rows;
 
@@ -46,21 +46,25 @@ static void point(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t s,
     const int64_t r = w->row0 + i * w->row_step, q = q0 + r, b = job->order.row[r];
     const int64_t t = fl_time(w->s->dir, s, job->order.length[r]), before = w->s->dir ? t + 1 : t - 1;
     const int cut = fl_cut(call->reset, w->s->dir, s, t, b, batch);
-    char *cells = (char *)call->cache + w->s->cache.c;
-    const char *h0 = state_row(w, call->h0, b, m->recurrent), *c0 = state_row(w, call->c0, b, hidden);
+    const char *h0 = state_row(w, call->h0, b, m->recurrent);
 
-    l->gates[i] = (char *)call->cache + w->s->cache.gates + (t * batch + b) * m->gates * hidden * unit;
-    l->c[i] = cells + (t * batch + b) * hidden * unit;
-    l->c_prev[i] = cut || (s == 0 && !c0) ? job->zeros : s == 0 ? c0 : cells + (before * batch + b) * hidden * unit;
+    l->gates[i] = (char *)call->cache + w->s->cache.gates + (t * batch + b) * m->kept * hidden * unit;
+    l->h_prev[i] = cut || (s == 0 && !h0) ? job->zeros : s == 0 ? h0 : fl_at(&w->s->y, before, b);
     l->dy[i] = fl_at(&w->s->dy, t, b);
     l->dh[i] = state_row(w, job->back->dh0, b, m->recurrent);
-    l->dc[i] = state_row(w, job->back->dc0, b, hidden);
-    l->dgates[i] = job->dgates + q * m->gates * hidden * unit;
+    l->dgates[i] = job->dgates + q * m->kept * hidden * unit;
+    if (m->states == 2) {
+        char *cells = (char *)call->cache + w->s->cache.c;
+        const char *c0 = state_row(w, call->c0, b, hidden);
+        l->c[i] = cells + (t * batch + b) * hidden * unit;
+        l->c_prev[i] = cut || (s == 0 && !c0) ? job->zeros : s == 0 ? c0 : cells + (before * batch + b) * hidden * unit;
+        l->dc[i] = state_row(w, job->back->dc0, b, hidden);
+    }
     if (m->spec.proj_size) l->m_rows[i] = job->cell_out + q * hidden * unit;
     if (w->mate) return; /* the shared lists need one writer */
-    job->g[q] = l->dgates[i];
+    job->g[q] = (char *)l->dgates[i] + fl_x_side(m) * unit;
     job->x[q] = fl_at(&w->s->x, t, b);
-    job->h[q] = cut || (s == 0 && !h0) ? job->zeros : s == 0 ? h0 : fl_at(&w->s->y, before, b);
+    job->h[q] = l->h_prev[i];
     if (m->spec.proj_size) job->m_rows[q] = l->m_rows[i];
     if (w->s->dx.data) job->dx[q] = fl_at(&w->s->dx, t, b);
 }
@@ -98,7 +102,7 @@ static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t 
     for (int64_t i = 0; i < rows; i++) {
         const int64_t r = w->row0 + i * w->row_step;
         a[i] = out[i];
-        out[i] = job->dgates + (q0 + r) * m->gates * hidden * m->unit;
+        out[i] = job->dgates + (q0 + r) * m->kept * hidden * m->unit;
     }
 }
 
@@ -114,7 +118,7 @@ static void cut_rows(const fl_walk *w, const fl_back_rows *l, int64_t rows, int6
         const int64_t r = w->row0 + i * w->row_step, b = job->order.row[r];
         const int64_t t = fl_time(w->s->dir, s, job->order.length[r]);
         if (!fl_cut(job->call->reset, w->s->dir, s, t, b, job->call->batch)) continue;
-        memset((char *)l->dc[i] + w->unit0 * m->unit, 0, (size_t)((w->unit1 - w->unit0) * m->unit));
+        if (m->states == 2) memset((char *)l->dc[i] + w->unit0 * m->unit, 0, (size_t)((w->unit1 - w->unit0) * m->unit));
         if (end > first) memset((char *)l->dh[i] + first * m->unit, 0, (size_t)((end - first) * m->unit));
     }
 }
@@ -130,10 +134,12 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
                             a + batch,
                             a + 2 * batch,
                             a + 3 * batch,
-                            (void **)(a + 4 * batch),
+                            a + 4 * batch,
                             (void **)(a + 5 * batch),
                             (void **)(a + 6 * batch),
-                            (void **)(a + 7 * batch)};
+                            (void **)(a + 7 * batch),
+                            (void **)(a + 8 * batch)};
+    const int carries = p->bias_h != NULL; /* part of dh reaches h_prev past the products */
     for (int64_t i = 0; i < rows; i++) point(w, &l, i, s, q0);
     const int projected = m->spec.proj_size != 0;
     if (projected) through_projection(w, &l, rows, q0);
@@ -143,6 +149,9 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
         .unit0 = w->unit0,
         .unit1 = w->unit1,
         .gates = l.gates,
+        .h_prev = l.h_prev,
+        .carry = l.dh,
+        .activation = m->spec.activation,
         .c_prev = l.c_prev,
         .c = l.c,
         .dh = l.dy,
@@ -162,6 +171,7 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
         .vectors = FL_PANEL_VECTORS,
         .a = (const void *const *)l.dgates,
         .panel = p->panel_ht,
+        .accumulate = carries,
         .out = l.dh,
     };
     m->real->product(&product);
@@ -176,13 +186,13 @@ void fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int 
     const int mates = by_rows ? 1 : workers, mate = by_rows ? 0 : worker;
     const int64_t hidden = m->spec.hidden_size, width = m->width;
     const int64_t h_blocks = fl_plain_blocks(m->recurrent, width), m_blocks = fl_plain_blocks(hidden, width);
-    const int64_t unit1 = fl_share(m->blocks, mate + 1, mates) * width;
+    const int64_t unit1 = fl_share(m->blocks, mate + 1, mates) * m->block_units;
     const fl_walk w = {
         .job = job,
         .s = s,
         .row0 = by_rows ? worker : 0,
         .row_step = by_rows ? workers : 1,
-        .unit0 = fl_share(m->blocks, mate, mates) * width,
+        .unit0 = fl_share(m->blocks, mate, mates) * m->block_units,
         .unit1 = unit1 < hidden ? unit1 : hidden,
         .h_block0 = fl_share(h_blocks, mate, mates),
         .h_block1 = fl_share(h_blocks, mate + 1, mates),
@@ -203,47 +213,77 @@ void fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int 
 
 /* --- products over the stretch */
 
-static void weight_gradient(const fl_back *job, const fl_back_stretch *s, const void *g, int64_t columns,
-                            const void *const *a, int64_t n, void *gradient, int worker, int workers)
+/* Rows [row0, row0 + columns) of a weight's gradient from as many columns of g; rows of g are `stride` long. */
+typedef struct fl_side {
+    const char *g;
+    int64_t stride, columns, row0;
+} fl_side;
+
+static fl_side x_side(const fl_back *job)
+{
+    const fl_model *m = job->m;
+    const int64_t h = m->spec.hidden_size;
+    return (fl_side){job->dgates + fl_x_side(m) * m->unit, m->kept * h, m->gates * h, 0};
+}
+
+/* The h-parts' columns go round: `part` 0 are those from column 0 on, part 1 the rest, if any. */
+static fl_side h_side(const fl_back *job, int part)
+{
+    const fl_model *m = job->m;
+    const int64_t h = m->spec.hidden_size, first = fl_h_first_row(m), columns = m->gates * h - first;
+    if (part == 0) return (fl_side){job->dgates, m->kept * h, columns, first};
+    return (fl_side){job->dgates + columns * m->unit, m->kept * h, first, 0};
+}
+
+static void weight_gradient(const fl_back *job, const fl_back_stretch *s, fl_side side, const void *const *a, int64_t n,
+                            void *gradient, int worker, int workers)
 {
     const fl_outer_args outer = {
         .rows = s->rows,
-        .j0 = fl_share(columns, worker, workers),
-        .j1 = fl_share(columns, worker + 1, workers),
+        .j0 = fl_share(side.columns, worker, workers),
+        .j1 = fl_share(side.columns, worker + 1, workers),
         .n = n,
-        .g = g,
-        .g_stride = columns,
+        .g = side.g,
+        .g_stride = side.stride,
         .a = a,
-        .c = gradient,
+        .c = (char *)gradient + side.row0 * n * job->m->unit,
     };
     job->m->real->outer(&outer);
 }
 
-static void bias_gradient(const fl_back *job, const fl_back_stretch *s, void *gradient, int worker, int workers)
+static void bias_gradient(const fl_back *job, const fl_back_stretch *s, fl_side side, void *gradient, int worker,
+                          int workers)
 {
-    const int64_t columns = job->m->gates * job->m->spec.hidden_size;
     const fl_colsum_args sum = {
         .rows = s->rows,
-        .j0 = fl_share(columns, worker, workers),
-        .j1 = fl_share(columns, worker + 1, workers),
-        .g = job->dgates,
-        .g_stride = columns,
-        .s = gradient,
+        .j0 = fl_share(side.columns, worker, workers),
+        .j1 = fl_share(side.columns, worker + 1, workers),
+        .g = side.g,
+        .g_stride = side.stride,
+        .s = (char *)gradient + side.row0 * job->m->unit,
     };
     job->m->real->colsum(&sum);
+}
+
+static void bias_gradients(const fl_back *job, const fl_back_stretch *s, const fl_gradients *grad, int worker,
+                           int workers)
+{
+    bias_gradient(job, s, x_side(job), grad->bias, worker, workers);
+    for (int part = 0; part < 2 && grad->bias_hh; part++)
+        bias_gradient(job, s, h_side(job, part), grad->bias_hh, worker, workers);
 }
 
 void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int workers)
 {
     const fl_model *m = job->m;
-    const int64_t columns = m->gates * m->spec.hidden_size, slot = s->layer * m->spec.directions + s->dir;
+    const int64_t slot = s->layer * m->spec.directions + s->dir;
     const fl_packed *p = &m->layers[slot];
     const fl_gradients *grad = &job->back->gradients[slot];
     if (s->dx.data) {
         const int64_t first = fl_share(s->rows, worker, workers), end = fl_share(s->rows, worker + 1, workers);
         const fl_product_args product = {
             .rows = end - first,
-            .k = columns,
+            .k = m->gates * m->spec.hidden_size,
             .columns = p->inputs,
             .block0 = 0,
             .block1 = fl_plain_blocks(p->inputs, m->width),
@@ -255,12 +295,14 @@ void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int wo
         };
         m->real->product(&product);
     }
-    weight_gradient(job, s, job->dgates, columns, job->x, p->inputs, grad->weight_ih, worker, workers);
-    weight_gradient(job, s, job->dgates, columns, job->h, m->recurrent, grad->weight_hh, worker, workers);
-    bias_gradient(job, s, grad->bias, worker, workers);
-    if (m->spec.proj_size)
-        weight_gradient(job, s, job->dh, m->spec.proj_size, job->m_rows, m->spec.hidden_size, grad->weight_hr, worker,
-                        workers);
+    weight_gradient(job, s, x_side(job), job->x, p->inputs, grad->weight_ih, worker, workers);
+    for (int part = 0; part < 2; part++)
+        weight_gradient(job, s, h_side(job, part), job->h, m->recurrent, grad->weight_hh, worker, workers);
+    bias_gradients(job, s, grad, worker, workers);
+    if (m->spec.proj_size) {
+        const fl_side side = {job->dh, m->spec.proj_size, m->spec.proj_size, 0};
+        weight_gradient(job, s, side, job->m_rows, m->spec.hidden_size, grad->weight_hr, worker, workers);
+    }
 }
 
 /* C (m, n) := op(A) . B + beta * C */
@@ -283,12 +325,13 @@ static const void *gather(const fl_back *job, const fl_back_stretch *s, const vo
 void fl_back_products_blas(fl_back *job, const fl_back_stretch *s)
 {
     const fl_model *m = job->m;
-    const int64_t columns = m->gates * m->spec.hidden_size, slot = s->layer * m->spec.directions + s->dir;
+    const int64_t slot = s->layer * m->spec.directions + s->dir;
     const fl_packed *p = &m->layers[slot];
     const fl_gradients *grad = &job->back->gradients[slot];
     if (s->rows == 0) return;
+    const fl_side x = x_side(job);
     if (s->dx.data) {
-        gemm(job, 0, s->rows, p->inputs, columns, job->dgates, columns, p->plain_x, 0.0, job->gather);
+        gemm(job, 0, s->rows, p->inputs, x.columns, x.g, x.stride, p->plain_x, 0.0, job->gather);
         for (int64_t q = 0; q < s->rows; q++) {
             const char *from = job->gather + q * p->inputs * m->unit;
             if (s->dir)
@@ -297,11 +340,15 @@ void fl_back_products_blas(fl_back *job, const fl_back_stretch *s)
                 memcpy(job->dx[q], from, (size_t)(p->inputs * m->unit));
         }
     }
-    gemm(job, 1, columns, p->inputs, s->rows, job->dgates, columns, gather(job, s, job->x, p->inputs), 1.0,
-         grad->weight_ih);
-    gemm(job, 1, columns, m->recurrent, s->rows, job->dgates, columns, gather(job, s, job->h, m->recurrent), 1.0,
-         grad->weight_hh);
-    bias_gradient(job, s, grad->bias, 0, 1);
+    gemm(job, 1, x.columns, p->inputs, s->rows, x.g, x.stride, gather(job, s, job->x, p->inputs), 1.0, grad->weight_ih);
+    gather(job, s, job->h, m->recurrent);
+    for (int part = 0; part < 2; part++) {
+        const fl_side h = h_side(job, part);
+        if (h.columns == 0) continue;
+        gemm(job, 1, h.columns, m->recurrent, s->rows, h.g, h.stride, job->gather, 1.0,
+             (char *)grad->weight_hh + h.row0 * m->recurrent * m->unit);
+    }
+    bias_gradients(job, s, grad, 0, 1);
     if (m->spec.proj_size)
         gemm(job, 1, m->spec.proj_size, m->spec.hidden_size, s->rows, job->dh, m->spec.proj_size, job->cell_out, 1.0,
              grad->weight_hr);

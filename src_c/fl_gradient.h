@@ -18,7 +18,7 @@ typedef struct fl_back {
     int64_t longest;
     const void *zeros;        /* (max(H, R)) */
     const void **pointers;    /* (workers, fl_back_pointers) */
-    char *dgates;             /* (chunk*B, G*H) */
+    char *dgates;             /* (chunk*B, kept*H) */
     char *dh;                 /* (chunk*B, P) gradient of the projected output; projection only */
     char *cell_out;           /* (chunk*B, H) what the projection ate; projection only */
     char *dcell_out;          /* (B, H); projection only */
@@ -30,7 +30,7 @@ typedef struct fl_back {
     fl_barrier team;
 } fl_back;
 
-static inline int64_t fl_back_pointers(int64_t batch) { return 8 * batch; }
+static inline int64_t fl_back_pointers(int64_t batch) { return 9 * batch; }
 
 /* A stretch of the walk: steps s1-1 down to s0 of one layer and direction. */
 typedef struct fl_back_stretch {

@@ -16,7 +16,8 @@ typedef struct fl_packed {
     int64_t inputs;      /* I of this layer */
     const void *panel_x; /* gate panel of I rows */
     const void *panel_h; /* gate panel of R rows */
-    const void *bias;    /* (wide): bias_ih + bias_hh */
+    const void *bias;    /* (wide): bias_ih + bias_hh, or bias_ih alone of gates that are not joint */
+    const void *bias_h;  /* (wide): their bias_hh; NULL: all are joint */
     const void *panel_r; /* plain panel of weight_hr, (H -> P); NULL without projection */
     /* FL_MODEL_BACKWARD only: */
     const void *panel_xt;  /* plain panel, dgates (G*H) -> dx (I) */
@@ -26,24 +27,42 @@ typedef struct fl_packed {
     const void *blocked_x; /* weight_ih with rows in the panel's order (wide, I), for BLAS; or NULL */
 } fl_packed;
 
+/* A row of cells.def and the sizes it is used with: how hidden units lie in gate panels. */
+typedef struct fl_gate_layout {
+    int64_t hidden;
+    int gates, joint, vectors, units, width;
+} fl_gate_layout;
+
 struct fl_model {
     fl_spec spec;
     const fl_kernels *kernels;
     const fl_real_kernels *real;
-    int64_t gates;     /* G */
-    int64_t vectors;   /* of a full gate block */
-    int64_t recurrent; /* R */
-    int64_t width;     /* W */
-    int64_t blocks;    /* of hidden units */
-    int64_t wide;      /* columns of a gate panel: all pre-activations of a row, with padding */
-    int64_t unit;      /* bytes of a real */
-    int gemm;          /* enum fl_gemm when it was created */
+    fl_gate_layout layout;
+    int64_t gates;       /* G */
+    int64_t states;      /* 1: h, 2: h and c */
+    int64_t kept;        /* values per unit that backward needs */
+    int64_t vectors;     /* of a full gate block */
+    int64_t recurrent;   /* R */
+    int64_t width;       /* W */
+    int64_t block_units; /* of a full gate block */
+    int64_t blocks;      /* of hidden units */
+    int64_t wide;        /* columns of a gate panel: all pre-activations of a row, with padding */
+    int64_t unit;        /* bytes of a real */
+    int gemm;            /* enum fl_gemm when it was created */
     size_t bytes;
     void *memory;
-    fl_packed *layers; /* (L*D) */
-    int snake;            /* the weights are too many for the first cache: see fl_snake */
+    fl_packed *layers;     /* (L*D) */
+    int snake;             /* the weights are too many for the first cache: see fl_snake */
     _Atomic unsigned turn; /* the one thing that changes; never a result */
 };
+
+/* Of the (kept, H) gradients of a row, those of the h-parts are the first G, of the x-parts the last G.  The h-parts of
+ * gates that are not joint come before the others: column 0 belongs to this row of weight_hh, and they go round. */
+static inline int64_t fl_x_side(const fl_model *m) { return (m->kept - m->gates) * m->spec.hidden_size; }
+static inline int64_t fl_h_first_row(const fl_model *m)
+{
+    return m->layout.joint < m->layout.gates ? m->layout.joint * m->spec.hidden_size : 0;
+}
 
 /* Which way the first of so many steps sweeps over the blocks of weights: the way back from where the last call on this
  * model ended, so that what is still in the cache comes first.  Calls on several threads at once may see any way. */
@@ -73,17 +92,18 @@ typedef struct fl_gate_place {
     int64_t wide;  /* its columns */
     int64_t apart; /* columns from gate to gate */
 } fl_gate_place;
-fl_gate_place fl_gate_place_of(int64_t hidden, int64_t vectors, int64_t width, int64_t unit);
-int64_t fl_gate_columns(int64_t hidden, int64_t vectors, int64_t width); /* of all blocks */
-int64_t fl_gate_column(int64_t hidden, int64_t vectors, int64_t width, int64_t gate, int64_t unit);
+fl_gate_place fl_gate_place_of(const fl_gate_layout *layout, int64_t unit);
+int64_t fl_gate_columns(const fl_gate_layout *layout); /* of all blocks */
+int64_t fl_gate_column(const fl_gate_layout *layout, int64_t gate, int64_t unit);
 /* src (gates*hidden, k) row-major -> gate panel */
-void fl_pack_gates(int dtype, void *panel, const void *src, int64_t hidden, int64_t k, int64_t gates, int64_t vectors,
-                   int64_t width);
-/* element (row, column) at src[row*row_stride + column*column_stride]; panel computes columns from k rows */
-void fl_pack_plain(int dtype, void *panel, const void *src, int64_t k, int64_t columns, int64_t row_stride,
-                   int64_t column_stride, int64_t width);
-void fl_pack_bias(int dtype, void *bias, const void *bias_ih, const void *bias_hh, int64_t hidden, int64_t gates,
-                  int64_t vectors, int64_t width);
+void fl_pack_gates(int dtype, void *panel, const void *src, const fl_gate_layout *layout, int64_t k);
+/* element (row, column) at src[row*row_stride + column*column_stride]; panel computes columns from k rows, the first of
+ * them row `first_row` and after the last the others */
+void fl_pack_plain(int dtype, void *panel, const void *src, int64_t k, int64_t first_row, int64_t columns,
+                   int64_t row_stride, int64_t column_stride, int64_t width);
+/* bias: sums of both, of gates that are not joint bias_ih alone; their bias_hh to bias_h */
+void fl_pack_bias(int dtype, void *bias, void *bias_h, const void *bias_ih, const void *bias_hh,
+                  const fl_gate_layout *layout);
 
 /* --- fl_workspace.c: memory */
 

@@ -6,6 +6,7 @@
  *
  * The last block has only as many vectors as it needs.  In a gate panel its gates then lie closer than W lanes: with 4
  * gates and W = 16, four units left over fill one vector (lanes 0-3 gate 0, 4-7 gate 1, ...) and not four quarters.
+ * A cell of one gate has four vectors of units in a block instead of four gates.
  *
  * Every output is one chain of fused multiply-adds over k in ascending order, started from `init`: results do not
  * depend on how rows and blocks are grouped, so neither on batch size, threads nor instruction set.
@@ -17,14 +18,14 @@
 
 enum { FL_PANEL_VECTORS = 4 };
 
-/* Lanes from one gate to the next in a gate block of `used` vectors, of `vectors` when full. */
-static inline int fl_gate_lanes(int used, int vectors, int width) { return used * width / vectors; }
+/* Lanes from one gate to the next in a gate block of `used` vectors; full, it has `vectors` for `units` x W units. */
+static inline int fl_gate_lanes(int used, int vectors, int units, int width) { return used * width * units / vectors; }
 
-/* Vectors of the last gate block, which holds `units` = 1..W units: the fewest whose gates have room for them. */
-static inline int fl_last_vectors(int units, int vectors, int width)
+/* Vectors of the last gate block, which holds `left` units: the fewest whose gates have room for them. */
+static inline int fl_last_vectors(int left, int vectors, int units, int width)
 {
     int used = 1;
-    while (fl_gate_lanes(used, vectors, width) < units) used++;
+    while (fl_gate_lanes(used, vectors, units, width) < left) used++;
     return used;
 }
 
@@ -56,11 +57,13 @@ typedef struct fl_step_args {
     const void *const *h;          /* (rows) -> (k_h) previous output */
     const void *panel_x, *panel_h; /* gate panels */
     const void *bias;              /* (wide): (blocks, vectors, W), the last block with the vectors it needs */
+    const void *bias_h;            /* (wide): where the h-part of gates that are not joint starts; NULL: all are */
     const void *const *pre;        /* (rows) -> (wide): bias + input product; NULL: none */
     const void *const *c_prev;     /* (rows) -> (H) */
     void *const *c;                /* (rows) -> (H), may be c_prev's rows */
     void *const *h_out;            /* (rows) -> (H) */
-    void *const *gates;            /* (rows) -> (G, H) post-activation; NULL: not wanted */
+    void *const *gates;            /* (rows) -> (kept, H), gates after their activation; NULL: not wanted */
+    int activation;                /* enum fl_activation, of cells that leave a choice */
 } fl_step_args;
 
 /* Input products of `ahead_rows` later rows, in as many equal shares, each done beside a step: see ahead.inc.h. */
@@ -76,14 +79,18 @@ typedef struct fl_ahead_args {
 typedef struct fl_cell_grad_args {
     int64_t rows, hidden;
     int64_t unit0, unit1;
-    const void *const *gates;  /* (rows) -> (G, H) */
-    const void *const *c_prev; /* (rows) -> (H) */
+    const void *const *gates;  /* (rows) -> (kept, H) */
+    const void *const *h_prev; /* (rows) -> (R) */
+    const void *const *c_prev; /* (rows) -> (H), and the next two, of cells with c */
     const void *const *c;      /* (rows) -> (H) */
     const void *const *dh;     /* (rows) -> (H) */
     const void *const *dh_add; /* (rows) -> (H), added to dh; NULL: none */
     void *const *dc;           /* (rows) -> (H): in dL/dc from the next step, out dL/dc_prev */
-    void *const *dgates;       /* (rows) -> (G, H): gradient of the pre-activations */
+    void *const *dgates;       /* (rows) -> (kept, H): gradient of the pre-activations; of gates that are not joint the
+                                  h-parts come first, then all x-parts */
+    void *const *carry;        /* (rows) -> (H): what of dh reaches h_prev past the products; cells with joint < gates */
     void *const *h;            /* (rows) -> (H): the cell's output computed again; NULL: not wanted */
+    int activation;
 } fl_cell_grad_args;
 
 /* c[j][n] += sum_r g[r][j] * a[r][n] for j in [j0, j1): partial sums of FL_OUTER_ROWS rows, each one chain */

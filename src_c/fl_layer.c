@@ -99,7 +99,6 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
     const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r];
     const int64_t t = fl_time(p->dir, s, job->order.length[r]), before = p->dir ? t + 1 : t - 1;
     const int cut = fl_cut(call->reset, p->dir, s, t, b, batch);
-    char *state_c = state_row(p, call->cn, b, hidden);
 
     if (pre_step >= 0)
         l->x[i] = pre_row(p, pre_step, r);
@@ -107,11 +106,14 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
         l->x[i] = fl_at(&p->x, t, b);
     l->y[i] = fl_at(&p->y, t, b);
     l->h[i] = cut ? job->zeros : s == s0 ? state_row(p, call->hn, b, m->recurrent) : fl_at(&p->y, before, b);
+    if (call->cache)
+        l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->kept * hidden * m->unit;
+    if (m->states == 1) return;
+    char *state_c = state_row(p, call->cn, b, hidden);
     if (call->cache) {
         char *cells = (char *)call->cache + p->cache.c;
         l->c[i] = cells + (t * batch + b) * hidden * m->unit;
         l->c_prev[i] = cut ? job->zeros : s == s0 ? state_c : cells + (before * batch + b) * hidden * m->unit;
-        l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->gates * hidden * m->unit;
     } else {
         l->c[i] = state_c;
         l->c_prev[i] = cut ? job->zeros : state_c;
@@ -149,6 +151,8 @@ static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int6
         .panel_x = w->panel_x,
         .panel_h = w->panel_h,
         .bias = w->bias,
+        .bias_h = w->bias_h,
+        .activation = m->spec.activation,
         .pre = pre_step >= 0 ? l.x : NULL,
         .c_prev = l.c_prev,
         .c = l.c,
@@ -179,7 +183,7 @@ static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
         if (last < s0) continue;
         const int64_t t = fl_time(p->dir, last, length);
         memcpy(state_row(p, call->hn, b, m->recurrent), fl_at(&p->y, t, b), (size_t)(m->recurrent * m->unit));
-        if (!call->cache) continue;
+        if (!call->cache || m->states == 1) continue;
         memcpy(state_row(p, call->cn, b, hidden),
                (char *)call->cache + p->cache.c + (t * call->batch + b) * hidden * m->unit, (size_t)(hidden * m->unit));
     }

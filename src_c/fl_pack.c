@@ -24,23 +24,23 @@ int64_t fl_plain_blocks(int64_t columns, int64_t width)
 
 int64_t fl_plain_columns(int64_t columns, int64_t width) { return (columns + width - 1) / width * width; }
 
-fl_gate_place fl_gate_place_of(int64_t hidden, int64_t vectors, int64_t width, int64_t unit)
+fl_gate_place fl_gate_place_of(const fl_gate_layout *l, int64_t unit)
 {
-    const int64_t block = unit / width, units = hidden - block * width;
-    const int used = units < width ? fl_last_vectors((int)units, (int)vectors, (int)width) : (int)vectors;
-    return (fl_gate_place){block * width, block * vectors * width, used * width,
-                           fl_gate_lanes(used, (int)vectors, (int)width)};
+    const int64_t size = (int64_t)l->units * l->width, block = unit / size, left = l->hidden - block * size;
+    const int used = left < size ? fl_last_vectors((int)left, l->vectors, l->units, l->width) : l->vectors;
+    return (fl_gate_place){block * size, block * l->vectors * l->width, (int64_t)used * l->width,
+                           fl_gate_lanes(used, l->vectors, l->units, l->width)};
 }
 
-int64_t fl_gate_columns(int64_t hidden, int64_t vectors, int64_t width)
+int64_t fl_gate_columns(const fl_gate_layout *l)
 {
-    const fl_gate_place last = fl_gate_place_of(hidden, vectors, width, hidden - 1);
+    const fl_gate_place last = fl_gate_place_of(l, l->hidden - 1);
     return last.first + last.wide;
 }
 
-int64_t fl_gate_column(int64_t hidden, int64_t vectors, int64_t width, int64_t gate, int64_t unit)
+int64_t fl_gate_column(const fl_gate_layout *l, int64_t gate, int64_t unit)
 {
-    const fl_gate_place at = fl_gate_place_of(hidden, vectors, width, unit);
+    const fl_gate_place at = fl_gate_place_of(l, unit);
     return at.first + gate * at.apart + unit - at.first_unit;
 }
 
@@ -59,36 +59,38 @@ static void copy_column(int dtype, void *panel, int64_t to, int64_t step, const 
     }
 }
 
-void fl_pack_gates(int dtype, void *panel, const void *src, int64_t hidden, int64_t k, int64_t gates, int64_t vectors,
-                   int64_t width)
+void fl_pack_gates(int dtype, void *panel, const void *src, const fl_gate_layout *layout, int64_t k)
 {
-    const fl_gate_place last = fl_gate_place_of(hidden, vectors, width, hidden - 1);
+    const int64_t hidden = layout->hidden, gates = layout->gates;
+    const fl_gate_place last = fl_gate_place_of(layout, hidden - 1);
     for (int64_t unit = 0; unit < hidden; unit++) {
-        const fl_gate_place at = unit < last.first_unit ? fl_gate_place_of(hidden, vectors, width, unit) : last;
+        const fl_gate_place at = unit < last.first_unit ? fl_gate_place_of(layout, unit) : last;
         for (int64_t gate = 0; gate < gates; gate++)
             copy_column(dtype, panel, at.first * k + gate * at.apart + unit - at.first_unit, at.wide, src,
                         (gate * hidden + unit) * k, 1, k);
     }
 }
 
-void fl_pack_plain(int dtype, void *panel, const void *src, int64_t k, int64_t columns, int64_t row_stride,
-                   int64_t column_stride, int64_t width)
+void fl_pack_plain(int dtype, void *panel, const void *src, int64_t k, int64_t first_row, int64_t columns,
+                   int64_t row_stride, int64_t column_stride, int64_t width)
 {
     const int64_t block = FL_PANEL_VECTORS * width, padded = fl_plain_columns(columns, width);
     for (int64_t column = 0; column < columns; column++) {
         const int64_t first = column / block * block, stride = padded - first < block ? padded - first : block;
-        copy_column(dtype, panel, first * k + column - first, stride, src, column * column_stride, row_stride, k);
+        const int64_t to = first * k + column - first, from = column * column_stride, rest = k - first_row;
+        copy_column(dtype, panel, to, stride, src, from + first_row * row_stride, row_stride, rest);
+        copy_column(dtype, panel, to + rest * stride, stride, src, from, row_stride, first_row);
     }
 }
 
-void fl_pack_bias(int dtype, void *bias, const void *bias_ih, const void *bias_hh, int64_t hidden, int64_t gates,
-                  int64_t vectors, int64_t width)
+void fl_pack_bias(int dtype, void *bias, void *bias_h, const void *bias_ih, const void *bias_hh,
+                  const fl_gate_layout *layout)
 {
-    for (int64_t gate = 0; gate < gates; gate++)
-        for (int64_t unit = 0; unit < hidden; unit++) {
-            const int64_t from = gate * hidden + unit;
-            const double sum =
-                (bias_ih ? get(dtype, bias_ih, from) : 0.0) + (bias_hh ? get(dtype, bias_hh, from) : 0.0);
-            put(dtype, bias, fl_gate_column(hidden, vectors, width, gate, unit), sum);
+    for (int64_t gate = 0; gate < layout->gates; gate++)
+        for (int64_t unit = 0; unit < layout->hidden; unit++) {
+            const int64_t from = gate * layout->hidden + unit, to = fl_gate_column(layout, gate, unit);
+            const double x = bias_ih ? get(dtype, bias_ih, from) : 0.0, h = bias_hh ? get(dtype, bias_hh, from) : 0.0;
+            put(dtype, bias, to, gate < layout->joint ? x + h : x);
+            if (gate >= layout->joint) put(dtype, bias_h, to, h);
         }
 }

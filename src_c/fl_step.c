@@ -32,7 +32,7 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
                        size_t workspace_bytes)
 {
     if (!m || batch < 0 || m->spec.directions != 1) return FL_ERR_ARGUMENT;
-    if (batch && (!x || !h || !c || !y)) return FL_ERR_ARGUMENT;
+    if (batch && (!x || !h || (m->states == 2 && !c) || !y)) return FL_ERR_ARGUMENT;
     if (batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     fl_arena arena = {.base = workspace};
     const void **pointers;
@@ -54,7 +54,7 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
         char *out = last ? y : between, *cells = cell_out;
         rows_of(xs, l ? (const char *)between : (const char *)x, batch, w->inputs, unit);
         rows_of(hs, (char *)h + l * batch * recurrent * unit, batch, recurrent, unit);
-        rows_of(cs, (char *)c + l * batch * hidden * unit, batch, hidden, unit);
+        if (m->states == 2) rows_of(cs, (char *)c + l * batch * hidden * unit, batch, hidden, unit);
         rows_of(ms, cells, batch, hidden, unit);
         rows_of(ys, out, batch, recurrent, unit);
         const fl_step_args step = {
@@ -70,6 +70,8 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
             .panel_x = w->panel_x,
             .panel_h = w->panel_h,
             .bias = w->bias,
+            .bias_h = w->bias_h,
+            .activation = m->spec.activation,
             .c_prev = cs,
             .c = (void **)cs,
             .h_out = (void **)ms,

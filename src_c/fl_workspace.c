@@ -87,9 +87,9 @@ fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch
         fl_cache_offsets here[2];
         for (int d = 0; d < m->spec.directions; d++) {
             here[d].gates = arena.used;
-            fl_arena_take3(&arena, steps, batch, m->gates * cells, m->unit);
+            fl_arena_take3(&arena, steps, batch, m->kept * cells, m->unit);
             here[d].c = arena.used;
-            fl_arena_take3(&arena, steps, batch, cells, m->unit);
+            if (m->states == 2) fl_arena_take3(&arena, steps, batch, cells, m->unit);
         }
         const size_t y = arena.used;
         if (!last) fl_arena_take3(&arena, steps, batch, outputs, m->unit);

@@ -18,7 +18,7 @@ import pytest
 import fastlstm as fl
 from fastlstm import _core, reference
 
-LAYERS = {"lstm": fl.LSTM}  # cell -> the class that runs it
+LAYERS = {"lstm": fl.LSTM, "gru": fl.GRU, "rnn": fl.RNN}  # cell -> the class that runs it
 ISAS = ("neon", "scalar") if platform.machine() in ("aarch64", "arm64") else ("avx512", "avx2", "scalar")
 DTYPES = ("float32", "float64")
 WIDE = np.longdouble
@@ -121,6 +121,8 @@ class Problem:
         self.x, self.dy = normal(T, B, I), normal(T, B, case.outputs)
         self.state = (normal(L * D, B, R), normal(L * D, B, H)) if case.state else None
         self.dstate = normal(L * D, B, R), normal(L * D, B, H)
+        if case.cell != "lstm":  # no c
+            self.state, self.dstate = self.state[0] if case.state else None, self.dstate[0]
         self.lengths = self._lengths(rng)
         self.reset = rng.random((T, B)) < 0.3 if case.reset else None
         if case.reset and T and B:
@@ -146,8 +148,8 @@ class Problem:
         """A new layer, packed when first used; the same weights every time."""
         c = self.case
         return LAYERS[c.cell](
-            c.I, c.H, c.layers, c.bias, bidirectional=c.bidirectional, proj_size=c.proj, dtype=self.dtype,
-            rng=self.seed, **options,
+            c.I, c.H, c.layers, bias=c.bias, bidirectional=c.bidirectional, dtype=self.dtype, rng=self.seed,
+            **({"proj_size": c.proj} if c.proj else {}), **options,
         )
 
     @functools.cached_property
@@ -157,17 +159,19 @@ class Problem:
     @functools.lru_cache(maxsize=4)  # noqa: B019 (problems live as long as the session)
     def reference(self, wide=np.float64, masks=False):
         """y, (hn, cn), cache of the reference on these very weights."""
-        c = self.case
-        return reference.forward(
+        c, given = self.case, self.given
+        if "state" in given:
+            given["state"] = as_tuple(given["state"])
+        y, state, cache = reference.forward(
             self.weights, self.x, cell=c.cell, num_layers=c.layers, bidirectional=c.bidirectional, proj_size=c.proj,
-            dropout_masks=self.masks if masks else None, dtype=wide, **self.given,
+            dropout_masks=self.masks if masks else None, dtype=wide, **given,
         )
+        return y, state if len(state) == 2 else state[0], cache
 
     @functools.lru_cache(maxsize=4)  # noqa: B019
     def gradients(self, wide=np.float64, masks=False):
         """Name -> array: x, h0, c0 and every weight, by the reference."""
-        dx, (dh0, dc0), grads = reference.backward(self.reference(wide, masks)[2], self.dy, self.dstate)
-        return {"x": dx, "h0": dh0, "c0": dc0, **grads}
+        return flat(reference.backward(self.reference(wide, masks)[2], self.dy, as_tuple(self.dstate)))
 
 
 @functools.cache
@@ -210,9 +214,14 @@ def same(a, b):
 
 
 def flat(gradients):
-    """dx, (dh0, dc0), grads -> name -> array."""
-    dx, (dh0, dc0), grads = gradients
-    return {"x": dx, "h0": dh0, "c0": dc0, **grads}
+    """dx, (dh0, dc0), grads -> name -> array; dh0 alone of a cell without c."""
+    dx, dstate, grads = gradients
+    return {"x": dx, **dict(zip(("h0", "c0"), as_tuple(dstate), strict=False)), **grads}
+
+
+def as_tuple(state):
+    """(h, c), or (h,) for h alone."""
+    return state if isinstance(state, tuple) else (state,)
 
 
 def assert_split(layer, split, threads, steps, batch, **kind):

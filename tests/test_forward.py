@@ -12,6 +12,7 @@ from grids import (
     STACK,
     WIDE,
     Case,
+    as_tuple,
     bound,
     distance,
     present,
@@ -27,9 +28,9 @@ LENGTHS, ROWS = (1, 2, 7, 33), (1, 2, 5, 9, 17)
 
 
 def check(ours, theirs, steps, dtype):
-    """y, (hn, cn) within the contract of docs/numerics.md."""
-    y, (hn, cn), *_ = ours
-    for name, a, b in (("y", y, theirs[0]), ("hn", hn, theirs[1][0]), ("cn", cn, theirs[1][1])):
+    """y and the state within the contract of docs/numerics.md."""
+    pairs = zip(("y", "hn", "cn"), (ours[0], *as_tuple(ours[1])), (theirs[0], *as_tuple(theirs[1])), strict=False)
+    for name, a, b in pairs:
         assert a.dtype == dtype
         assert distance(a, b) <= bound(steps, dtype), name
 

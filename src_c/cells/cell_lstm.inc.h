@@ -6,9 +6,10 @@
  */
 
 /* n lanes of units [unit, unit + n) of one row; n is the constant FL_W for every block but a cut last one */
-FL_INLINE void V(lstm_forward_lanes)(const fl_step_args *s, const real *tile, int apart, int64_t row, int64_t unit,
-                                     const int n)
+FL_INLINE void V(lstm_forward_lanes)(const fl_step_args *s, const real *tile, const real *x_part, int apart,
+                                     int64_t row, int64_t unit, const int n)
 {
+    (void)x_part;
     const vec i = V(v_sigmoid)(V(gate)(tile, 0, apart, n));
     const vec f = V(v_sigmoid)(V(gate)(tile, 1, apart, n));
     const vec g = V(v_tanh)(V(gate)(tile, 2, apart, n));

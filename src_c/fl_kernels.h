@@ -16,6 +16,7 @@
 #include "fastlstm.h"
 
 enum { FL_PANEL_VECTORS = 4 };
+enum { FL_PROBE_CHAINS = 12 }; /* enough to hide the latency of an fma, few enough for 16 registers */
 
 /* Lanes from one gate to the next in a gate block of `used` vectors, of `vectors` when full. */
 static inline int fl_gate_lanes(int used, int vectors, int width) { return used * width / vectors; }

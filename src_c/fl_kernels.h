@@ -17,6 +17,7 @@
 #include "fastlstm.h"
 
 enum { FL_PANEL_VECTORS = 4 };
+enum { FL_PROBE_CHAINS = 12 }; /* enough to hide the latency of an fma, few enough for 16 registers */
 
 /* Lanes from one gate to the next in a gate block of `used` vectors; full, it has `vectors` for `units` x W units. */
 static inline int fl_gate_lanes(int used, int vectors, int units, int width) { return used * width * units / vectors; }

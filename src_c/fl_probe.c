@@ -34,6 +34,6 @@ enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, in
     const int64_t unit = dtype == FL_F64 ? 8 : 4;
     fl_probe_call call = {kernels->lanes[dtype], n, (int64_t)bytes / unit, unit, data, 1, 0};
     fl_team_run(fl_team_limit(threads), probe_worker, &call);
-    if (flops) *flops = 32.0 * call.kernels->width * (double)n * atomic_load(&call.workers);
+    if (flops) *flops = 2.0 * FL_PROBE_CHAINS * call.kernels->width * (double)n * atomic_load(&call.workers);
     return FL_OK;
 }

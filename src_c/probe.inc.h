@@ -1,18 +1,19 @@
 /* What this instruction set could do at best: the ceilings a benchmark compares the kernels with. */
 
-/* n rounds of 16 independent chains of fused multiply-adds, operands in registers: 16 * FL_W * 2 * n operations */
+/* n rounds of independent chains of fused multiply-adds, operands in registers: FL_PROBE_CHAINS * FL_W * 2 * n
+ * operations */
 static double V(probe_fma)(int64_t n)
 {
-    vec acc[16];
+    vec acc[FL_PROBE_CHAINS];
     const vec x = V(set1)(FL_C(0.999)), y = V(set1)(FL_C(0.001));
     FL_UNROLL
-    for (int i = 0; i < 16; i++) acc[i] = V(set1)((real)i);
+    for (int i = 0; i < FL_PROBE_CHAINS; i++) acc[i] = V(set1)((real)i);
     for (int64_t r = 0; r < n; r++) {
         FL_UNROLL
-        for (int i = 0; i < 16; i++) acc[i] = V(fma)(acc[i], x, y);
+        for (int i = 0; i < FL_PROBE_CHAINS; i++) acc[i] = V(fma)(acc[i], x, y);
     }
     real lanes[FL_W];
-    for (int i = 1; i < 16; i++) acc[0] = V(add)(acc[0], acc[i]);
+    for (int i = 1; i < FL_PROBE_CHAINS; i++) acc[0] = V(add)(acc[0], acc[i]);
     V(store)(lanes, acc[0]);
     return (double)lanes[0];
 }

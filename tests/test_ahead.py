@@ -65,5 +65,6 @@ def test_the_plan_says_when(isa):
     here = isa == "avx512"
     assert bool(ahead_of(fl.LSTM(64, 128, rng=0), 100)) == here
     assert not ahead_of(fl.LSTM(64, 32, rng=0), 100)  # its weights stay in the first cache
+    assert not ahead_of(fl.LSTM(16, 800, rng=0), 100)  # its weights stay in none
     assert not ahead_of(fl.LSTM(3, 128, rng=0), 100)  # a product of three inputs is part of the step
     assert not fl.LSTM(64, 128, rng=0)._packed().plan(100, 2)["ahead"]

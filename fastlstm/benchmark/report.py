@@ -183,7 +183,8 @@ def warnings_of(rows, threads):
     for r in rows:
         for name, t in r["results"].items():
             allowed = 1 if name == OWN_SINGLE else threads
-            if t["cores"] > allowed + SPARE_CORES:
+            # processor time is counted in ticks: as many threads as processors seem to use more now and then
+            if t["cores"] > allowed + SPARE_CORES and not 1 < allowed == os.cpu_count():
                 greedy[name] = max(greedy.get(name, 0), t["cores"])
     found += [f"{name} used {cores:.1f} cores where {threads} were asked for" for name, cores in greedy.items()]
     refused = dict.fromkeys(f"{name}: {words}" for r in rows for name, words in r["refused"].items())

@@ -97,7 +97,10 @@ class Recurrent(Module):
         return (drawn < keep).astype(self._spec.dtype) * self._spec.dtype.type(1.0 / keep)
 
     def __call__(self, x, state=None, **kwargs):
-        """Inference: ``y, (hn, cn)``, or ``y, hn`` of a cell without c; see `forward`, whose keyword arguments it takes (but for cache)."""
+        """Inference: ``y, (hn, cn)``, or ``y, hn`` of a cell without c.
+
+        See `forward`, whose keyword arguments it takes (but for cache).
+        """
         panels = self._panels
         # the short way for arrays that need no conversion; not for a subclass with a forward of its own
         if panels is not None and not kwargs and type(self).forward is Recurrent.forward:

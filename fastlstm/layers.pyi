@@ -97,7 +97,7 @@ class RNN(Recurrent[_Array, _ArrayLike, RNNTrace]):
     cell: ClassVar[str]
     nonlinearity: str
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True, batch_first: bool = False,
-        dropout: float = 0.0, bidirectional: bool = False, *, dtype: DTypeLike = "float32",
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, dtype: DTypeLike = "float32",
         rng: _Rng = None, num_threads: int | None = None,
     ) -> None: ...

@@ -78,7 +78,7 @@ typedef struct fl_spec {
 
 enum { FL_MODEL_BACKWARD = 1 /* also pack what fl_backward needs */ };
 
-/* Weights of one layer and direction, torch's layout and gate order (i f g o; r z n).  Read during fl_model_create only. */
+/* Weights of one layer and direction, torch's layout and gate order (i f g o; r z n).  Only fl_model_create reads. */
 typedef struct fl_weights {
     const void *weight_ih; /* (G*H, I of this layer) */
     const void *weight_hh; /* (G*H, R) */
@@ -170,9 +170,9 @@ size_t fl_forward_bytes(const fl_model *model, const fl_call *call); /* workspac
 size_t fl_cache_bytes(const fl_model *model, int64_t steps, int64_t batch, int dropout);
 enum fl_status fl_forward(const fl_model *model, const fl_call *call);
 
-/* Where the cache keeps one layer and direction: byte offsets of gates (T, B, K, H), after their activation, and c (T, B, H),
- * 0 for cells without;
- * y (T, B, D*R) is the layer's own output for all directions, or SIZE_MAX for the last layer (it is in call.y). */
+/* Where the cache keeps one layer and direction: byte offsets of gates (T, B, K, H), after their activation, of
+ * c (T, B, H) where the cell has one, and of y (T, B, D*R), the layer's own output for all directions, which is SIZE_MAX
+ * for the last layer (it is in call.y). */
 typedef struct fl_cache_slot {
     size_t gates, c, y;
 } fl_cache_slot;

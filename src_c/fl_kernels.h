@@ -89,7 +89,7 @@ typedef struct fl_cell_grad_args {
     void *const *dc;           /* (rows) -> (H): in dL/dc from the next step, out dL/dc_prev */
     void *const *dgates;       /* (rows) -> (kept, H): gradient of the pre-activations; of gates that are not joint the
                                   h-parts come first, then all x-parts */
-    void *const *carry;        /* (rows) -> (H): what of dh reaches h_prev past the products; cells with joint < gates */
+    void *const *carry;        /* (rows) -> (H): what of dh reaches h_prev past the products, if joint < gates */
     void *const *h;            /* (rows) -> (H): the cell's output computed again; NULL: not wanted */
     int activation;
 } fl_cell_grad_args;

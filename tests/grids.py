@@ -188,13 +188,13 @@ def bound(steps, dtype):
     return 4 * math.ceil(math.log2(9 * max(steps, 1))) * np.finfo(dtype).eps
 
 
-def distance(a, b):
-    """Largest difference relative to the largest element of b (absolute if b is all zero); inf for a lone NaN."""
+def distance(a, b, scale=None):
+    """Largest difference relative to `scale`, the largest element of b (absolute if 0); inf for a lone NaN."""
     a, b = np.asarray(a), np.asarray(b)
     assert a.shape == b.shape, (a.shape, b.shape)
     if a.size == 0:
         return 0.0
-    scale = np.abs(b).max()
+    scale = np.abs(b).max() if scale is None else scale
     found = np.abs(a - b).max() / (scale or 1)
     return float(found) if np.isfinite(found) else math.inf
 

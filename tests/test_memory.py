@@ -67,7 +67,7 @@ def test_backward_writes_its_outputs_wholly_and_nothing_else(isa, name):
                 rooms[f"{kind}_{end}"] = guarded(weights[f"{kind}_{end}"].shape, np.float32, 3)
         rooms[f"bias_ih_{end}"] = guarded((4 * p.case.H,), np.float32, 3)
         table.append([rooms[f"{kind}_{end}"][1] for kind in ("weight_ih", "weight_hh", "bias_ih")])
-        table[-1].append(rooms[f"weight_hr_{end}"][1] if p.case.proj else None)
+        table[-1] += [None, rooms[f"weight_hr_{end}"][1] if p.case.proj else None]
     dx, dh0, dc0 = (rooms[key][1] for key in ("x", "h0", "c0"))
     kept.core.model.backward(kept.core, p.dy, *p.dstate, dx, dh0, dc0, table)
     for key, (room, array) in rooms.items():

@@ -34,25 +34,31 @@ def fenced(array, last):
     kept.append(room)
     return inside
 
-for name, case in FEATURES.items():
+plain = {name: case for name, case in FEATURES.items() if not case.proj}
+others = [case._replace(cell=cell) for case in plain.values() for cell in ("gru", "rnn")]
+for case in (*FEATURES.values(), *others):
     for dtype in ("float32", "float64"):
         for last in (False, True):
             p = problem(case, dtype)
             layer, slots, R = p.layer(), case.layers * case.directions, case.proj or case.H
             model = layer._packed_for_training()
             lengths = None if p.lengths is None else np.asarray(p.lengths, np.int64)
+            two = case.cell == "lstm"
+            pair = lambda state: (None, None) if state is None else state if two else (state, None)
             x, h0, c0, lengths, reset, dy, dhn, dcn = (fenced(a, last) for a in (
-                p.x, *(p.state or (None, None)), lengths, None if p.reset is None else p.reset.astype(np.uint8),
-                p.dy, *p.dstate))
+                p.x, *pair(p.state), lengths, None if p.reset is None else p.reset.astype(np.uint8),
+                p.dy, *pair(p.dstate)))
             empty = lambda *shape: fenced(np.zeros(shape, dtype), last)
-            y, hn, cn = empty(*p.dy.shape), empty(slots, case.B, R), empty(slots, case.B, case.H)
+            y, hn, cn = empty(*p.dy.shape), empty(slots, case.B, R), empty(slots, case.B, case.H) if two else None
             model.forward(x, h0, c0, y, hn, cn, lengths, reset)
             cache = model.forward_cached(x, h0, c0, hn, cn, lengths, reset)
             table = []
             for end in layer._names:
                 ih, hh = (layer._weights[f"weight_{k}_{end}"].shape for k in ("ih", "hh"))
-                table.append((empty(*ih), empty(*hh), empty(ih[0]), empty(R, case.H) if case.proj else None))
-            model.backward(cache, dy, dhn, dcn, empty(*x.shape), empty(*hn.shape), empty(*cn.shape), table)
+                own = empty(ih[0]) if case.cell == "gru" else None
+                table.append((empty(*ih), empty(*hh), empty(ih[0]), own, empty(R, case.H) if case.proj else None))
+            dc0 = empty(*cn.shape) if two else None
+            model.backward(cache, dy, dhn, dcn, empty(*x.shape), empty(*hn.shape), dc0, table)
             if not case.bidirectional:
                 stream = layer.stream(case.B)
                 stream.step(x[0], out=empty(case.B, R))

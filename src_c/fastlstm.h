@@ -171,8 +171,8 @@ size_t fl_cache_bytes(const fl_model *model, int64_t steps, int64_t batch, int d
 enum fl_status fl_forward(const fl_model *model, const fl_call *call);
 
 /* Where the cache keeps one layer and direction: byte offsets of gates (T, B, K, H), after their activation, of
- * c (T, B, H) where the cell has one, and of y (T, B, D*R), the layer's own output for all directions, which is SIZE_MAX
- * for the last layer (it is in call.y). */
+ * c (T, B, H) where the cell has one, and of y (T, B, D*R), the layer's own output for all directions: SIZE_MAX for
+ * the last layer (it is in call.y). */
 typedef struct fl_cache_slot {
     size_t gates, c, y;
 } fl_cache_slot;

@@ -62,7 +62,7 @@ def refused_by_layers(x: np.ndarray, lstm: fl.LSTM) -> None:
     fl.LSTM("40", 128)  # type: ignore[arg-type]
     fl.LSTM(40)  # type: ignore[call-arg]
     fl.LSTM(40, 128, 2, True, False, 0.0, False, 0, "float32")  # type: ignore[call-arg]
-    fl.GRU(40, 128)  # type: ignore[attr-defined]
+    fl.GRU(40, 128, proj_size=4)  # type: ignore[call-arg]
     lstm(None)  # type: ignore[call-overload]
     lstm(x, x)  # type: ignore[call-overload]
     lstm(x, cache=True)  # type: ignore[call-overload]

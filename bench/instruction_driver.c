@@ -49,7 +49,7 @@ static fl_model *make(const config *c)
                             numbers(4 * h, 0.2f), NULL};
     }
     const fl_spec spec = {FL_CELL_LSTM, FL_F32, c->layers, c->directions, c->inputs, h, 0,
-                          c->training ? FL_MODEL_BACKWARD : 0};
+                          c->training ? FL_MODEL_BACKWARD : 0, 0};
     fl_model *model;
     if (fl_model_create(&model, &spec, w) != FL_OK) exit(3);
     return model;

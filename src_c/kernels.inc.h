@@ -80,7 +80,7 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
 }
 
 #define FL_SHAPE(name, gates, joint, vectors, units) \
-    ((V(cell_shape)){gates, joint, vectors, units, V(name##_forward_lanes)})
+    ((V(cell_shape)){gates, joint, vectors, units, V(name##_forward_lanes), V(name##_cut)})
 #if FL_AHEAD_ROWS
 #define FL_AHEAD_OF(name, gates, joint, vectors, units)                                     \
     static void V(name##_step_ahead)(const fl_step_args *s, const fl_ahead_args *a)         \
@@ -92,12 +92,17 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
 #define FL_AHEAD_OF(name, gates, joint, vectors, units)
 #define FL_AHEAD_IF(name, gates, joint, vectors) NULL
 #endif
-#define FL_CELL_ROW(ID, name, gates, joint, vectors, units, states, kept) \
-    FL_AHEAD_OF(name, gates, joint, vectors, units)                       \
-    static void V(name##_step)(const fl_step_args *s)                     \
-    {                                                                     \
-        V(step_any)(s, FL_SHAPE(name, gates, joint, vectors, units));     \
-    }                                                                     \
+#define FL_CELL_ROW(ID, name, gates, joint, vectors, units, states, kept)                                       \
+    static FL_NOINLINE void V(name##_cut)(const fl_step_args *s, const real *tile, const real *x_part, int apart,\
+                                          int64_t row, int64_t unit, int n)                                     \
+    {                                                                                                           \
+        V(name##_forward_lanes)(s, tile, x_part, apart, row, unit, n);                                          \
+    }                                                                                                           \
+    FL_AHEAD_OF(name, gates, joint, vectors, units)                                                             \
+    static void V(name##_step)(const fl_step_args *s)                                                           \
+    {                                                                                                           \
+        V(step_any)(s, FL_SHAPE(name, gates, joint, vectors, units));                                           \
+    }                                                                                                           \
     static void V(name##_cell_grad)(const fl_cell_grad_args *s) { V(cell_grad_any)(s, V(name##_backward_lanes)); }
 #include "cells.def"
 #undef FL_CELL_ROW

@@ -16,14 +16,15 @@ typedef void (*V(cell_fn))(const fl_step_args *, const real *tile, const real *x
 /* What the bodies below must know of a cell, constant in each of their copies: columns of cells.def. */
 typedef struct V(cell_shape) {
     int gates, joint, vectors, units;
-    V(cell_fn) lanes;
+    V(cell_fn) lanes; /* inlined for whole vectors */
+    V(cell_fn) cut;   /* the same for fewer lanes, called: copies of it in the loops would only make them longer */
 } V(cell_shape);
 
 #include "cells/cell_gru.inc.h"
 #include "cells/cell_lstm.inc.h"
 #include "cells/cell_rnn.inc.h"
 
-/* The cell eats one row of a tile; n is 0 where a block is full or its units fill whole vectors but for the last. */
+/* The cell eats one row of a tile. */
 FL_INLINE void V(eat)(const fl_step_args *s, V(group) g, const real *tile, const real *x_part, int64_t row,
                       const V(cell_shape) shape)
 {
@@ -35,13 +36,13 @@ FL_INLINE void V(eat)(const fl_step_args *s, V(group) g, const real *tile, const
             if (s->hidden - unit >= FL_W)
                 shape.lanes(s, tile + u * FL_W, x_part + u * FL_W, FL_W, row, unit, FL_W);
             else
-                shape.lanes(s, tile + u * FL_W, x_part + u * FL_W, FL_W, row, unit, (int)(s->hidden - unit));
+                shape.cut(s, tile + u * FL_W, x_part + u * FL_W, FL_W, row, unit, (int)(s->hidden - unit));
         }
     }
     if (!g.last) return;
     const int apart = fl_gate_lanes(g.last, shape.vectors, shape.units, FL_W);
     for (int64_t left = s->hidden - unit; left > 0; left -= FL_W, unit += FL_W, tile += FL_W)
-        shape.lanes(s, tile, x_part, apart, row, unit, (int)(left < FL_W ? left : FL_W));
+        shape.cut(s, tile, x_part, apart, row, unit, (int)(left < FL_W ? left : FL_W));
 }
 
 /* Where the h-parts start: joint gates from the x-part, the others from their own bias. */

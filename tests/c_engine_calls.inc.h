@@ -91,8 +91,8 @@ static gradients take_gradients(const problem *p)
     g.dc0 = take(g.c_bytes);
     for (int s = 0; s < p->slots; s++) {
         g.ih_bytes[s] = GATES * H * (size_t)inputs_of(p, s) * unit;
-        g.slot[s] = (fl_gradients){take(g.ih_bytes[s]), take(g.hh_bytes), take(g.bias_bytes),
-                                   g.hr_bytes ? take(g.hr_bytes) : NULL};
+        g.slot[s] = (fl_gradients){.weight_ih = take(g.ih_bytes[s]), .weight_hh = take(g.hh_bytes),
+                                   .bias = take(g.bias_bytes), .weight_hr = g.hr_bytes ? take(g.hr_bytes) : NULL};
     }
     return g;
 }

@@ -154,7 +154,7 @@ static int64_t inputs_of(const problem *p, int slot)
 static problem make(int dtype, int layers, int directions, const int sizes[5], int options)
 {
     problem p = {.T = sizes[3], .B = sizes[4], .options = options, .slots = layers * directions};
-    p.spec = (fl_spec){FL_CELL_LSTM, dtype, layers, directions, sizes[0], sizes[1], sizes[2], FL_MODEL_BACKWARD};
+    p.spec = (fl_spec){FL_CELL_LSTM, dtype, layers, directions, sizes[0], sizes[1], sizes[2], FL_MODEL_BACKWARD, 0};
     p.R = sizes[2] ? sizes[2] : sizes[1];
     p.out = p.R * directions;
     seed = 88172645463325252u + (uint64_t)(sizes[0] * 7 + sizes[1] * 131 + layers * 17 + directions + options * 1009);

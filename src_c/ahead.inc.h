@@ -101,7 +101,8 @@ static void V(ahead_visit)(const fl_step_args *s, const fl_ahead_args *a, int64_
 
 /* One step of one row with its input product in `pre`, and a share of the products of `a`.  Blocks that make no full
  * tile (a narrow last block and the full one before it) are done the usual way, theirs of `a` in the last share. */
-FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, const V(cell_shape) shape)
+FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, const V(cell_shape) shape, V(cell_fn) lanes,
+                            V(cell_fn) cut)
 {
     const int narrow = V(narrow_of)(s, shape);
     const int64_t full = s->block1 - s->block0 - (narrow ? 2 : 0);
@@ -109,10 +110,10 @@ FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, const
         _Alignas(64) real tile[4 * FL_W];
         const int64_t block = s->backward_sweep ? s->block0 + full - 1 - i : s->block0 + i;
         V(ahead_visit)(s, a, block, a->share * full + i, tile);
-        V(eat)(s, (V(group)){block, 1, 0}, tile, tile, 0, shape);
+        V(eat)(s, (V(group)){block, 1, 0}, tile, tile, 0, shape, lanes, cut);
     }
     if (!narrow) return;
-    V(step_tile)(s, (V(group)){s->block0 + full, 1, narrow}, 0, 1, shape);
+    V(step_tile)(s, (V(group)){s->block0 + full, 1, narrow}, 0, 1, shape, lanes, cut);
     if (a->share < FL_AHEAD_ROWS - 1) return;
     const fl_product_args rest = {
         .rows = FL_AHEAD_ROWS,

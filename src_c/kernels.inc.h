@@ -79,13 +79,14 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
     }
 }
 
-#define FL_SHAPE(name, gates, joint, vectors, units) \
-    ((V(cell_shape)){gates, joint, vectors, units, V(name##_forward_lanes), V(name##_cut)})
+/* the arguments that say which cell it is */
+#define FL_CELL_OF(name, gates, joint, vectors, units) \
+    ((V(cell_shape)){gates, joint, vectors, units}), V(name##_forward_lanes), V(name##_cut)
 #if FL_AHEAD_ROWS
 #define FL_AHEAD_OF(name, gates, joint, vectors, units)                                     \
     static void V(name##_step_ahead)(const fl_step_args *s, const fl_ahead_args *a)         \
     {                                                                                       \
-        if (vectors == 4) V(ahead_any)(s, a, FL_SHAPE(name, gates, joint, vectors, units)); \
+        if (vectors == 4) V(ahead_any)(s, a, FL_CELL_OF(name, gates, joint, vectors, units)); \
     }
 #define FL_AHEAD_IF(name, gates, joint, vectors) (vectors == 4 && joint == gates ? V(name##_step_ahead) : NULL)
 #else
@@ -101,7 +102,7 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
     FL_AHEAD_OF(name, gates, joint, vectors, units)                                                             \
     static void V(name##_step)(const fl_step_args *s)                                                           \
     {                                                                                                           \
-        V(step_any)(s, FL_SHAPE(name, gates, joint, vectors, units));                                           \
+        V(step_any)(s, FL_CELL_OF(name, gates, joint, vectors, units));                                           \
     }                                                                                                           \
     static void V(name##_cell_grad)(const fl_cell_grad_args *s) { V(cell_grad_any)(s, V(name##_backward_lanes)); }
 #include "cells.def"
@@ -210,4 +211,4 @@ static const fl_real_kernels V(kernels) = {
 };
 #undef FL_AHEAD_OF
 #undef FL_AHEAD_IF
-#undef FL_SHAPE
+#undef FL_CELL_OF

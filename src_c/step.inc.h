@@ -13,11 +13,11 @@ FL_INLINE vec V(gate)(const real *tile, int v, int apart, const int n)
 typedef void (*V(cell_fn))(const fl_step_args *, const real *tile, const real *x_part, int apart, int64_t row,
                            int64_t unit, int n);
 
-/* What the bodies below must know of a cell, constant in each of their copies: columns of cells.def. */
+/* What the bodies below must know of a cell, constant in each of their copies: columns of cells.def.  With it go two
+ * functions: `lanes`, inlined for whole vectors, and `cut`, the same for fewer lanes, called, because copies of it in
+ * the loops would only make them longer.  (As members of the structure the first would not be inlined under -Og.) */
 typedef struct V(cell_shape) {
     int gates, joint, vectors, units;
-    V(cell_fn) lanes; /* inlined for whole vectors */
-    V(cell_fn) cut;   /* the same for fewer lanes, called: copies of it in the loops would only make them longer */
 } V(cell_shape);
 
 #include "cells/cell_gru.inc.h"
@@ -26,7 +26,7 @@ typedef struct V(cell_shape) {
 
 /* The cell eats one row of a tile. */
 FL_INLINE void V(eat)(const fl_step_args *s, V(group) g, const real *tile, const real *x_part, int64_t row,
-                      const V(cell_shape) shape)
+                      const V(cell_shape) shape, V(cell_fn) lanes, V(cell_fn) cut)
 {
     const int64_t size = shape.vectors * FL_W;
     int64_t unit = g.first * shape.units * FL_W;
@@ -34,15 +34,15 @@ FL_INLINE void V(eat)(const fl_step_args *s, V(group) g, const real *tile, const
         FL_UNROLL
         for (int u = 0; u < shape.units; u++, unit += FL_W) {
             if (s->hidden - unit >= FL_W)
-                shape.lanes(s, tile + u * FL_W, x_part + u * FL_W, FL_W, row, unit, FL_W);
+                lanes(s, tile + u * FL_W, x_part + u * FL_W, FL_W, row, unit, FL_W);
             else
-                shape.cut(s, tile + u * FL_W, x_part + u * FL_W, FL_W, row, unit, (int)(s->hidden - unit));
+                cut(s, tile + u * FL_W, x_part + u * FL_W, FL_W, row, unit, (int)(s->hidden - unit));
         }
     }
     if (!g.last) return;
     const int apart = fl_gate_lanes(g.last, shape.vectors, shape.units, FL_W);
     for (int64_t left = s->hidden - unit; left > 0; left -= FL_W, unit += FL_W, tile += FL_W)
-        shape.cut(s, tile, x_part, apart, row, unit, (int)(left < FL_W ? left : FL_W));
+        cut(s, tile, x_part, apart, row, unit, (int)(left < FL_W ? left : FL_W));
 }
 
 /* Where the h-parts start: joint gates from the x-part, the others from their own bias. */
@@ -56,7 +56,8 @@ FL_INLINE void V(start_h)(real *tile, const real *x_part, const real *bias_h, V(
 }
 
 /* Rows [row, row + mr) of a group of blocks: product into the tile, then the cell eats it while it is in L1. */
-FL_INLINE void V(step_tile)(const fl_step_args *s, V(group) g, int64_t row, int mr, const V(cell_shape) shape)
+FL_INLINE void V(step_tile)(const fl_step_args *s, V(group) g, int64_t row, int mr, const V(cell_shape) shape,
+                            V(cell_fn) lanes, V(cell_fn) cut)
 {
     _Alignas(64) real tile[V(TILE_VECTORS) * FL_W], x_tile[V(TILE_VECTORS) * FL_W];
     void *out[FL_MR], *x_out[FL_MR];
@@ -85,7 +86,7 @@ FL_INLINE void V(step_tile)(const fl_step_args *s, V(group) g, int64_t row, int 
     }
     product(&t);
     for (int m = 0; m < mr; m++)
-        V(eat)(s, g, tile + m * wide, apart ? (const real *)x_out[m] : tile + m * wide, row + m, shape);
+        V(eat)(s, g, tile + m * wide, apart ? (const real *)x_out[m] : tile + m * wide, row + m, shape, lanes, cut);
 }
 
 /* Vectors of the last of the step's blocks if it is a narrower one, else 0. */
@@ -98,7 +99,7 @@ FL_INLINE int V(narrow_of)(const fl_step_args *s, const V(cell_shape) shape)
     return used < shape.vectors ? used : 0;
 }
 
-FL_INLINE void V(step_any)(const fl_step_args *s, const V(cell_shape) shape)
+FL_INLINE void V(step_any)(const fl_step_args *s, const V(cell_shape) shape, V(cell_fn) lanes, V(cell_fn) cut)
 {
     const int narrow = V(narrow_of)(s, shape);
     const int64_t groups = V(groups)(s->block1 - s->block0, narrow, s->rows);
@@ -107,7 +108,7 @@ FL_INLINE void V(step_any)(const fl_step_args *s, const V(cell_shape) shape)
         const V(group) g = V(group_at)(at, s->block0, s->block1, narrow, s->rows);
         for (int64_t r = 0; r < s->rows;) {
             const int mr = (int)V(tile_height)(s->rows, s->rows - r);
-            V(step_tile)(s, g, r, mr, shape);
+            V(step_tile)(s, g, r, mr, shape, lanes, cut);
             r += mr;
         }
     }

@@ -71,15 +71,17 @@ def _find(wish, num_threads):
     if wish not in ("", "measure"):
         return _user_file(wish), wish
     name = key()
-    path = os.path.join(folder(), file_name(name))
-    if not wish:
+    home = folder()
+    path = home and os.path.join(home, file_name(name))
+    if not wish and path:
         found = _kept(path, name)
         if found is not None:
             return found, path
     constants, team = _core.measure_machine(num_threads)
     if not team:  # another moment will tell more
         return constants, "measured; threads' costs built in, as the processors were busy"
-    _keep(path, {"key": name, **constants})
+    if path:
+        _keep(path, {"key": name, **constants})
     return constants, "measured"
 
 
@@ -148,7 +150,7 @@ def _keep(path, values):
 
 
 def folder():
-    """The user's cache folder for this package, by the custom of the system."""
+    """The user's cache folder for this package, by the custom of the system; None for a user without a home."""
     if sys.platform == "win32":
         root = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
     elif sys.platform == "darwin":
@@ -157,7 +159,7 @@ def folder():
         root = os.environ.get("XDG_CACHE_HOME", "")
         if not os.path.isabs(root):  # the specification wants a relative one ignored
             root = os.path.expanduser("~/.cache")
-    return os.path.join(root, "fastlstm")
+    return os.path.join(root, "fastlstm") if os.path.isabs(root) else None
 
 
 def key():

@@ -52,6 +52,8 @@ class Stream:
         array = np.require(array.reshape(expected), requirements=("C", "A"))
         y = self._checked_out(out, single)
         if self._teamed:
+            if out is not None and np.may_share_memory(array, y):
+                array = array.copy()  # a sequence reads x while it writes y; a step may take the same array for both
             self._run(array[None], y[None])
         else:
             self._stepper.step(array, y)

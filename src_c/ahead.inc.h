@@ -105,7 +105,9 @@ FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, const
                             V(cell_fn) cut)
 {
     const int narrow = V(narrow_of)(s, shape);
-    const int64_t full = s->block1 - s->block0 - (narrow ? 2 : 0);
+    const int64_t blocks = s->block1 - s->block0;
+    const int64_t others = !narrow ? 0 : blocks < 2 ? blocks : 2; /* a worker may have the narrow block alone */
+    const int64_t full = blocks - others;
     for (int64_t i = 0; i < full; i++) {
         _Alignas(64) real tile[4 * FL_W];
         const int64_t block = s->backward_sweep ? s->block0 + full - 1 - i : s->block0 + i;
@@ -113,7 +115,7 @@ FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, const
         V(eat)(s, (V(group)){block, 1, 0}, tile, tile, 0, shape, lanes, cut);
     }
     if (!narrow) return;
-    V(step_tile)(s, (V(group)){s->block0 + full, 1, narrow}, 0, 1, shape, lanes, cut);
+    V(step_tile)(s, (V(group)){s->block0 + full, (int)others - 1, narrow}, 0, 1, shape, lanes, cut);
     if (a->share < FL_AHEAD_ROWS - 1) return;
     const fl_product_args rest = {
         .rows = FL_AHEAD_ROWS,

@@ -256,7 +256,7 @@ void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
     const fl_plan *plan = &pass->job->plan;
     const int64_t span = fl_plan_span(plan, weights_of(pass)->inputs);
     fl_pass p = *pass;
-    if (span && plan->ahead && hoist_here)
+    if (span && plan->ahead && hoist_here && p.rows)
         run_ahead(&p, s0, s1);
     else
         run_steps(&p, s0, s1, span, hoist_here);

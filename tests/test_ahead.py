@@ -4,7 +4,7 @@ From 6 rows on a step's products are one chain and nothing is computed ahead, so
 
 import numpy as np
 import pytest
-from grids import DTYPES, Case, distance, problem, same
+from grids import DTYPES, Case, assert_split, distance, openmp, problem, same
 
 import fastlstm as fl
 
@@ -68,3 +68,20 @@ def test_the_plan_says_when(isa):
     assert not ahead_of(fl.LSTM(16, 800, rng=0), 100)  # its weights stay in none
     assert not ahead_of(fl.LSTM(3, 128, rng=0), 100)  # a product of three inputs is part of the step
     assert not fl.LSTM(64, 128, rng=0)._packed().plan(100, 2)["ahead"]
+
+
+@openmp
+@pytest.mark.parametrize("case, threads", [
+    (Case(T=60, B=1, I=1024, H=160, cell="rnn"), 3),
+    (Case(T=60, B=1, I=1024, H=96, bidirectional=True, cell="rnn"), 3),
+    (Case(T=40, B=1, I=2048, H=140), 9),
+    (Case(T=40, B=1, I=512, H=136, bidirectional=True), 9),
+])
+def test_a_worker_that_has_the_narrow_block_alone_leaves_its_neighbours_alone(case, threads):
+    """As many workers as blocks, or more: nobody's share has a full block before the narrow one."""
+    p = problem(case, "float32")
+    expected = p.layer(num_threads=1)(p.x, p.state)
+    layer = p.layer(num_threads=threads)
+    assert_split(layer, "blocks", threads, case.T, 1)
+    for _ in range(20):
+        same(layer(p.x, p.state), expected)

@@ -116,6 +116,19 @@ def test_a_folder_that_cannot_be_written(home, measurements):
 
 
 @openmp
+@openmp
+def test_a_user_without_a_home_keeps_nothing(home, measurements, monkeypatch, tmp_path):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does when nobody knows the user
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    assert machine.folder() is None
+    fl.LSTM(3, 4, rng=0, num_threads=2)._packed()
+    assert measurements
+    assert runtime.machine()["wake_ns"] == MEASURED["wake_ns"]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_write_that_breaks_off_leaves_the_old_file(home, measurements, monkeypatch):
     machine.settle(2)
     before = (home / files(home)[0]).read_text()

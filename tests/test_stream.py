@@ -10,6 +10,7 @@ import pytest
 from grids import DTYPES, Case, problem, same
 
 import fastlstm as fl
+from fastlstm import _core
 
 SIZES = {"plain": Case(T=6, B=1), "rows": Case(T=6, B=5), "stack": Case(T=6, B=5, layers=3, proj=4, H=17)}
 
@@ -253,3 +254,17 @@ def test_a_step_with_out_allocates_nothing(p):
     tracemalloc.stop()
     assert now - before < 200
     assert peak - before < 400  # a Python number or two of the loop, no array
+
+
+@pytest.mark.parametrize("rows", [2, 256])
+def test_a_step_may_write_where_it_reads(rows):
+    """Whether one thread makes the step or a team."""
+    layer = fl.LSTM(64, 64, rng=0, num_threads=2)
+    x = np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)
+    apart, inside = layer.stream(rows), layer.stream(rows)
+    assert inside._teamed == (rows == 256 and _core.has_openmp())
+    z = x.copy()
+    for _ in range(3):
+        expected = apart.step(z.copy())
+        assert inside.step(z, out=z) is z
+        np.testing.assert_array_equal(z, expected)

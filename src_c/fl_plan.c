@@ -120,7 +120,7 @@ enum fl_status fl_plan_forward(const fl_model *m, int64_t steps, int64_t batch, 
         p->hoist = at_least_one(BLAS_ROWS / rows);
     else if (p->why_hoist == FL_HOIST_FEW_ROWS)
         p->hoist = at_least_one(HOIST_ROWS / rows);
-    const int both = m->spec.directions == 2 && p->threads % 2 == 0; /* else all work on one direction after the other */
+    const int both = m->spec.directions == 2 && p->threads % 2 == 0; /* else all work on one after the other */
     const int64_t mates = p->split == FL_SPLIT_BLOCKS ? p->threads / (both ? 2 : 1) : 1;
     const int64_t bytes = m->wide * m->recurrent * m->unit; /* read again at every step */
     if (batch == 1 && p->hoist && !p->blas && m->real->step_ahead[m->spec.cell] &&

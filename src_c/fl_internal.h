@@ -10,6 +10,8 @@ enum { FL_ALIGN = 64 };
 /* No size may be larger: a sum or product of two of them with a small factor then fits 64 bits, and products of more
  * are formed by the arena, which checks. */
 #define FL_LARGEST (INT64_C(1) << 28)
+/* Bytes of recurrent weights that stay in a usual L1: above it every step waits for the next cache. */
+enum { FL_FIRST_CACHE = 32768 };
 
 /* One layer and direction, packed for one vector width.  All pointers lead into model->memory. */
 typedef struct fl_packed {

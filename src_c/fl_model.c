@@ -4,8 +4,6 @@
 
 #include "fl_internal.h"
 
-enum { FIRST_CACHE = 32768 }; /* bytes of a usual first cache: weights that fit need no order */
-
 static const struct {
     int gates, joint, vectors, units, states, kept;
 } cell_rows[] = {
@@ -106,7 +104,7 @@ enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_wei
     m.blocks = (spec->hidden_size + m.block_units - 1) / m.block_units;
     m.wide = fl_gate_columns(&m.layout);
     m.unit = spec->dtype == FL_F64 ? 8 : 4;
-    m.snake = m.wide * m.recurrent * m.unit > FIRST_CACHE;
+    m.snake = m.wide * m.recurrent * m.unit > FL_FIRST_CACHE;
 
     fl_model *model = malloc(sizeof *model);
     fl_packed *layers = calloc((size_t)n, sizeof *layers);

@@ -10,8 +10,7 @@ enum {
     WORTH_WAKES = 3,      /* a call's work in wakings from which a second thread pays: half of it outweighs one */
     WORTH_BARRIERS = 2,   /* a worker's share of a step, in barriers, from which sharing every step pays */
     ROWS_EACH = 4,        /* rows of its own that keep a worker's FMA units half busy */
-    FIRST_CACHE = 32768,  /* bytes of recurrent weights that stay in L1: above it one row waits for L2 at every step */
-    LAST_CACHE = 1 << 23, /* bytes of them, beyond which both panels at once would come from memory at every step */
+    LAST_CACHE = 1 << 23, /* bytes of recurrent weights, beyond which both panels at once would come from memory */
     HOIST_ROWS = 48,      /* rows of a hoisted product: tall enough for full tiles, small enough for L2 */
     FULL_TILE = 6,        /* rows from which a step's own product keeps the FMA units busy */
     HOIST_INPUTS = 16,    /* narrower inputs cost less as part of the step's chain than as stored partial sums */
@@ -124,7 +123,7 @@ enum fl_status fl_plan_forward(const fl_model *m, int64_t steps, int64_t batch, 
     const int64_t mates = p->split == FL_SPLIT_BLOCKS ? p->threads / (both ? 2 : 1) : 1;
     const int64_t bytes = m->wide * m->recurrent * m->unit; /* read again at every step */
     if (batch == 1 && p->hoist && !p->blas && m->real->step_ahead[m->spec.cell] &&
-        bytes > at_least_one(mates) * FIRST_CACHE && bytes <= LAST_CACHE) {
+        bytes > at_least_one(mates) * FL_FIRST_CACHE && bytes <= LAST_CACHE) {
         p->ahead = m->real->ahead_rows;
         p->hoist = 2 * p->ahead; /* those in use and those in the making */
     }

@@ -96,12 +96,10 @@ def others_running():
 
 
 def _is_idle():
-    if others_running() == 0:
-        time.sleep(IDLE_LOOK)  # those that wake each other are asleep for a moment too
-        return others_running() == 0
-    if others_running() is not None:
+    found = others_running()
+    if found is not None:
         time.sleep(IDLE_LOOK)
-        return False
+        return found == 0 and others_running() == 0  # those that wake each other are asleep for a moment too
     busy, start = time.process_time(), time.perf_counter()
     time.sleep(TICK)
     return time.process_time() - busy < IDLE_SHARE * (time.perf_counter() - start)

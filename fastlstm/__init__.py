@@ -22,16 +22,17 @@ except ImportError as _error:
 
 from . import losses, optim
 from .files import FileFormatError, load
-from .layers import GRU, LSTM, RNN
+from .layers import GRU, LSTM, LSTM1997, RNN, ClockworkRNN, DepthGatedLSTM
 from .module import Module
 from .network import Embedding, Linear
 from .optim import clip_grad_norm
-from .params import GRUTrace, RNNTrace, Trace
 from .runtime import available_isas, get_num_threads, isa, set_num_threads, show_config
 from .sequential import Sequential
+from .traces import DepthGatedTrace, GRUTrace, LSTM1997Trace, RNNTrace, Trace
 
 __all__ = [
-    "GRU", "LSTM", "RNN", "Embedding", "FileFormatError", "GRUTrace", "Linear", "Module", "RNNTrace", "Sequential",
-    "Trace", "__version__", "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim",
+    "GRU", "LSTM", "LSTM1997", "RNN", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace", "Embedding",
+    "FileFormatError", "GRUTrace", "LSTM1997Trace", "Linear", "Module", "RNNTrace", "Sequential", "Trace",
+    "__version__", "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim",
     "set_num_threads", "show_config",
 ]

@@ -5,23 +5,29 @@ from .files import FileFormatError as FileFormatError
 from .files import load as load
 from .layers import GRU as GRU
 from .layers import LSTM as LSTM
+from .layers import LSTM1997 as LSTM1997
 from .layers import RNN as RNN
+from .layers import ClockworkRNN as ClockworkRNN
+from .layers import DepthGatedLSTM as DepthGatedLSTM
 from .module import Module as Module
 from .network import Embedding as Embedding
 from .network import Linear as Linear
 from .optim import clip_grad_norm as clip_grad_norm
-from .params import GRUTrace as GRUTrace
-from .params import RNNTrace as RNNTrace
-from .params import Trace as Trace
 from .runtime import available_isas as available_isas
 from .runtime import get_num_threads as get_num_threads
 from .runtime import isa as isa
 from .runtime import set_num_threads as set_num_threads
 from .runtime import show_config as show_config
 from .sequential import Sequential as Sequential
+from .traces import DepthGatedTrace as DepthGatedTrace
+from .traces import GRUTrace as GRUTrace
+from .traces import LSTM1997Trace as LSTM1997Trace
+from .traces import RNNTrace as RNNTrace
+from .traces import Trace as Trace
 
 __all__ = [
-    "GRU", "LSTM", "RNN", "Embedding", "FileFormatError", "GRUTrace", "Linear", "Module", "RNNTrace", "Sequential",
-    "Trace", "__version__", "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim",
+    "GRU", "LSTM", "LSTM1997", "RNN", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace", "Embedding",
+    "FileFormatError", "GRUTrace", "LSTM1997Trace", "Linear", "Module", "RNNTrace", "Sequential", "Trace",
+    "__version__", "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim",
     "set_num_threads", "show_config",
 ]

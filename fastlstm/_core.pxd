@@ -19,8 +19,6 @@ cdef extern from "fastlstm.h" nogil:
     int fl_cell_count()
     const char *fl_cell_name(int)
     int fl_cell_gates(int)
-    int fl_cell_states(int)
-    int fl_cell_kept(int)
 
     fl_status fl_isa_name(const char **)
     const char *fl_isa_available(int)
@@ -50,17 +48,46 @@ cdef extern from "fastlstm.h" nogil:
         FL_MODEL_BACKWARD
         FL_GEMM_BLAS
 
+    enum:
+        FL_ACT_IDENTITY
+        FL_ACT_HARD_SIGMOID
+        FL_ACT_SOFTSIGN
+        FL_ACT_SOFTPLUS
+        FL_ACT_ELU
+        FL_ACT_LEAKY_RELU
+        FL_ACT_THRESHOLDED_RELU
+        FL_ACT_SCALED_TANH
+        FL_ACT_AFFINE
+        FL_TENSORS
+        FL_CACHE_DROPOUT
+        FL_CACHE_MASK_X
+
+    ctypedef struct fl_function:
+        int32_t kind
+        double alpha, beta
+
+    ctypedef struct fl_options:
+        fl_function activation[3]
+        double clip, cell_clip, proj_clip
+        int32_t reset_before, peephole, peephole_o_prev, coupled, without, layer_norm
+        double norm_eps
+        int32_t gate_recurrence, biased_gates, full_gradient
+        int64_t block_size
+        int32_t period_count
+        const int64_t *periods
+        double zoneout_h, zoneout_c
+
     ctypedef struct fl_spec:
         int32_t cell, dtype, num_layers, directions
         int64_t input_size, hidden_size, proj_size
-        int32_t flags, activation
+        int32_t flags
+        fl_options options
 
     ctypedef struct fl_weights:
-        const void *weight_ih
-        const void *weight_hh
-        const void *bias_ih
-        const void *bias_hh
-        const void *weight_hr
+        pass
+    ctypedef struct fl_gradients:
+        pass
+    int64_t fl_weight_size(const fl_spec *, int, int)
 
     ctypedef struct fl_model:
         pass
@@ -68,6 +95,9 @@ cdef extern from "fastlstm.h" nogil:
     void fl_model_free(fl_model *)
     const char *fl_model_isa(const fl_model *)
     size_t fl_model_bytes(const fl_model *)
+    int64_t fl_model_cells(const fl_model *)
+    int64_t fl_model_kept(const fl_model *)
+    int fl_model_own_bias_hh(const fl_model *)
 
     ctypedef struct fl_blas_t:
         void (*sgemm)(int, int, int64_t, int64_t, int64_t, float, const float *, int64_t, const float *, int64_t,
@@ -78,6 +108,13 @@ cdef extern from "fastlstm.h" nogil:
     ctypedef struct fl_sequence:
         void *data
         int64_t step, row
+
+    ctypedef struct fl_masks:
+        const void *mask_x
+        const void *mask_h
+        const void *mask_g
+        const void *zoneout_h
+        const void *zoneout_c
 
     ctypedef struct fl_call:
         int64_t steps, batch
@@ -91,6 +128,7 @@ cdef extern from "fastlstm.h" nogil:
         void *cn
         void *cache
         const void *dropout
+        const fl_masks *masks
         void *workspace
         size_t workspace_bytes
         int32_t threads
@@ -117,13 +155,6 @@ cdef extern from "fastlstm.h" nogil:
 
     size_t fl_step_bytes(const fl_model *, int64_t)
     fl_status fl_step(const fl_model *, int64_t, const void *, void *, void *, void *, void *, size_t)
-
-    ctypedef struct fl_gradients:
-        void *weight_ih
-        void *weight_hh
-        void *bias
-        void *bias_hh
-        void *weight_hr
 
     ctypedef struct fl_backward_call:
         fl_sequence dy

@@ -4,6 +4,8 @@ from typing import Any, final
 
 import numpy as np
 
+from .variants import Variant
+
 ACTIVATIONS: dict[str, int]
 SPLITS: tuple[str, ...]
 WHY: tuple[str, ...]
@@ -27,7 +29,7 @@ BUILT_IN: dict[str, Any]
 
 def set_machine(constants: dict[str, Any] | None) -> None: ...
 def measure_machine(threads: int = 0) -> tuple[dict[str, Any], bool]: ...
-def cells() -> tuple[tuple[str, int], ...]: ...
+def cells() -> tuple[str, ...]: ...
 def apply(activation: str, x: Any) -> np.ndarray: ...
 
 def probe_fma(dtype: Any, n: int, threads: int = 1) -> float: ...
@@ -47,25 +49,34 @@ class Cache:
     lengths: np.ndarray | None
     reset: np.ndarray | None
     dropout: np.ndarray | None
+    masks: list[dict[str, np.ndarray]] | None
     model: Model
     @property
     def nbytes(self) -> int: ...
-    def views(self, layer: int, direction: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]: ...
+    def views(self, layer: int, direction: int) -> dict[str, np.ndarray | None]: ...
+
+State = tuple[np.ndarray | None, ...]
+TENSORS: tuple[str, ...]
+COUPLED: tuple[str | None, ...]
+NORMS: tuple[str | None, ...]
+
+def join_states(parts: State, shape: tuple[int, ...], dtype: Any) -> np.ndarray | None: ...
+def split_states(joined: np.ndarray, parts: tuple[np.ndarray, ...]) -> None: ...
 
 @final
 class Model:
     dtype: np.dtype
-    gates: int
+    variant: Variant
     states: int
-    kept: int
+    cells: int
     hidden_size: int
     input_size: int
     recurrent: int
     backward_ready: bool
     def __init__(
-        self, cell: str, dtype: Any, input_size: int, hidden_size: int, num_layers: int, directions: int,
-        proj_size: int, weights: list[tuple[np.ndarray | None, ...]], backward: bool = False,
-        activation: str = "none",
+        self, v: Variant, dtype: Any, input_size: int, hidden_size: int, num_layers: int, directions: int,
+        proj_size: int, weights: list[dict[str, np.ndarray]], backward: bool = False, zoneout_h: float = 0.0,
+        zoneout_c: float = 0.0,
     ) -> None: ...
     @property
     def own_bias_hh(self) -> bool: ...
@@ -79,25 +90,23 @@ class Model:
     def workspace_bytes(
         self, steps: int, batch: int, backward: bool = False, training: bool = False, threads: int = 0
     ) -> int: ...
-    def infer(
-        self, x: Any, state: Any, batch_first: bool, threads: int
-    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]] | None: ...
+    def infer(self, x: Any, state: Any, batch_first: bool, threads: int) -> tuple[np.ndarray, Any] | None: ...
     def forward(
-        self, x: np.ndarray, h0: np.ndarray | None, c0: np.ndarray | None, y: np.ndarray, hn: np.ndarray,
-        cn: np.ndarray, lengths: np.ndarray | None = None, reset: np.ndarray | None = None, threads: int = 0,
+        self, x: np.ndarray, state0: State, y: np.ndarray, staten: tuple[np.ndarray, ...],
+        lengths: np.ndarray | None = None, reset: np.ndarray | None = None, threads: int = 0,
     ) -> None: ...
     def forward_cached(
-        self, x: np.ndarray, h0: np.ndarray | None, c0: np.ndarray | None, hn: np.ndarray, cn: np.ndarray,
-        lengths: np.ndarray | None = None, reset: np.ndarray | None = None, dropout: np.ndarray | None = None,
-        threads: int = 0, pooled: bool = True,
+        self, x: np.ndarray, state0: State, staten: tuple[np.ndarray, ...], lengths: np.ndarray | None = None,
+        reset: np.ndarray | None = None, dropout: np.ndarray | None = None,
+        masks: list[dict[str, np.ndarray]] | None = None, threads: int = 0, pooled: bool = True,
     ) -> Cache: ...
     def backward(
-        self, cache: Cache, dy: np.ndarray, dhn: np.ndarray | None, dcn: np.ndarray | None, dx: np.ndarray | None,
-        dh0: np.ndarray, dc0: np.ndarray, gradients: list[tuple[np.ndarray | None, ...]], threads: int = 0,
+        self, cache: Cache, dy: np.ndarray, dstaten: State, dx: np.ndarray | None, dstate0: tuple[np.ndarray, ...],
+        gradients: list[dict[str, np.ndarray]], threads: int = 0,
     ) -> None: ...
 
 class Stepper:
-    def __init__(self, model: Model, batch: int, h: np.ndarray, c: np.ndarray | None = None) -> None: ...
+    def __init__(self, model: Model, batch: int, states: tuple[np.ndarray, ...]) -> None: ...
     def fits(self, x: Any) -> bool: ...
     def step(self, x: Any, out: Any = None) -> np.ndarray | None: ...
 

@@ -15,10 +15,13 @@ import numpy as np
 cnp.import_array()
 
 ACTIVATIONS = {"none": FL_ACT_NONE, "relu": FL_ACT_RELU, "tanh": FL_ACT_TANH, "sigmoid": FL_ACT_SIGMOID,
-               "softmax": FL_ACT_SOFTMAX, "exp": FL_ACT_EXP}
+               "softmax": FL_ACT_SOFTMAX, "exp": FL_ACT_EXP, "identity": FL_ACT_IDENTITY,
+               "hard_sigmoid": FL_ACT_HARD_SIGMOID, "softsign": FL_ACT_SOFTSIGN, "softplus": FL_ACT_SOFTPLUS,
+               "elu": FL_ACT_ELU, "leaky_relu": FL_ACT_LEAKY_RELU, "thresholded_relu": FL_ACT_THRESHOLDED_RELU,
+               "scaled_tanh": FL_ACT_SCALED_TANH, "affine": FL_ACT_AFFINE}
 SPLITS = ("none", "rows", "blocks", "directions")
 WHY = ("limit", "empty", "small", "unshared", "rows", "few rows", "cache", "directions")
-WHY_HOIST = ("few rows", "blas", "full tile", "narrow", "one step")
+WHY_HOIST = ("few rows", "blas", "full tile", "narrow", "one step", "clock")
 GEMM_MODES = ("auto", "panel", "blas")
 
 
@@ -38,5 +41,6 @@ cdef int check(fl_status status) except -1:
 
 
 include "_core_process.pxi"
+include "_core_memory.pxi"
 include "_core_model.pxi"
 include "_core_layers.pxi"

@@ -5,17 +5,21 @@ cdef class Stepper:
     """State and scratch memory of one stream: a step allocates its output at most."""
     cdef Model model
     cdef Memory workspace
-    cdef cnp.ndarray h_, c_
+    cdef tuple states, rest
+    cdef object joined
     cdef void *h_data
     cdef void *c_data
     cdef int typenum
     cdef int64_t batch, inputs, outputs
 
-    def __cinit__(self, Model model, int64_t batch, cnp.ndarray h, cnp.ndarray c=None):
+    def __cinit__(self, Model model, int64_t batch, tuple states):
         if model.spec.directions != 1:
             raise ValueError("a bidirectional model has no steps")
-        self.model, self.batch, self.h_, self.c_ = model, batch, h, c
-        self.h_data, self.c_data = data_of(h), data_of(c)
+        if len(states) != model.states:
+            raise ValueError(f"{model.states} states expected, got {len(states)}")
+        self.model, self.batch, self.states, self.rest = model, batch, states, states[1:]
+        self.joined = model._fresh(states, batch)
+        self.h_data, self.c_data = data_of(states[0]), data_of(self.joined)
         self.inputs, self.outputs = model.input_size, model.recurrent
         self.typenum = cnp.NPY_DOUBLE if model.spec.dtype else cnp.NPY_FLOAT
         self.workspace = Memory(fl_step_bytes(model.model, batch))
@@ -46,11 +50,15 @@ cdef class Stepper:
             return None
         cdef void *from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         cdef void *to = cnp.PyArray_DATA(<cnp.ndarray>out)
+        if self.model.states == 3:  # the core has them in one array
+            self.joined[...] = join_states(self.rest, self.joined.shape, self.joined.dtype)
         with nogil:
             status = fl_step(self.model.model, self.batch, from_, self.h_data, self.c_data, to, self.workspace.data,
                              self.workspace.bytes)
         if status != FL_OK:
             check(status)
+        if self.model.states == 3:
+            split_states(self.joined, self.rest)
         return out
 
 

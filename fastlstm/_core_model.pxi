@@ -1,133 +1,33 @@
-# Part of _core.pyx: memory, the packed model, its cache.
-
-
-cdef class Memory:
-    """A 64-byte aligned block owned by a NumPy array, so that views of it keep it alive."""
-    cdef readonly object array
-    cdef void *data
-    cdef size_t bytes
-
-    def __cinit__(self, size_t nbytes):
-        if nbytes > <size_t>(1 << 62):
-            raise MemoryError("the sizes are too large for this machine's address space")
-        base = np.empty(nbytes + 64, np.uint8)
-        cdef uintptr_t at = <uintptr_t>cnp.PyArray_DATA(base)
-        cdef size_t skip = <size_t>((64 - at % 64) % 64)
-        self.array = base[skip:skip + nbytes]
-        self.data = <void *>(at + skip)
-        self.bytes = nbytes
-
-
-cdef class Pool:
-    """Blocks that calls have finished with: concurrent calls each take their own, and nothing shrinks.
-
-    list.append and list.pop are atomic under the GIL and under the free-threaded interpreter's list locks.
-    """
-    cdef list free
-    cdef int keep
-
-    def __cinit__(self, int keep=8):
-        self.free = []
-        self.keep = keep
-
-    cdef Memory take(self, size_t nbytes):
-        cdef Memory block
-        try:
-            block = self.free.pop()
-        except IndexError:
-            return Memory(nbytes)
-        return block if block.bytes >= nbytes else Memory(nbytes)
-
-    cdef void give(self, Memory block):
-        if len(self.free) < self.keep:
-            self.free.append(block)
-
-
-cdef class Cache:
-    """What a forward pass keeps for backward. Holds its own copies: the caller may reuse x, y and the state."""
-    cdef Memory memory
-    cdef Pool pool
-    cdef readonly int64_t steps, batch
-    cdef readonly object x, y, h0, c0, lengths, reset, dropout
-    cdef readonly Model model
-
-    def __dealloc__(self):
-        if self.pool is not None and self.memory is not None:
-            self.pool.give(self.memory)
-
-    @property
-    def nbytes(self):
-        return self.memory.bytes
-
-    def __reduce__(self):
-        raise TypeError("a cache belongs to the process that made it and cannot be pickled or copied")
-
-    def views(self, int layer, int direction):
-        """gates (T, B, G, H) after their activation, c (T, B, H) or None for a cell without, y (T, B, D*R) or None for
-        the last layer.
-
-        For a cache made with pooled=False only: views outlive the cache.
-        """
-        cdef fl_cache_slot slot = fl_cache_find(self.model.model, self.steps, self.batch, self.dropout is not None,
-                                                layer, direction)
-        m = self.model
-        shape = (self.steps, self.batch)
-
-        def view(offset, tail):
-            count = self.steps * self.batch * int(np.prod(tail))
-            start = int(offset)
-            return self.memory.array[start:start + count * m.dtype.itemsize].view(m.dtype).reshape(shape + tail)
-
-        last = layer == m.spec.num_layers - 1
-        return (view(slot.gates, (m.kept, m.hidden_size))[:, :, :m.gates],
-                view(slot.c, (m.hidden_size,)) if m.states == 2 else None,
-                None if last else view(slot.y, (m.spec.directions * m.recurrent,)))
-
-
-# --- model ------------------------------------------------------------------------------------------------------------
-
-cdef const fl_blas_t *blas_table() except NULL:
-    from fastlstm import _blas
-    return <const fl_blas_t *>PyCapsule_GetPointer(_blas.table, b"fl_blas_t")
-
-
-cdef inline void start_call(fl_call *call, int64_t steps, int64_t batch, int threads) noexcept:
-    memset(call, 0, sizeof(fl_call))
-    # asked once: the process's setting may change between the query of the workspace and the call
-    call.steps, call.batch, call.threads = steps, batch, threads or fl_get_num_threads()
-
-
-cdef inline void *data_of(object array):
-    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
+# Part of _core.pyx: the packed model and its calls.
 
 
 cdef class Model:
     """Packed, immutable weights of one recurrent stack.
 
-    weights: per layer and direction a tuple (weight_ih, weight_hh, bias_ih | None, bias_hh | None, weight_hr | None)
-    of C-contiguous arrays of dtype.
+    v: variants.Variant. weights: per layer and direction a dict, name without its ending -> C-contiguous array of
+    dtype; biases that are not there are zero. zoneout_h, zoneout_c: rates, for the expectation at inference.
     """
     cdef fl_model *model
     cdef fl_spec spec
     cdef const fl_blas_t *blas
     cdef Pool workspaces, caches
-    cdef readonly object dtype
-    cdef readonly int64_t gates, states, kept, hidden_size, input_size, recurrent
+    cdef readonly object dtype, variant
+    cdef object periods  # keeps what spec points to
+    cdef readonly int64_t states, hidden_size, input_size, recurrent, cells
     cdef readonly bint backward_ready
 
-    def __cinit__(self, str cell, dtype, int64_t input_size, int64_t hidden_size, int num_layers, int directions,
-                  int64_t proj_size, list weights, bint backward=False, str activation="none"):
+    def __cinit__(self, v, dtype, int64_t input_size, int64_t hidden_size, int num_layers, int directions,
+                  int64_t proj_size, list weights, bint backward=False, double zoneout_h=0.0, double zoneout_c=0.0):
         cdef fl_weights *table
-        names = [name for name, _ in cells()]
-        self.dtype = np.dtype(dtype)
-        self.spec.cell = names.index(cell)
+        self.periods = np.array(v.periods, np.int64)
+        self.variant, self.dtype = v, np.dtype(dtype)
+        self.spec.cell = cells().index(v.cell)
         self.spec.dtype = self.dtype == np.float64
         self.spec.num_layers, self.spec.directions = num_layers, directions
         self.spec.input_size, self.spec.hidden_size, self.spec.proj_size = input_size, hidden_size, proj_size
         self.spec.flags = FL_MODEL_BACKWARD if backward else 0
-        self.spec.activation = ACTIVATIONS[activation]
-        self.gates, self.states = fl_cell_gates(self.spec.cell), fl_cell_states(self.spec.cell)
-        self.kept = fl_cell_kept(self.spec.cell)
+        fill_options(&self.spec.options, v, self.periods, zoneout_h, zoneout_c)
+        self.states = len(v.states)
         self.input_size, self.hidden_size, self.recurrent = input_size, hidden_size, proj_size or hidden_size
         self.backward_ready = backward
         self.workspaces, self.caches = Pool(), Pool(2)
@@ -138,29 +38,22 @@ cdef class Model:
         if table == NULL:
             raise MemoryError()
         try:
-            for i, (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr) in enumerate(weights):
-                table[i].weight_ih, table[i].weight_hh = data_of(weight_ih), data_of(weight_hh)
-                table[i].bias_ih, table[i].bias_hh = data_of(bias_ih), data_of(bias_hh)
-                table[i].weight_hr = data_of(weight_hr)
+            for i, one in enumerate(weights):
+                fill_tensors(<void **>&table[i], one)
             check(fl_model_create(&self.model, &self.spec, table))
         finally:
             free(table)
+        self.cells = fl_model_cells(self.model)
         self.blas = blas_table() if gemm_mode() == "blas" else NULL
 
     def _check_weights(self, list weights):
-        rows = self.gates * self.hidden_size
-        for i, (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr) in enumerate(weights):
-            fan_in = self.input_size if i < self.spec.directions else self.recurrent * self.spec.directions
-            for array, shape in ((weight_ih, (rows, fan_in)), (weight_hh, (rows, self.recurrent)),
-                                 (bias_ih, (rows,)), (bias_hh, (rows,)),
-                                 (weight_hr, (self.spec.proj_size, self.hidden_size))):
-                if array is not None:
-                    self._check_array(array, shape)
-
-    def _check_array(self, array, shape):
-        if array.shape != shape or array.dtype != self.dtype or not array.flags.c_contiguous:
-            raise ValueError(f"expected a contiguous {self.dtype} array of shape {shape}, "
-                             f"got {array.dtype} {array.shape}")
+        cdef int64_t size
+        for i, one in enumerate(weights):
+            for name, array in one.items():
+                size = fl_weight_size(&self.spec, i // self.spec.directions, TENSORS.index(name))
+                if size <= 0 or array.size != size or array.dtype != self.dtype or not array.flags.c_contiguous:
+                    raise ValueError(f"{name} must be a contiguous {self.dtype} array of {size} numbers, "
+                                     f"got {array.dtype} {array.shape}")
 
     def __dealloc__(self):
         fl_model_free(self.model)
@@ -176,7 +69,7 @@ cdef class Model:
     @property
     def own_bias_hh(self):
         """Whether bias_hh has another gradient than bias_ih: part of it is weighed by a gate."""
-        return self.kept > self.gates
+        return bool(fl_model_own_bias_hh(self.model))
 
     def plan(self, int64_t steps, int64_t batch, bint backward=False, int threads=0):
         """The plan of a call as a dict; planning.Plan puts it in words."""
@@ -221,14 +114,33 @@ cdef class Model:
             self.workspaces.give(workspace)
         return check(status)
 
-    def forward(self, cnp.ndarray x, h0, c0, cnp.ndarray y, cnp.ndarray hn, cnp.ndarray cn, lengths=None, reset=None,
+    cdef tuple _shape_of_c(self, int64_t batch):
+        return (self.spec.num_layers * self.spec.directions, batch, self.cells)
+
+    cdef object _joined(self, tuple state, int64_t batch):
+        """The second state of the core from a user's, h left out; None for nothing."""
+        if self.states == 1:
+            return None
+        return join_states(state[1:], self._shape_of_c(batch), self.dtype)
+
+    cdef object _fresh(self, tuple state, int64_t batch):
+        """Where the core writes its second state: the user's own array if it is one."""
+        if self.states < 3:
+            return state[1] if self.states == 2 else None
+        return np.empty(self._shape_of_c(batch), self.dtype)
+
+    def forward(self, cnp.ndarray x, tuple state0, cnp.ndarray y, tuple staten, lengths=None, reset=None,
                 int threads=0):
         """Inference. x (T, B, I) and y (T, B, D*R): features contiguous, any other strides; the rest contiguous.
-        c0 and cn are None for a cell without c."""
+        state0: arrays or None by v.states; staten: arrays, written."""
         cdef fl_call call
-        start_call(&call, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), threads)
-        self._fill(&call, x, h0, c0, y, hn, cn, lengths, reset)
+        cdef int64_t batch = cnp.PyArray_DIM(x, 1)
+        start_call(&call, cnp.PyArray_DIM(x, 0), batch, threads)
+        c0, cn = self._joined(state0, batch), self._fresh(staten, batch)
+        self._fill(&call, x, state0[0], c0, y, staten[0], cn, lengths, reset)
         self._run(&call, NULL)
+        if self.states == 3:
+            split_states(cn, staten[1:])
 
     cdef bint _takes(self, object value, int64_t d0, int64_t d1, int64_t d2):
         """Whether the core can use value as it is: contiguous, the model's dtype, this shape (-1: any)."""
@@ -247,7 +159,7 @@ cdef class Model:
         cdef int typenum = cnp.NPY_DOUBLE if self.spec.dtype else cnp.NPY_FLOAT
         cdef cnp.npy_intp shape[3]
         cdef fl_call call
-        if not self._takes(x, -1, -1, self.input_size):
+        if self.states == 3 or not self._takes(x, -1, -1, self.input_size):
             return None
         steps, batch = cnp.PyArray_DIM(<cnp.ndarray>x, batch_first), cnp.PyArray_DIM(<cnp.ndarray>x, not batch_first)
         start_call(&call, steps, batch, threads)
@@ -259,12 +171,12 @@ cdef class Model:
             if type(state) is not tuple or len(<tuple>state) != 2:
                 return None
             h0, c0 = <tuple>state
-            if not self._takes(h0, slots, batch, self.recurrent) or not self._takes(c0, slots, batch, self.hidden_size):
+            if not self._takes(h0, slots, batch, self.recurrent) or not self._takes(c0, slots, batch, self.cells):
                 return None
             call.h0, call.c0 = data_of(h0), data_of(c0)
         shape[0], shape[1], shape[2] = slots, batch, self.recurrent
         hn = cnp.PyArray_EMPTY(3, shape, typenum, 0)
-        shape[2] = self.hidden_size
+        shape[2] = self.cells
         cn = cnp.PyArray_EMPTY(3, shape, typenum, 0) if self.states == 2 else None
         shape[batch_first], shape[not batch_first] = steps, batch
         shape[2] = self.spec.directions * self.recurrent
@@ -288,49 +200,95 @@ cdef class Model:
         call.blas = self.blas
         return 0
 
-    def forward_cached(self, cnp.ndarray x, h0, c0, cnp.ndarray hn, cnp.ndarray cn, lengths=None, reset=None,
-                       dropout=None, int threads=0, bint pooled=True):
+    def forward_cached(self, cnp.ndarray x, tuple state0, tuple staten, lengths=None, reset=None, dropout=None,
+                       masks=None, int threads=0, bint pooled=True):
         """Forward that keeps what backward needs. All arrays contiguous and the cache's own from here on.
 
-        Returns the Cache; cache.y is the output (T, B, D*R). pooled=False: memory that views may outlive.
+        masks: None, or per layer and direction a dict, kind -> array. Returns the Cache; cache.y is the output
+        (T, B, D*R). pooled=False: memory that views may outlive.
         """
         cdef Cache cache = Cache()
         cdef fl_call call
+        cdef fl_masks *table = NULL
         cache.model, cache.steps, cache.batch = self, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
-        cache.x, cache.h0, cache.c0, cache.lengths, cache.reset, cache.dropout = x, h0, c0, lengths, reset, dropout
+        cache.x, cache.h0, cache.c0 = x, state0[0], self._joined(state0, cache.batch)
+        cache.lengths, cache.reset, cache.dropout, cache.masks = lengths, reset, dropout, masks
         cache.y = np.empty((cache.steps, cache.batch, self.spec.directions * self.recurrent), self.dtype)
-        cdef size_t nbytes = fl_cache_bytes(self.model, cache.steps, cache.batch, dropout is not None)
+        cdef size_t nbytes = fl_cache_bytes(self.model, cache.steps, cache.batch, cache_flags(cache))
+        cn = self._fresh(staten, cache.batch)
         cache.memory = self.caches.take(nbytes) if pooled else Memory(nbytes)
         if pooled:
             cache.pool = self.caches
         start_call(&call, cache.steps, cache.batch, threads)
-        self._fill(&call, x, h0, c0, cache.y, hn, cn, lengths, reset)
+        self._fill(&call, x, cache.h0, cache.c0, cache.y, staten[0], cn, lengths, reset)
         call.cache, call.dropout = cache.memory.data, data_of(dropout)
-        self._run(&call, NULL)
+        try:
+            table = self._mask_table(cache)
+            call.masks = table
+            self._run(&call, NULL)
+        finally:
+            free(table)
+        if self.states == 3:
+            split_states(cn, staten[1:])
         return cache
 
-    def backward(self, Cache cache, cnp.ndarray dy, dhn, dcn, dx, cnp.ndarray dh0, cnp.ndarray dc0, list gradients,
-                 int threads=0):
-        """dy (T, B, D*R), features contiguous; dx (T, B, I) contiguous or None; gradients: per layer and direction
-        (weight_ih, weight_hh, bias, bias_hh | None, weight_hr | None), written. bias_hh: only of cells where it has a
-        gradient of its own, `own_bias_hh`."""
+    cdef fl_masks *_mask_table(self, Cache cache) except? NULL:
+        """Pointers to a cache's masks, to be freed; NULL: it has none."""
+        cdef fl_masks *table
+        if cache.masks is None:
+            return NULL
+        steps, batch = cache.steps, cache.batch
+        slots = self.spec.num_layers * self.spec.directions
+        if len(cache.masks) != slots:
+            raise ValueError(f"{slots} sets of masks expected, got {len(cache.masks)}")
+        table = <fl_masks *>calloc(slots, sizeof(fl_masks))
+        if table == NULL:
+            raise MemoryError()
+        try:
+            for i, one in enumerate(cache.masks):
+                first = i < self.spec.directions
+                inputs = self.input_size if first else self.spec.directions * self.recurrent
+                shapes = {"mask_x": (batch, inputs), "mask_h": (batch, self.recurrent),
+                          "mask_g": (steps, batch, self.hidden_size), "zoneout_h": (steps, batch, self.recurrent),
+                          "zoneout_c": (steps, batch, self.hidden_size)}
+                for name, array in one.items():
+                    if array.shape != shapes[name] or array.dtype != self.dtype or not array.flags.c_contiguous:
+                        raise ValueError(f"{name} must be a contiguous {self.dtype} array of shape {shapes[name]}, "
+                                         f"got {array.dtype} {array.shape}")
+                table[i].mask_x, table[i].mask_h = data_of(one.get("mask_x")), data_of(one.get("mask_h"))
+                table[i].mask_g = data_of(one.get("mask_g"))
+                table[i].zoneout_h, table[i].zoneout_c = data_of(one.get("zoneout_h")), data_of(one.get("zoneout_c"))
+        except Exception:
+            free(table)
+            raise
+        return table
+
+    def backward(self, Cache cache, cnp.ndarray dy, tuple dstaten, dx, tuple dstate0, list gradients, int threads=0):
+        """dy (T, B, D*R), features contiguous; dx (T, B, I) contiguous or None; dstaten: arrays or None by v.states;
+        dstate0: arrays, written. gradients: per layer and direction a dict, name -> array of every tensor, written;
+        bias_hh only of cells where it has a gradient of its own, `own_bias_hh`."""
         cdef fl_call call
         cdef fl_backward_call back
+        cdef fl_masks *masks = NULL
         cdef fl_gradients *table = <fl_gradients *>calloc(len(gradients), sizeof(fl_gradients))
         if table == NULL:
             raise MemoryError()
         start_call(&call, cache.steps, cache.batch, threads)
+        dcn, dc0 = self._joined(dstaten, cache.batch), self._fresh(dstate0, cache.batch)
         try:
-            for i, (weight_ih, weight_hh, bias, bias_hh, weight_hr) in enumerate(gradients):
-                table[i].weight_ih, table[i].weight_hh = data_of(weight_ih), data_of(weight_hh)
-                table[i].bias, table[i].bias_hh = data_of(bias), data_of(bias_hh)
-                table[i].weight_hr = data_of(weight_hr)
-            self._fill(&call, cache.x, cache.h0, cache.c0, cache.y, dh0, dc0, cache.lengths, cache.reset)
-            call.cache, call.dropout = cache.memory.data, data_of(cache.dropout)
+            masks = self._mask_table(cache)
+            self._check_weights(gradients)
+            for i, one in enumerate(gradients):
+                fill_tensors(<void **>&table[i], one)
+            self._fill(&call, cache.x, cache.h0, cache.c0, cache.y, dstate0[0], dc0, cache.lengths, cache.reset)
+            call.cache, call.dropout, call.masks = cache.memory.data, data_of(cache.dropout), masks
             back.dy = self.sequence(dy)
-            back.dhn, back.dcn, back.dx = data_of(dhn), data_of(dcn), data_of(dx)
-            back.dh0, back.dc0 = data_of(dh0), data_of(dc0)
+            back.dhn, back.dcn, back.dx = data_of(dstaten[0]), data_of(dcn), data_of(dx)
+            back.dh0, back.dc0 = data_of(dstate0[0]), data_of(dc0)
             back.gradients = table
             self._run(&call, &back)
         finally:
             free(table)
+            free(masks)
+        if self.states == 3:
+            split_states(dc0, dstate0[1:])

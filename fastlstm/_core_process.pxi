@@ -102,8 +102,8 @@ def measure_machine(int threads=0):
 
 
 def cells():
-    """(name, gates) of every cell the engine was built with."""
-    return tuple((fl_cell_name(i).decode(), fl_cell_gates(i)) for i in range(fl_cell_count()))
+    """Names of every cell the engine was built with."""
+    return tuple(fl_cell_name(i).decode() for i in range(fl_cell_count()))
 
 
 def apply(str activation, x):

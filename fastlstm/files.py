@@ -147,9 +147,11 @@ def _check_metadata_of(path, metadata):
 def _check_layers(node, tensors):
     """Every layer owns a tensor; a description that asks for more would only eat memory."""
     if isinstance(node, dict):
-        layers = node.get("num_layers", 0)
+        layers, sizes = node.get("num_layers", 0), node.get("hidden_size")
         if isinstance(layers, int) and layers > tensors:
             raise ValueError(f"num_layers {layers} with {tensors} tensors")
+        if isinstance(sizes, list) and len(sizes) > tensors:
+            raise ValueError(f"hidden_size of {len(sizes)} layers with {tensors} tensors")
         node = list(node.values())
     if isinstance(node, list):
         for child in node:

@@ -1,175 +1,10 @@
-"""Recurrent layers: thin faces over functional.py, with torch's names, shapes and defaults."""
+"""The recurrent layers: options and formulas of every cell, with torch's names, shapes and defaults where it has them.
 
-import copy
+What they can do is in recurrent.py. Formulas of all options, and of backward: docs/equations.md. Regularisers, their
+sources, and what they draw: regularizers.py.
+"""
 
-import numpy as np
-
-from . import _core, functional
-from .module import Module
-from .params import cell_of, init_weights, suffixes, weight_shapes
-from .stream import Stream
-
-
-def _check_rate(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"{name} must be a number in [0, 1), got {value!r}")
-    return float(value)
-
-
-def _check_flag(name, value):
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
-    return bool(value)
-
-
-class Recurrent(Module):
-    """What all recurrent layers share; a subclass names its row of ``params.CELLS`` and src_c/cells.def."""
-
-    recurrent = True
-    cell = None
-    _activation = "none"  # of cells that leave a choice
-
-    def _set_up(
-        self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
-        num_threads,
-    ):
-        super().__init__(num_threads)
-        _core.isa()  # a wrong FASTLSTM_ISA is told now, not at the first call
-        states = cell_of(self.cell).states
-        self.bias, self.batch_first = _check_flag("bias", bias), _check_flag("batch_first", batch_first)
-        self.bidirectional = _check_flag("bidirectional", bidirectional)
-        shapes = weight_shapes(
-            self.cell, input_size, hidden_size, num_layers, self.bias, self.bidirectional, proj_size
-        )
-        self.input_size, self.hidden_size = int(input_size), int(hidden_size)
-        self.num_layers, self.proj_size = int(num_layers), int(proj_size)
-        self.dropout = _check_rate("dropout", dropout)
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-        self._shapes, self._rng = shapes, np.random.default_rng(rng)
-        self._names = suffixes(self.num_layers, self.bidirectional)
-        self._spec = functional.Spec(
-            self.input_size, self.hidden_size, self.proj_size, self.num_layers, 2 if bidirectional else 1,
-            np.dtype(dtype), self.batch_first, self.cell, len(states),
-        )
-        self._trainable = False  # whether packed weights include what backward needs
-        self._weights = self._new_weights(
-            shapes, dtype, lambda: init_weights(shapes, self._rng, dtype, self.hidden_size)
-        )
-
-    def config(self):
-        return {
-            "input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
-            "bias": self.bias, "batch_first": self.batch_first, "dropout": self.dropout,
-            "bidirectional": self.bidirectional, "dtype": self.dtype.name,
-        }
-
-    def _extras(self):
-        return {**super()._extras(), "_rng": copy.deepcopy(self._rng)}
-
-    def _weight_shapes(self):
-        return self._shapes
-
-    def _pack(self):
-        get = self._weights.get
-        weights = [
-            tuple(get(f"{kind}_{name}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"))
-            for name in self._names
-        ]
-        spec = self._spec
-        return _core.Model(
-            self.cell, spec.dtype, spec.input_size, spec.hidden_size, spec.num_layers, spec.directions,
-            spec.proj_size, weights, self._trainable, self._activation,
-        )
-
-    def _packed_for_training(self):
-        with self._lock:
-            if not self._trainable:
-                self._trainable, self._panels = True, None
-            return self._packed()
-
-    def _dropout_factors(self, steps, batch):
-        """(L-1, T, B, D*R): 0 with probability `dropout`, else 1 / (1 - dropout)."""
-        shape = (self.num_layers - 1, steps, batch, self._spec.outputs)
-        keep = 1.0 - self.dropout
-        with self._lock:  # generators are not safe to share between threads
-            drawn = self._rng.random(shape, dtype=np.float32)
-        return (drawn < keep).astype(self._spec.dtype) * self._spec.dtype.type(1.0 / keep)
-
-    def __call__(self, x, state=None, **kwargs):
-        """Inference: ``y, (hn, cn)``, or ``y, hn`` of a cell without c.
-
-        See `forward`, whose keyword arguments it takes (but for cache).
-        """
-        panels = self._panels
-        # the short way for arrays that need no conversion; not for a subclass with a forward of its own
-        if panels is not None and not kwargs and type(self).forward is Recurrent.forward:
-            found = panels.infer(x, state, self.batch_first, self._num_threads or 0)
-            if found is not None:
-                return found
-        return super().__call__(x, state, **kwargs)
-
-    def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
-        """``y, (hn, cn)``, then the trace if asked for, then the cache if asked for.
-
-        Of a GRU or RNN, which have no c, the state is one array: ``y, hn``.
-        x: (T, B, I), or (B, T, I) with batch_first, or (T, I) unbatched; any array-like, converted to the layer's
-        dtype; matching input is not copied, and never changed. T and B may be 0.
-        state: None (zeros) or (h0, c0) of shapes (L*D, B, R) and (L*D, B, H); without B when unbatched.
-        lengths: (B,) integers in [0, T]. Steps beyond a row's length are not computed: y is 0 there, hn and cn are
-        those of its last valid step, and the reverse direction starts at its own end.
-        reset: booleans, (T, B), in the layout of x. True at step t: no state crosses from step t-1 to t, in either
-        direction, as if the row were cut there; at t = 0 the forward direction forgets h0 and c0.
-        trace: also return a `Trace` (of a GRU a `GRUTrace`, of an RNN an `RNNTrace`) of every gate and state.
-        cache: also return what `backward` needs. Dropout acts here only, and only while `training` is true.
-
-        y: (T, B, D*R) in the layout of x. Results do not depend, to the last bit, on batch size, number of threads,
-        instruction set, or how a sequence is cut into calls.
-
-        Raises TypeError or ValueError that names the argument, what came and what was expected.
-        """
-        threads = self._num_threads or 0
-        if not trace and not cache:
-            return functional.forward(self._packed(), self._spec, x, state, lengths, reset, threads)
-        drops = cache and self.training and self.dropout > 0 and self.num_layers > 1
-        packed = self._packed_for_training() if cache else self._packed()
-        y, new, kept = functional.forward_cached(
-            packed, self._spec, x, state, lengths, reset, self._dropout_factors if drops else None, threads,
-            pooled=not trace,
-        )
-        found = [y, new]
-        if trace:
-            found.append(functional.trace_of(self._spec, kept))
-        if cache:
-            found.append(kept)
-        return tuple(found)
-
-    def backward(self, dy, cache, dstate=None, *, input_gradient=True):
-        """``dx, (dh0, dc0), grads``: gradients of a loss from those of y and of the last state.
-
-        dy: the shape of y, ignored beyond each length. cache: from ``forward(..., cache=True)``; it may be used more
-        than once, and keeps the weights of that moment. dstate: None (zeros) or (dhn, dcn), each may be None.
-        input_gradient=False leaves dx out (None), which saves a product.
-
-        grads: name -> array, the names of `state_dict`. Equal from run to run and for any number of threads.
-        Raises TypeError or ValueError that names the argument.
-        """
-        return functional.backward(
-            self._spec, self._names, self._weights, dy, cache, dstate, input_gradient, self._num_threads or 0
-        )
-
-    def stream(self, batch_size=1):
-        """A `Stream` of `batch_size` rows with the weights of this moment, starting from zeros.
-
-        Raises ValueError for a bidirectional layer: its reverse direction needs the end first.
-        """
-        return Stream(self._packed(), self._spec, batch_size, self._num_threads or 0)
-
-    def plan(self, T, B):
-        """What a call with T steps of B rows would do: threads, split, chunks, in numbers and in words."""
-        from . import planning  # for those who ask; no call needs it
-
-        return planning.plan(self._packed(), T, B, self._num_threads or 0)
+from .recurrent import Recurrent
 
 
 class LSTM(Recurrent):
@@ -184,9 +19,27 @@ class LSTM(Recurrent):
     Parameters, per layer l (and ``_reverse``): weight_ih_l0 (4H, I), weight_hh_l0 (4H, R), bias_ih_l0 and
     bias_hh_l0 (4H,) unless ``bias=False``, weight_hr_l0 (P, H) with ``proj_size`` P; deeper layers take D*R inputs.
 
-    input_size (I), hidden_size (H), num_layers (L): positive integers. dropout: rate between layers, training only.
-    proj_size (P): 0, or less than hidden_size. dtype: "float32" or "float64". rng: None, a seed or a
-    numpy.random.Generator, for weights and dropout. num_threads: upper bound; None leaves it to the plan.
+    input_size (I), hidden_size (H), num_layers (L): positive integers; hidden_size may be a list with one for each
+    layer. dropout: rate between layers, training only. proj_size (P): 0, or less than hidden_size. dtype: "float32"
+    or "float64". rng: None, a seed or a numpy.random.Generator, for weights and masks. num_threads: upper bound; None
+    leaves it to the plan.
+
+    Options, which add or drop parameters (docs/equations.md):
+    peephole: gates that see the cell state, a subset of "ifo" (Gers & Schmidhuber 2000); weight_peephole_l0.
+    peephole_o: "c", or "c_prev": the output gate sees the cell state of the step before.
+    coupled: "i=1-f" or "f=1-i", the first of which then has no weights (Greff et al. 2015, CIFG).
+    without: gates that are fixed at 1, a subset of "ifo" (Greff et al. 2015; NIG, NFG, NOG).
+    activations: of gates, candidate, output; names, or tuples (name, alpha, beta), as in ONNX. None: as above.
+    clip, cell_clip, proj_clip: bounds of what activations read (ONNX), of c, of h (TensorFlow; needs proj_size).
+    layer_norm: "ba" (Ba, Kiros & Hinton 2016) or "gates", the sums of each gate by itself; norm_eps is its epsilon.
+    gate_recurrence: gates see those of the step before (Greff et al. 2015, FGR); weight_gh_l0, and a third state:
+    the state is (h, c, gates) with gates of shape (L*D, B, 3H).
+
+    Regularisers, rates in [0, 1) that act in training: variational_x, variational_h (Gal & Ghahramani 2016),
+    recurrent_dropout (Semeniuta, Severyn & Barth 2016), weight_drop (Merity, Keskar & Socher 2018), zoneout_h,
+    zoneout_c (Krueger et al. 2017; at inference its expectation).
+
+    Raises TypeError or ValueError that names the argument, and for options that make no sense together.
 
     >>> lstm = LSTM(3, 5, rng=0)
     >>> y, (hn, cn) = lstm(np.zeros((7, 2, 3), np.float32))
@@ -199,14 +52,11 @@ class LSTM(Recurrent):
     def __init__(
         self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
         bidirectional=False, proj_size=0, *, dtype="float32", rng=None, num_threads=None,
+        peephole="", peephole_o="c", coupled=None, without="", activations=None, clip=None, cell_clip=None,
+        proj_clip=None, layer_norm=None, norm_eps=1e-5, gate_recurrence=False,
+        variational_x=0.0, variational_h=0.0, recurrent_dropout=0.0, weight_drop=0.0, zoneout_h=0.0, zoneout_c=0.0,
     ):
-        self._set_up(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
-            num_threads,
-        )
-
-    def config(self):
-        return {**super().config(), "proj_size": self.proj_size}
+        self._set_up(locals())
 
 
 class GRU(Recurrent):
@@ -215,10 +65,12 @@ class GRU(Recurrent):
         r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh),  n = tanh(W_ih x + b_ih + r * (W_hh h + b_hh))
         h = (1 - z) * n + z * h
 
-    Cho et al. 2014, with the reset after the product. Gate order in the weights: r, z, n. The state is hn alone:
-    ``y, hn = gru(x, h0)``, and ``dx, dh0, grads = gru.backward(dy, cache, dhn)``.
+    Cho et al. 2014, with the reset after the product; reset_after=False: before it, as in that paper,
+    n = tanh(W_ih x + b_ih + W_hh (r * h) + b_hh). Gate order in the weights: r, z, n. The state is hn alone:
+    ``y, hn = gru(x, h0)``, and ``dx, dh0, grads = gru.backward(dy, cache, dhn)``. Its trace is a `GRUTrace`.
 
-    Parameters and arguments as of `LSTM`, with 3H rows for 4H and without a projection.
+    Parameters and arguments as of `LSTM`, with 3H rows for 4H and without a projection. activations: of gates,
+    candidate. Regularisers as of `LSTM`, but for zoneout_c.
 
     >>> gru = GRU(3, 5, rng=0)
     >>> y, hn = gru(np.zeros((7, 2, 3), np.float32))
@@ -231,10 +83,10 @@ class GRU(Recurrent):
     def __init__(
         self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
         bidirectional=False, *, dtype="float32", rng=None, num_threads=None,
+        reset_after=True, activations=None, clip=None,
+        variational_x=0.0, variational_h=0.0, recurrent_dropout=0.0, weight_drop=0.0, zoneout_h=0.0,
     ):
-        self._set_up(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng, num_threads
-        )
+        self._set_up(locals())
 
 
 class RNN(Recurrent):
@@ -242,8 +94,9 @@ class RNN(Recurrent):
 
         h = f(W_ih x + b_ih + W_hh h + b_hh)      f: nonlinearity, "tanh" or "relu"
 
-    Elman 1990. The state is hn alone: ``y, hn = rnn(x, h0)``. Parameters and arguments as of `LSTM`, with H rows for
-    4H and without a projection.
+    Elman 1990. The state is hn alone: ``y, hn = rnn(x, h0)``. Its trace is an `RNNTrace`. Parameters and arguments as
+    of `LSTM`, with H rows for 4H and without a projection. activations: a tuple of one, instead of nonlinearity.
+    Regularisers as of `LSTM`, but for recurrent_dropout and zoneout_c.
 
     >>> rnn = RNN(3, 5, nonlinearity="relu", rng=0)
     >>> y, hn = rnn(np.zeros((7, 2, 3), np.float32))
@@ -256,13 +109,106 @@ class RNN(Recurrent):
     def __init__(
         self, input_size, hidden_size, num_layers=1, nonlinearity="tanh", bias=True, batch_first=False, dropout=0.0,
         bidirectional=False, *, dtype="float32", rng=None, num_threads=None,
+        activations=None, clip=None, variational_x=0.0, variational_h=0.0, weight_drop=0.0, zoneout_h=0.0,
     ):
-        if nonlinearity not in ("tanh", "relu"):
+        if nonlinearity not in (None, "tanh", "relu"):
             raise ValueError(f'nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
-        self.nonlinearity = self._activation = nonlinearity
-        self._set_up(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng, num_threads
-        )
+        if nonlinearity == "tanh" and activations is not None:
+            nonlinearity = None  # the default, which activations replace
+        self._set_up(locals())
+        name = self.activations[0].name
+        self.nonlinearity = name if name in ("tanh", "relu") else None
 
     def config(self):
-        return {**super().config(), "nonlinearity": self.nonlinearity}
+        found = {**super().config(), "nonlinearity": self.nonlinearity}
+        return {**found, "activations": None} if self.nonlinearity else found
+
+
+class DepthGatedLSTM(Recurrent):
+    """An LSTM whose layers hand their cell state upwards, through a gate.
+
+        d = sigmoid(W_d x + b_d + w_c * c + w_l * c_below),  c = d * c_below + f * c + i * g
+
+    in every layer but the first, which is an LSTM; c_below is the cell state of the layer below, of the same step and
+    direction. Yao et al. 2015. All layers have the same hidden_size.
+
+    Parameters as of `LSTM`, and weight_d_ih_l1 (H, K), weight_d_c_l1, weight_d_lower_l1, bias_d_l1 (H,) from the second
+    layer on. Arguments, options and regularisers as of `LSTM`, as far as they are named below. The state is (h, c),
+    the trace a `DepthGatedTrace`.
+
+    >>> model = DepthGatedLSTM(3, 5, rng=0)
+    >>> y, (hn, cn) = model(np.zeros((7, 2, 3), np.float32))
+    >>> y.shape, hn.shape
+    ((7, 2, 5), (2, 2, 5))
+    """
+
+    cell = "depth_gated"
+
+    def __init__(
+        self, input_size, hidden_size, num_layers=2, bias=True, batch_first=False, dropout=0.0,
+        bidirectional=False, proj_size=0, *, dtype="float32", rng=None, num_threads=None,
+        peephole="", peephole_o="c", activations=None,
+        variational_x=0.0, variational_h=0.0, recurrent_dropout=0.0, weight_drop=0.0, zoneout_h=0.0, zoneout_c=0.0,
+    ):
+        self._set_up(locals())
+
+
+class ClockworkRNN(Recurrent):
+    """A simple recurrent network whose units are modules that run at different rates.
+
+        h = tanh(W_ih x + b_ih + W_hh h + b_hh)   in modules whose period divides the number of the step; else h = h
+
+    Koutnik, Greff, Gomez & Schmidhuber 2014. periods: of the modules, in rising order; a number n stands for 1, 2, 4,
+    ... 2^(n-1). hidden_size is a multiple of their number. A module hears those whose period is at least its own: the
+    other elements of weight_hh are not used and have a gradient of 0.
+
+    The state is (h, t), with t (L*D, B, 1) the number of the step, modulo the least common multiple of the periods.
+    The trace is an `RNNTrace`. Parameters and arguments as of `RNN`. activations: a tuple of one, default tanh.
+    Regularisers: variational_x, variational_h, weight_drop, as of `LSTM`.
+
+    >>> model = ClockworkRNN(3, 8, rng=0)
+    >>> y, (hn, tn) = model(np.zeros((7, 2, 3), np.float32))
+    >>> y.shape, tn.shape
+    ((7, 2, 8), (1, 2, 1))
+    """
+
+    cell = "clockwork"
+
+    def __init__(
+        self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
+        bidirectional=False, *, dtype="float32", rng=None, num_threads=None,
+        periods=4, activations=None, variational_x=0.0, variational_h=0.0, weight_drop=0.0,
+    ):
+        self._set_up(locals())
+
+
+class LSTM1997(Recurrent):
+    """Long short-term memory as it was first: memory blocks without forget gates.
+
+        i, o = sigmoid(W_ih x + b + W_hh [h i o]),  g = 4 sigmoid(...) - 2
+        c = c + i * g,  h = o * (2 sigmoid(c) - 1)
+
+    Hochreiter & Schmidhuber 1997. block_size: cells that share an input and an output gate; hidden_size, the number of
+    cells, is a multiple of it. The hidden layer is fully connected: gates see those of the step before.
+    without="o": no output gates. biased="gates": only gates have a bias. gradient="truncated": that of the paper,
+    in which errors go back in time through c alone; "full": the derivative. activations: of gates, candidate, output.
+
+    Parameters, with U = H + 2 H / block_size units in the order cells, input gates, output gates: weight_ih_l0 (U, I),
+    weight_hh_l0 (U, U), bias_ih_l0 (U,). The state is (h, c, gates), with gates of shape (L*D, B, U - H); the trace is
+    an `LSTM1997Trace`. Regularisers as of `LSTM`, but for zoneout.
+
+    >>> model = LSTM1997(3, 6, block_size=2, rng=0)
+    >>> y, (hn, cn, gates) = model(np.zeros((7, 2, 3), np.float32))
+    >>> y.shape, gates.shape
+    ((7, 2, 6), (1, 2, 6))
+    """
+
+    cell = "lstm_1997"
+
+    def __init__(
+        self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
+        bidirectional=False, *, dtype="float32", rng=None, num_threads=None,
+        block_size=1, without="", biased="all", gradient="truncated", activations=None,
+        variational_x=0.0, variational_h=0.0, recurrent_dropout=0.0, weight_drop=0.0,
+    ):
+        self._set_up(locals())

@@ -1,103 +1,135 @@
-from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import ClassVar, TypeAlias
 
 from numpy.typing import DTypeLike
 
-from .functional import Kept
-from .module import Module
-from .params import GRUTrace, RNNTrace, Trace, _Array, _ArrayLike, _Rng, _State, _StateLike
-from .planning import Plan
-from .stream import Stream
+from .option_checks import Activation
+from .params import _Array, _ArrayLike, _Rng, _Sizes, _State, _State3, _StateLike, _StateLike3
+from .recurrent import Recurrent as Recurrent
+from .traces import DepthGatedTrace, GRUTrace, LSTM1997Trace, RNNTrace, Trace
 
-_S = TypeVar("_S")  # the state, out
-_SL = TypeVar("_SL")  # and in
-_T = TypeVar("_T")  # the trace
-
-class Recurrent(Module, Generic[_S, _SL, _T]):
-    cell: ClassVar[str | None]
-    input_size: int
-    hidden_size: int
-    num_layers: int
-    bias: bool
-    batch_first: bool
-    dropout: float
-    bidirectional: bool
-    proj_size: int
-    @overload
-    def __call__(
-        self, x: _ArrayLike, state: _SL | None = None, *, lengths: _ArrayLike | None = None,
-        reset: _ArrayLike | None = None, trace: Literal[False] = False,
-    ) -> tuple[_Array, _S]: ...
-    @overload
-    def __call__(
-        self, x: _ArrayLike, state: _SL | None = None, *, lengths: _ArrayLike | None = None,
-        reset: _ArrayLike | None = None, trace: Literal[True],
-    ) -> tuple[_Array, _S, _T]: ...
-    @overload
-    def __call__(
-        self, x: _ArrayLike, state: _SL | None = None, *, lengths: _ArrayLike | None = None,
-        reset: _ArrayLike | None = None, trace: bool = False,
-    ) -> tuple[Any, ...]: ...
-    @overload
-    def forward(
-        self, x: _ArrayLike, state: _SL | None = None, *, lengths: _ArrayLike | None = None,
-        reset: _ArrayLike | None = None, trace: Literal[False] = False, cache: Literal[False] = False,
-    ) -> tuple[_Array, _S]: ...
-    @overload
-    def forward(
-        self, x: _ArrayLike, state: _SL | None = None, *, lengths: _ArrayLike | None = None,
-        reset: _ArrayLike | None = None, trace: Literal[False] = False, cache: Literal[True],
-    ) -> tuple[_Array, _S, Kept]: ...
-    @overload
-    def forward(
-        self, x: _ArrayLike, state: _SL | None = None, *, lengths: _ArrayLike | None = None,
-        reset: _ArrayLike | None = None, trace: Literal[True], cache: Literal[False] = False,
-    ) -> tuple[_Array, _S, _T]: ...
-    @overload
-    def forward(
-        self, x: _ArrayLike, state: _SL | None = None, *, lengths: _ArrayLike | None = None,
-        reset: _ArrayLike | None = None, trace: Literal[True], cache: Literal[True],
-    ) -> tuple[_Array, _S, _T, Kept]: ...
-    @overload
-    def forward(
-        self, x: _ArrayLike, state: _SL | None = None, *, lengths: _ArrayLike | None = None,
-        reset: _ArrayLike | None = None, trace: bool = False, cache: bool = False,
-    ) -> tuple[Any, ...]: ...
-    @overload
-    def backward(
-        self, dy: _ArrayLike, cache: Kept, dstate: _SL | None = None, *, input_gradient: Literal[True] = True
-    ) -> tuple[_Array, _S, dict[str, _Array]]: ...
-    @overload
-    def backward(
-        self, dy: _ArrayLike, cache: Kept, dstate: _SL | None = None, *, input_gradient: Literal[False]
-    ) -> tuple[None, _S, dict[str, _Array]]: ...
-    @overload
-    def backward(
-        self, dy: _ArrayLike, cache: Kept, dstate: _SL | None = None, *, input_gradient: bool = True
-    ) -> tuple[_Array | None, _S, dict[str, _Array]]: ...
-    def stream(self, batch_size: int = 1) -> Stream: ...
-    def plan(self, T: int, B: int) -> Plan: ...
+_Activation: TypeAlias = str | tuple[str | float, ...] | list[str | float]
+_Activations: TypeAlias = tuple[_Activation, ...] | list[_Activation] | None
 
 class LSTM(Recurrent[_State, _StateLike, Trace]):
+    # With gate_recurrence the state is (h, c, gates): more than these types say.
     cell: ClassVar[str]
+    peephole: str
+    peephole_o: str
+    coupled: str | None
+    without: str
+    activations: tuple[Activation, ...]
+    clip: float | None
+    cell_clip: float | None
+    proj_clip: float | None
+    layer_norm: str | None
+    norm_eps: float
+    gate_recurrence: bool
+    variational_x: float
+    variational_h: float
+    recurrent_dropout: float
+    weight_drop: float
+    zoneout_h: float
+    zoneout_c: float
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
-        dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, dtype: DTypeLike = "float32",
-        rng: _Rng = None, num_threads: int | None = None,
+        self, input_size: int, hidden_size: _Sizes, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *,
+        dtype: DTypeLike = "float32", rng: _Rng = None, num_threads: int | None = None,
+        peephole: str = "", peephole_o: str = "c", coupled: str | None = None, without: str = "",
+        activations: _Activations = None, clip: float | None = None, cell_clip: float | None = None,
+        proj_clip: float | None = None, layer_norm: str | None = None, norm_eps: float = 1e-5,
+        gate_recurrence: bool = False,
+        variational_x: float = 0.0, variational_h: float = 0.0, recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0, zoneout_h: float = 0.0, zoneout_c: float = 0.0,
     ) -> None: ...
 
 class GRU(Recurrent[_Array, _ArrayLike, GRUTrace]):
     cell: ClassVar[str]
+    reset_after: bool
+    activations: tuple[Activation, ...]
+    clip: float | None
+    variational_x: float
+    variational_h: float
+    recurrent_dropout: float
+    weight_drop: float
+    zoneout_h: float
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
-        dropout: float = 0.0, bidirectional: bool = False, *, dtype: DTypeLike = "float32",
-        rng: _Rng = None, num_threads: int | None = None,
+        self, input_size: int, hidden_size: _Sizes, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
+        dtype: DTypeLike = "float32", rng: _Rng = None, num_threads: int | None = None,
+        reset_after: bool = True, activations: _Activations = None, clip: float | None = None,
+        variational_x: float = 0.0, variational_h: float = 0.0, recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0, zoneout_h: float = 0.0,
     ) -> None: ...
 
 class RNN(Recurrent[_Array, _ArrayLike, RNNTrace]):
     cell: ClassVar[str]
-    nonlinearity: str
+    nonlinearity: str | None
+    activations: tuple[Activation, ...]
+    clip: float | None
+    variational_x: float
+    variational_h: float
+    weight_drop: float
+    zoneout_h: float
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
-        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, dtype: DTypeLike = "float32",
-        rng: _Rng = None, num_threads: int | None = None,
+        self, input_size: int, hidden_size: _Sizes, num_layers: int = 1,
+        nonlinearity: str | None = "tanh", bias: bool = True, batch_first: bool = False, dropout: float = 0.0,
+        bidirectional: bool = False, *, dtype: DTypeLike = "float32", rng: _Rng = None,
+        num_threads: int | None = None, activations: _Activations = None, clip: float | None = None,
+        variational_x: float = 0.0, variational_h: float = 0.0, weight_drop: float = 0.0, zoneout_h: float = 0.0,
+    ) -> None: ...
+
+class DepthGatedLSTM(Recurrent[_State, _StateLike, DepthGatedTrace]):
+    cell: ClassVar[str]
+    peephole: str
+    peephole_o: str
+    activations: tuple[Activation, ...]
+    variational_x: float
+    variational_h: float
+    recurrent_dropout: float
+    weight_drop: float
+    zoneout_h: float
+    zoneout_c: float
+    def __init__(
+        self, input_size: int, hidden_size: _Sizes, num_layers: int = 2, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *,
+        dtype: DTypeLike = "float32", rng: _Rng = None, num_threads: int | None = None,
+        peephole: str = "", peephole_o: str = "c", activations: _Activations = None,
+        variational_x: float = 0.0, variational_h: float = 0.0, recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0, zoneout_h: float = 0.0, zoneout_c: float = 0.0,
+    ) -> None: ...
+
+class ClockworkRNN(Recurrent[_State, _StateLike, RNNTrace]):
+    cell: ClassVar[str]
+    periods: tuple[int, ...]
+    activations: tuple[Activation, ...]
+    variational_x: float
+    variational_h: float
+    weight_drop: float
+    def __init__(
+        self, input_size: int, hidden_size: _Sizes, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
+        dtype: DTypeLike = "float32", rng: _Rng = None, num_threads: int | None = None,
+        periods: int | tuple[int, ...] | list[int] = 4, activations: _Activations = None,
+        variational_x: float = 0.0, variational_h: float = 0.0, weight_drop: float = 0.0,
+    ) -> None: ...
+
+class LSTM1997(Recurrent[_State3, _StateLike3, LSTM1997Trace]):
+    cell: ClassVar[str]
+    block_size: int
+    without: str
+    biased: str
+    gradient: str
+    activations: tuple[Activation, ...]
+    variational_x: float
+    variational_h: float
+    recurrent_dropout: float
+    weight_drop: float
+    def __init__(
+        self, input_size: int, hidden_size: _Sizes, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
+        dtype: DTypeLike = "float32", rng: _Rng = None, num_threads: int | None = None,
+        block_size: int = 1, without: str = "", biased: str = "all", gradient: str = "truncated",
+        activations: _Activations = None,
+        variational_x: float = 0.0, variational_h: float = 0.0, recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
     ) -> None: ...

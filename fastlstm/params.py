@@ -1,4 +1,4 @@
-"""Names and shapes: cells, weights, states and traces.
+"""Names and shapes: weights, states, masks and traces, of any `Variant`.
 
 Everything that must agree on what a tensor is called and how large it is reads it here.
 Names and order are those of ``torch.nn.LSTM``; pure Python and NumPy.
@@ -10,92 +10,12 @@ D directions, G gates of the cell.
 
 import math
 import warnings
-from collections import namedtuple
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm.variants import Variant
-
-
-class Cell(NamedTuple):
-    """What the rest of the package must know of a cell to lay out its arrays.
-
-    gates: names in memory order; each owns H consecutive rows of a (G*H, ...) weight.
-    states: names of the vectors carried from step to step; "h" comes first.
-    projects: whether ``proj_size`` means something for it.
-    """
-
-    gates: tuple[str, ...]
-    states: tuple[str, ...]
-    projects: bool = False
-
-
-# One row per cell that the engine runs, in the order of src_c/cells.def; variants.FAMILY has all.
-CELLS = {
-    "lstm": Cell(gates=("i", "f", "g", "o"), states=("h", "c"), projects=True),
-    "gru": Cell(gates=("r", "z", "n"), states=("h",)),
-    "rnn": Cell(gates=("a",), states=("h",)),
-}
-
-
-class Trace(NamedTuple):
-    """Everything an LSTM computed, at every step; zero beyond each row's length.
-
-    i, f, g, o: gates after their activation, (T, B, H); c: cell state, (T, B, H);
-    h: output, (T, B, R). One array each when there is one layer and one direction; otherwise a
-    list of L*D arrays, layer by layer, forward direction before reverse.
-    """
-
-    i: np.ndarray | list[np.ndarray]
-    f: np.ndarray | list[np.ndarray]
-    g: np.ndarray | list[np.ndarray]
-    o: np.ndarray | list[np.ndarray]
-    c: np.ndarray | list[np.ndarray]
-    h: np.ndarray | list[np.ndarray]
-
-
-class GRUTrace(NamedTuple):
-    """Everything a GRU computed; r, z, n: gates after their activation, (T, B, H); h: output. As `Trace`."""
-
-    r: np.ndarray | list[np.ndarray]
-    z: np.ndarray | list[np.ndarray]
-    n: np.ndarray | list[np.ndarray]
-    h: np.ndarray | list[np.ndarray]
-
-
-class RNNTrace(NamedTuple):
-    """Everything a simple network computed; a: the activated sum, (T, B, H), and h: output, the same. As `Trace`."""
-
-    a: np.ndarray | list[np.ndarray]
-    h: np.ndarray | list[np.ndarray]
-
-
-# Cell -> the type of its trace: its gates, c if it has one, h.
-TRACES = {"lstm": Trace, "gru": GRUTrace, "rnn": RNNTrace}
-
-
-def cell_of(cell):
-    """The row of `CELLS` for a name; a `Variant`, which has what a row has, for itself.
-
-    ValueError lists the names there are.
-    """
-    if isinstance(cell, Variant):
-        return cell
-    if cell not in CELLS:
-        raise ValueError(f"cell must be one of {', '.join(CELLS)}; got {cell!r}")
-    return CELLS[cell]
-
-
-def trace_of(cell):
-    """The type of a cell's trace; of a `Variant` with other fields, one with those."""
-    if not isinstance(cell, Variant):
-        cell_of(cell)
-        return TRACES[cell]
-    named = TRACES.get(cell.cell)
-    return named if named and cell.traced == named._fields else namedtuple("Trace", cell.traced)
-
+from fastlstm.traces import DepthGatedTrace, GRUTrace, LSTM1997Trace, RNNTrace, Trace, trace_of  # noqa: F401
+from fastlstm.variants import cell_of
 
 # ------------------------------------------------------------------------------- sizes, in words
 
@@ -109,8 +29,11 @@ def _check_size(name, value, least=1):
     return int(value)
 
 
-def _check_hidden(row, name, hidden, num_layers):
-    """Hidden units of every layer, from one number or from one for each layer."""
+def layer_sizes(v, name, hidden, num_layers):
+    """Hidden units of every layer of a `Variant`, from one number or from one for each layer.
+
+    Raises TypeError or ValueError, in which `hidden` is called `name`.
+    """
     num_layers = _check_size("num_layers", num_layers)
     if not isinstance(hidden, (tuple, list)):
         sizes = [_check_size(name, hidden)] * num_layers
@@ -119,25 +42,21 @@ def _check_hidden(row, name, hidden, num_layers):
         if not sizes or num_layers not in (1, len(sizes)):
             words = f"num_layers must be the length of {name}"
             raise ValueError(f"{words}, {len(sizes)}, or left at 1; got {num_layers}")
-    if not isinstance(row, Variant):
-        return sizes
-    for what, parts in (("block_size", row.block_size), ("the number of periods", len(row.periods))):
+    for what, parts in (("block_size", v.block_size), ("the number of periods", len(v.periods))):
         if parts and any(size % parts for size in sizes):
             raise ValueError(f"{name} must be a multiple of {what}, {parts}; got {hidden}")
-    if row.cell == "depth_gated" and len(set(sizes)) > 1:
+    if v.cell == "depth_gated" and len(set(sizes)) > 1:
         words = "must be the same in all layers, whose cells the depth gates connect"
         raise ValueError(f"{name} {words}; got {hidden}")
     return sizes
 
 
-def _check_proj(row, cell, sizes, proj_size):
+def _check_proj(v, sizes, proj_size):
     proj_size = _check_size("proj_size", proj_size, 0)
-    if isinstance(row, Variant):
-        cell = row.cell
-        if row.proj_clip and not proj_size:
-            raise ValueError("proj_clip needs a proj_size, got 0")
-    if proj_size and not row.projects:
-        raise ValueError(f"proj_size must be 0 for cell {cell!r}, got {proj_size}")
+    if v.proj_clip and not proj_size:
+        raise ValueError("proj_clip needs a proj_size, got 0")
+    if proj_size and not v.projects:
+        raise ValueError(f"proj_size must be 0 for cell {v.cell!r}, got {proj_size}")
     if proj_size and proj_size >= min(sizes):  # torch's rule: a projection narrows
         words = f"proj_size must be smaller than hidden_size {min(sizes)}, got {proj_size}"
         raise ValueError(words)
@@ -151,6 +70,15 @@ def suffixes(num_layers, bidirectional=False):
     """Endings of the tensor names, layer by layer: ``l0``, ``l0_reverse``, ``l1``, ..."""
     ends = ("", "_reverse") if bidirectional else ("",)
     return [f"l{layer}{end}" for layer in range(num_layers) for end in ends]
+
+
+def by_layer(arrays, ends):
+    """Values named as here -> for each ending of `suffixes`, a dict of those under their names without it."""
+    parts = {end: {} for end in ends}
+    for name, value in arrays.items():
+        kind, _, end = name.rpartition("_l")  # "weight_ln_ih", "0_reverse"
+        parts[f"l{end}"][kind] = value
+    return list(parts.values())
 
 
 def _extra_shapes(v, layer, fan_in, hidden, rows, bias):
@@ -171,20 +99,18 @@ def _extra_shapes(v, layer, fan_in, hidden, rows, bias):
     return {name: shape for name, shape in found.items() if bias or not name.startswith("bias")}
 
 
-def _layer_shapes(row, layer, fan_in, hidden, proj_size, bias):
+def _layer_shapes(v, layer, fan_in, hidden, proj_size, bias):
     """Name without ending -> shape, of one layer and direction."""
-    v = row if isinstance(row, Variant) else None
-    rows = v.rows(hidden) if v else len(row.gates) * hidden
-    ends = v is not None and v.cell == "lstm_1997"  # one bias; gates are fed back as well
-    width = rows if ends else proj_size or hidden
-    found = {"weight_ih": (rows, fan_in), "weight_hh": (rows, width)}
+    rows = v.rows(hidden)
+    all_units = v.cell == "lstm_1997"  # one bias; gates are fed back as well
+    found = {"weight_ih": (rows, fan_in), "weight_hh": (rows, rows if all_units else proj_size or hidden)}
     if bias:
-        found["bias_ih"] = (rows - hidden if ends and v.biased == "gates" else rows,)
-        if not ends:
+        found["bias_ih"] = (rows - hidden if v.biased == "gates" else rows,)
+        if not all_units:
             found["bias_hh"] = (rows,)
     if proj_size:
         found["weight_hr"] = (proj_size, hidden)
-    return found | (_extra_shapes(v, layer, fan_in, hidden, rows, bias) if v else {})
+    return found | _extra_shapes(v, layer, fan_in, hidden, rows, bias)
 
 
 def weight_shapes(
@@ -196,20 +122,20 @@ def weight_shapes(
     bias_hh (G*H,), weight_hr (P, H); K is I in the first layer, D*R above it. Biases are left
     out without `bias`, weight_hr without `proj_size`.
 
-    cell: a name of `CELLS`, or a `Variant`, which may have more tensors (docs/equations.md).
+    cell: a name of `variants.FAMILY`, or a `Variant`, which may have more tensors (docs/equations.md).
     hidden_size: a number, or one for each layer; num_layers may then be left at 1.
 
     Raises TypeError for a size that is no integer, ValueError for one out of range.
     """
-    row = cell_of(cell)
+    v = cell_of(cell)
     fan_in = _check_size("input_size", input_size)
-    sizes = _check_hidden(row, "hidden_size", hidden_size, num_layers)
-    proj_size = _check_proj(row, cell, sizes, proj_size)
+    sizes = layer_sizes(v, "hidden_size", hidden_size, num_layers)
+    proj_size = _check_proj(v, sizes, proj_size)
 
     shapes, directions = {}, 2 if bidirectional else 1
     ends = suffixes(len(sizes), bidirectional)
     for layer, hidden in enumerate(sizes):
-        found = _layer_shapes(row, layer, fan_in, hidden, proj_size, bias)
+        found = _layer_shapes(v, layer, fan_in, hidden, proj_size, bias)
         for end in ends[layer * directions : (layer + 1) * directions]:
             shapes |= {f"{name}_{end}": shape for name, shape in found.items()}
         fan_in = directions * (proj_size or hidden)
@@ -223,24 +149,19 @@ def state_shapes(num_layers, directions, batch, hidden, proj=0, cell="lstm"):
     layers different sizes, a state is L*D arrays: name -> list of their shapes, (B, R) or (B, H).
     Raises as `weight_shapes` does; `batch` may be 0, `directions` is 1 or 2.
     """
-    row = cell_of(cell)
-    sizes = _check_hidden(row, "hidden", hidden, num_layers)
+    v = cell_of(cell)
+    sizes = layer_sizes(v, "hidden", hidden, num_layers)
     directions = _check_size("directions", directions)
     if directions > 2:
         raise ValueError(f"directions must be 1 or 2, got {directions}")
     batch = _check_size("batch", batch, 0)
-    proj = _check_proj(row, cell, sizes, proj)
-
-    def widths(hidden):
-        if isinstance(row, Variant):
-            return row.widths(hidden, proj)
-        return {name: (proj or hidden) if name == "h" else hidden for name in row.states}
+    proj = _check_proj(v, sizes, proj)
 
     if len(set(sizes)) == 1:
         count = len(sizes) * directions
-        return {name: (count, batch, width) for name, width in widths(sizes[0]).items()}
-    every = [widths(hidden) for hidden in sizes for _ in range(directions)]
-    return {name: [(batch, one[name]) for one in every] for name in row.states}
+        return {name: (count, batch, width) for name, width in v.widths(sizes[0], proj).items()}
+    every = [v.widths(hidden, proj) for hidden in sizes for _ in range(directions)]
+    return {name: [(batch, one[name]) for one in every] for name in v.states}
 
 
 def mask_shapes(
@@ -251,7 +172,7 @@ def mask_shapes(
     Per layer and direction, as far as the cell has them: mask_x (B, K), mask_h (B, R),
     mask_g (T, B, H), mask_weight_hh (as weight_hh), zoneout_h (T, B, R), zoneout_c (T, B, H).
     """
-    sizes = _check_hidden(v, "hidden_size", hidden_size, num_layers)
+    sizes = layer_sizes(v, "hidden_size", hidden_size, num_layers)
     weights = weight_shapes(
         v, input_size, hidden_size, num_layers, False, bidirectional, proj_size
     )
@@ -284,17 +205,28 @@ def _float_dtype(dtype):
 def init_weights(shapes, rng, dtype, hidden_size):
     """Fresh weights: all elements uniform in [-1/sqrt(H), 1/sqrt(H)), biases too, as in torch.
 
-    shapes: name -> shape, drawn in this order; rng: numpy.random.Generator.
+    Layer normalisation (Ba, Kiros & Hinton 2016) starts as if it had no weights: its gains,
+    "weight_ln...", are 1 and its own biases, "bias_ln...", 0; they take no random numbers.
+
+    shapes: name -> shape, drawn in this order; rng: numpy.random.Generator; hidden_size: H, or a
+    list with that of each layer.
     Returns name -> array of `dtype`. Numbers are drawn in double precision and then rounded, so
     a float32 and a float64 model of the same seed hold the same weights.
     """
     dtype = _float_dtype(dtype)
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
-    bound = 1.0 / math.sqrt(_check_size("hidden_size", hidden_size))
-    return {
-        name: rng.uniform(-bound, bound, size=shape).astype(dtype) for name, shape in shapes.items()
-    }
+
+    def draw(name, shape):
+        if name.startswith(("weight_ln", "bias_ln")):
+            return np.full(shape, name.startswith("weight"), dtype)
+        hidden = hidden_size
+        if isinstance(hidden, (tuple, list)):
+            hidden = hidden[int(name.rpartition("_l")[2].removesuffix("_reverse"))]
+        bound = 1.0 / math.sqrt(_check_size("hidden_size", hidden))
+        return rng.uniform(-bound, bound, size=shape).astype(dtype)
+
+    return {name: draw(name, shape) for name, shape in shapes.items()}
 
 
 # ---------------------------------------------------------------------------------- a checkpoint

@@ -102,17 +102,43 @@ class Plan:
             "full tile": "a step's own rows fill a tile",
             "narrow": "with so few inputs storing partial sums would cost more",
             "one step": "there is no second step to take along",
+            "clock": "which modules run differs from step to step",
         }[self.why_hoist]
         return f"{start}, as {reason}"
 
 
+class StackPlan(Plan):
+    """The plan of a stack whose layers differ in size: `layers`, a `Plan` for each, one after the other.
+
+    Of the attributes, threads is the most that any layer takes; work_ns, panel_bytes and workspace_bytes are sums,
+    layer_bytes is their mean; step_flops and step_ns are the first layer's, the others those of the layer with the most
+    work.
+    """
+
+    def __init__(self, layers):
+        most = max(layers, key=lambda one: one.work_ns)
+        vars(self).update(vars(most))
+        self.layers = tuple(layers)
+        self.threads = max(one.threads for one in layers)
+        self.step_flops, self.step_ns = layers[0].step_flops, layers[0].step_ns
+        for name in ("work_ns", "panel_bytes", "workspace_bytes", "layer_bytes"):
+            setattr(self, name, sum(getattr(one, name) for one in layers))
+        self.layer_bytes /= len(layers)
+
+    def __str__(self):
+        return "\n".join(f"layer {number}: {one}" for number, one in enumerate(self.layers))
+
+
 def plan(packed, steps, batch, threads=0):
-    """The Plan of an inference call. Raises ValueError for negative sizes."""
+    """The Plan of an inference call. Raises TypeError or ValueError for sizes that are none."""
     for name, value in (("T", steps), ("B", batch)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
         if not 0 <= value <= LARGEST:
             raise ValueError(f"{name} must be in 0..2**28, got {value}")
-    found = packed.plan(steps, batch, threads=threads)
-    found["workspace_bytes"] = packed.workspace_bytes(steps, batch, threads=threads)
-    return Plan(found, steps, batch)
+    layers = []
+    for model in getattr(packed, "models", [packed]):  # a chain of models, or one
+        found = model.plan(steps, batch, threads=threads)
+        found["workspace_bytes"] = model.workspace_bytes(steps, batch, threads=threads)
+        layers.append(Plan(found, steps, batch))
+    return layers[0] if len(layers) == 1 else StackPlan(layers)

@@ -2,6 +2,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import _core
+from .ragged import Chain
 
 LARGEST: int
 
@@ -28,4 +29,8 @@ class Plan:
     workspace_bytes: int
     def __init__(self, found: Mapping[str, Any], steps: int, batch: int) -> None: ...
 
-def plan(packed: _core.Model, steps: int, batch: int, threads: int = 0) -> Plan: ...
+class StackPlan(Plan):
+    layers: tuple[Plan, ...]
+    def __init__(self, layers: list[Plan]) -> None: ...
+
+def plan(packed: _core.Model | Chain, steps: int, batch: int, threads: int = 0) -> Plan: ...

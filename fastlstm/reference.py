@@ -14,20 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm import reference_time
-from fastlstm.params import (
-    CELLS,
-    mask_shapes,
-    state_shapes,
-    suffixes,
-    trace_of,
-    weight_shapes,
-)
+from fastlstm.params import mask_shapes, state_shapes, suffixes, trace_of, weight_shapes
 from fastlstm.reference_activations import sigmoid  # noqa: F401 (reference_layers.py uses it)
 from fastlstm.reference_time import Run, run_backward, run_forward
 from fastlstm.variants import Variant, variant
-
-STEPS = {cell: reference_time.CELLS[cell] for cell in CELLS}  # those that the engine runs
 
 
 class Cache(NamedTuple):
@@ -231,5 +221,5 @@ def backward(cache, dy, dstate=None):
 def trace(cache):
     """The trace of a forward pass: one array per field, or lists of L*D of them."""
     kind, runs = trace_of(cache.variant), list(cache.runs.values())
-    fields = {name: [run.trace(name) for run in runs] for name in kind._fields}
+    fields = {name: [run.trace(cache.variant, name) for run in runs] for name in kind._fields}
     return kind(**(fields if len(runs) > 1 else {name: one[0] for name, one in fields.items()}))

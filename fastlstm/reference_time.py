@@ -59,13 +59,15 @@ class Run(NamedTuple):
         """(T, B, R)."""
         return self.states["h"]
 
-    def trace(self, name):
+    def trace(self, v, name):
         """(T, B, W) of a field of the trace; zero where not live."""
         if name in self.states:
             return self.states[name]
         here = self.live[:, :, None]
         if not self.kept:  # no step at all
-            return np.zeros_like(self.states.get("c", self.h))
+            like = self.states.get("c", self.h)
+            blocks = v.cell == "lstm_1997" and name != "g"
+            return np.zeros((*like.shape[:2], like.shape[2] // v.block_size if blocks else like.shape[2]), like.dtype)
         return np.where(here, np.stack([kept["trace"][name] for kept in self.kept]), 0)
 
 

@@ -4,10 +4,16 @@
 chains them.
 """
 
+import dataclasses
+
 import numpy as np
 
-from . import _core, functional
+from . import _core
+from .arguments import check_x, real_array
 from .params import _as_array, _check_size
+from .ragged import ChainStepper
+from .spec import Layout
+from .states import arrays_of, assign, check_state, copied, new_state, outward
 
 
 class Stream:
@@ -23,11 +29,10 @@ class Stream:
             raise ValueError("a bidirectional model cannot stream: its reverse direction starts at the sequence's end")
         self.batch_size = _check_size("batch_size", batch_size)
         self._packed, self._threads = packed, threads
-        self._spec = spec._replace(batch_first=False)
-        shape = (spec.num_layers, self.batch_size)
-        self._h = np.zeros((*shape, spec.recurrent), spec.dtype)
-        self._c = np.zeros((*shape, spec.hidden_size), spec.dtype) if spec.states == 2 else None
-        self._stepper = _core.Stepper(packed, self.batch_size, self._h, self._c)
+        self._spec = dataclasses.replace(spec, batch_first=False)
+        self._state = new_state(spec, self.batch_size, np.zeros)
+        stepper = ChainStepper if spec.ragged else _core.Stepper
+        self._stepper = stepper(packed, self.batch_size, self._state)
         # a step large enough for several threads goes the way of a sequence of one
         self._teamed = packed.plan(1, self.batch_size, threads=threads)["threads"] > 1
 
@@ -44,7 +49,7 @@ class Stream:
         return self._step_any(x, out)
 
     def _step_any(self, x, out):
-        array = functional.real_array("x", x, self._spec.dtype)
+        array = real_array("x", x, self._spec.dtype)
         single = array.ndim == 1 and self.batch_size == 1
         expected = (self.batch_size, self._spec.input_size)
         if (array.shape if not single else (1, *array.shape)) != expected:
@@ -71,12 +76,12 @@ class Stream:
             )
         return out.reshape(shape)
 
-    def _run(self, x, y, lengths=None):
-        self._packed.forward(x, self._h, self._c, y, self._h, self._c, lengths, None, self._threads)
+    def _run(self, x, y):
+        self._packed.forward(x, self._state, y, self._state, None, None, self._threads)
 
     def process(self, block):
         """block (T, B, I) -> y (T, B, R); (T, I) -> (T, R) when batch_size is 1. T may be 0."""
-        x, layout = functional.check_x(self._spec, block)
+        x, layout = check_x(self._spec, block)
         if layout.batch != self.batch_size:
             raise ValueError(f"block has {layout.batch} rows, the stream was opened with batch_size {self.batch_size}")
         y = np.empty(layout.shape(self._spec.outputs), self._spec.dtype)
@@ -84,18 +89,18 @@ class Stream:
         return y
 
     @property
+    def _layout(self):
+        return Layout(1, self.batch_size, True, False)
+
+    @property
     def state(self):
-        """Copies (h, c) of shapes (L, B, R) and (L, B, H), or h alone of a cell without c. Assign the same to continue
-        from it, None for zeros."""
-        return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
+        """Copies of the state, as a call of the layer returns it: (h, c) of shapes (L, B, R) and (L, B, H), h alone of
+        a GRU or RNN, and so on. Assign the same to continue from it, None for zeros."""
+        return outward(self._spec, copied(self._state), self._layout)
 
     @state.setter
     def state(self, value):
-        layout = functional.Layout(1, self.batch_size, True, False)
-        h, c = functional.check_state(self._spec, value, layout)
-        self._h[...] = 0 if h is None else h
-        if self._c is not None:
-            self._c[...] = 0 if c is None else c
+        assign(self._state, check_state(self._spec, value, self._layout))
 
     def reset(self, mask=None):
         """Zero the state of all rows, or of those where mask (B,) is true (an episode has ended there)."""
@@ -106,9 +111,8 @@ class Stream:
             raise ValueError(
                 f"mask must hold {self.batch_size} booleans, one per row; got {mask.dtype} of shape {mask.shape}"
             )
-        self._h[:, mask != 0] = 0
-        if self._c is not None:
-            self._c[:, mask != 0] = 0
+        for a in arrays_of(self._state):
+            a[:, mask != 0] = 0
 
 
 def batched(x, batch_size, lead, row_axes):

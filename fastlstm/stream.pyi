@@ -1,22 +1,26 @@
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from numpy.typing import DTypeLike
 
 from . import _core
-from .functional import Spec
 from .module import Module
-from .params import _Array, _ArrayLike, _State, _StateLike
+from .params import _Array, _ArrayLike
+from .ragged import Chain
+from .spec import Spec
 
-class Stream:
+_S = TypeVar("_S")  # the state, out
+_SL = TypeVar("_SL")  # and in
+
+class Stream(Generic[_S, _SL]):
     batch_size: int
-    def __init__(self, packed: _core.Model, spec: Spec, batch_size: int = 1, threads: int = 0) -> None: ...
+    def __init__(self, packed: _core.Model | Chain, spec: Spec, batch_size: int = 1, threads: int = 0) -> None: ...
     def step(self, x: _ArrayLike, out: _Array | None = None) -> _Array: ...
     def process(self, block: _ArrayLike) -> _Array: ...
     def reset(self, mask: _ArrayLike | None = None) -> None: ...
     @property
-    def state(self) -> _State: ...
+    def state(self) -> _S: ...
     @state.setter
-    def state(self, value: _StateLike | None) -> None: ...
+    def state(self, value: _SL | None) -> None: ...
 
 class StatelessStream:
     batch_size: int

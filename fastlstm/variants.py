@@ -12,10 +12,8 @@ from typing import NamedTuple
 
 from fastlstm.option_checks import ACTIVATIONS, CHECKS, Activation
 
-# Cell -> its options and their defaults.
+# Cell -> its options and their defaults, in the order of src_c/cells.def.
 OPTIONS = {
-    "rnn": {"nonlinearity": None, "activations": ("tanh",), "clip": None},
-    "gru": {"reset_after": True, "activations": ("sigmoid", "tanh"), "clip": None},
     "lstm": {
         "peephole": "",
         "peephole_o": "c",
@@ -29,6 +27,8 @@ OPTIONS = {
         "norm_eps": 1e-5,
         "gate_recurrence": False,
     },
+    "gru": {"reset_after": True, "activations": ("sigmoid", "tanh"), "clip": None},
+    "rnn": {"nonlinearity": None, "activations": ("tanh",), "clip": None},
     "depth_gated": {
         "peephole": "",
         "peephole_o": "c",
@@ -217,3 +217,11 @@ def variant(cell="lstm", **options):
     found = Variant(cell, **values)
     _check_together(found)
     return found
+
+
+def cell_of(cell):
+    """The `Variant` of a cell's name, with all options at their defaults; a `Variant` for itself.
+
+    ValueError lists the names there are.
+    """
+    return cell if isinstance(cell, Variant) else variant(cell)

@@ -38,16 +38,14 @@ const char *fl_status_text(enum fl_status status);
 enum fl_dtype { FL_F32 = 0, FL_F64 = 1 };
 
 enum fl_cell {
-#define FL_CELL_ROW(ID, name, gates, joint, vectors, units, states, kept) FL_CELL_##ID,
+#define FL_CELL_ROW(ID, name, gates) FL_CELL_##ID,
 #include "cells.def"
 #undef FL_CELL_ROW
     FL_CELL_COUNT
 };
 int fl_cell_count(void);
 const char *fl_cell_name(int cell); /* NULL outside [0, count) */
-int fl_cell_gates(int cell);
-int fl_cell_kept(int cell);   /* K: values per unit in the cache, the gates first */
-int fl_cell_states(int cell); /* 1: h; 2: h and c.  Where it is 1, every c0, cn, dcn and dc0 below may be NULL */
+int fl_cell_gates(int cell);        /* G of the cell without options */
 
 /* ---- instruction set, threads ------------------------------------------------------------------------------ */
 
@@ -61,9 +59,58 @@ int fl_get_num_threads(void);
 void fl_set_num_threads(int n);
 int fl_has_openmp(void);
 
-enum fl_activation { FL_ACT_NONE = 0, FL_ACT_RELU, FL_ACT_TANH, FL_ACT_SIGMOID, FL_ACT_SOFTMAX, FL_ACT_EXP };
+/* The first six are those of dense layers and of fl_map; cells take all but softmax and exp. */
+enum fl_activation {
+    FL_ACT_NONE = 0, /* of a cell: its own */
+    FL_ACT_RELU,
+    FL_ACT_TANH,
+    FL_ACT_SIGMOID,
+    FL_ACT_SOFTMAX,
+    FL_ACT_EXP,
+    FL_ACT_IDENTITY,
+    FL_ACT_HARD_SIGMOID, /* min(max(alpha z + beta, 0), 1) */
+    FL_ACT_SOFTSIGN,
+    FL_ACT_SOFTPLUS,
+    FL_ACT_ELU,
+    FL_ACT_LEAKY_RELU,
+    FL_ACT_THRESHOLDED_RELU,
+    FL_ACT_SCALED_TANH, /* alpha tanh(beta z) */
+    FL_ACT_AFFINE,
+    FL_ACT_COUNT
+};
 
 /* ---- models ------------------------------------------------------------------------------------------------ */
+
+typedef struct fl_function { /* an activation with its constants, as ONNX defines them */
+    int32_t kind;            /* enum fl_activation */
+    double alpha, beta;
+} fl_function;
+
+enum { FL_GATE_I = 1, FL_GATE_F = 2, FL_GATE_O = 4 }; /* sets of gates */
+enum fl_coupled { FL_COUPLED_NONE = 0, FL_COUPLED_I, FL_COUPLED_F }; /* i = 1 - f; f = 1 - i */
+enum fl_norm { FL_NORM_NONE = 0, FL_NORM_BA, FL_NORM_GATES };
+
+/* What may differ from the plain cells; all zero: nothing.  Formulas and sources: docs/equations.md. */
+typedef struct fl_options {
+    fl_function activation[3]; /* LSTM: gates, candidate, output; GRU: gates, candidate; RNN: one */
+    double clip;               /* bounds what activations of gates and candidate read; 0: unbounded; so the next two */
+    double cell_clip;          /* LSTM: bounds c */
+    double proj_clip;          /* LSTM with a projection: bounds h */
+    int32_t reset_before;      /* GRU: reset before the product */
+    int32_t peephole;          /* LSTM: set of gates that see c */
+    int32_t peephole_o_prev;   /* LSTM: o sees the c of the step before */
+    int32_t coupled;           /* LSTM: enum fl_coupled */
+    int32_t without;           /* LSTM: set of gates that are 1; LSTM_1997: FL_GATE_O or none */
+    int32_t layer_norm;        /* LSTM: enum fl_norm */
+    double norm_eps;           /* added to the variance; 0 stands for 1e-5 */
+    int32_t gate_recurrence;   /* LSTM: gates see i, f, o of the step before */
+    int32_t biased_gates;      /* LSTM_1997: only the gates have biases */
+    int32_t full_gradient;     /* LSTM_1997: not truncated */
+    int64_t block_size;        /* LSTM_1997: cells of a block; 0 stands for 1 */
+    int32_t period_count;      /* CLOCKWORK: modules */
+    const int64_t *periods;    /* (period_count) in rising order; only fl_model_create reads them */
+    double zoneout_h, zoneout_c; /* rates: what an inference blends in of the old state */
+} fl_options;
 
 typedef struct fl_spec {
     int32_t cell;       /* enum fl_cell */
@@ -73,19 +120,56 @@ typedef struct fl_spec {
     int64_t input_size, hidden_size;
     int64_t proj_size;  /* P, 0 for none */
     int32_t flags;      /* FL_MODEL_* */
-    int32_t activation; /* RNN: FL_ACT_TANH or FL_ACT_RELU; FL_ACT_NONE: the cell's own */
+    fl_options options;
 } fl_spec;
 
 enum { FL_MODEL_BACKWARD = 1 /* also pack what fl_backward needs */ };
 
-/* Weights of one layer and direction, torch's layout and gate order (i f g o; r z n).  Only fl_model_create reads. */
+/* Weights of one layer and direction, torch's layout and gate order (i f g o; r z n; of LSTM_1997 cells, input gates,
+ * output gates: U rows).  Gates that are coupled or left out have no rows.  Only fl_model_create reads them.
+ * fl_gradients has the same members in the same order. */
 typedef struct fl_weights {
-    const void *weight_ih; /* (G*H, I of this layer) */
-    const void *weight_hh; /* (G*H, R) */
-    const void *bias_ih;   /* (G*H), NULL: zero */
-    const void *bias_hh;   /* (G*H), NULL: zero */
-    const void *weight_hr; /* (P, H), NULL unless P */
+    const void *weight_ih;       /* (G*H, I of this layer) */
+    const void *weight_hh;       /* (G*H, R); LSTM_1997: (U, U) */
+    const void *bias_ih;         /* (G*H), NULL: zero; with biased_gates (U - H) */
+    const void *bias_hh;         /* (G*H), NULL: zero; LSTM_1997 has none */
+    const void *weight_hr;       /* (P, H), NULL unless P */
+    const void *weight_peephole; /* (n*H), the n gates that have one in the order i f o */
+    const void *weight_gh;       /* (3H, 3H) i f o; with gate_recurrence */
+    const void *weight_ln_ih;    /* (G*H) gains; FL_NORM_BA, and the next three */
+    const void *weight_ln_hh;    /* (G*H) */
+    const void *weight_ln_c;     /* (H) */
+    const void *bias_ln_c;       /* (H), NULL: zero */
+    const void *weight_ln;       /* (G*H) gains; FL_NORM_GATES */
+    const void *bias_ln;         /* (G*H), NULL: zero */
+    const void *weight_d_ih;     /* (H, I); DEPTH_GATED from the second layer on, and the next three */
+    const void *weight_d_c;      /* (H) */
+    const void *weight_d_lower;  /* (H) */
+    const void *bias_d;          /* (H), NULL: zero */
 } fl_weights;
+
+enum fl_tensor { /* the members of fl_weights and fl_gradients, in their order */
+    FL_WEIGHT_IH = 0,
+    FL_WEIGHT_HH,
+    FL_BIAS_IH,
+    FL_BIAS_HH,
+    FL_WEIGHT_HR,
+    FL_WEIGHT_PEEPHOLE,
+    FL_WEIGHT_GH,
+    FL_WEIGHT_LN_IH,
+    FL_WEIGHT_LN_HH,
+    FL_WEIGHT_LN_C,
+    FL_BIAS_LN_C,
+    FL_WEIGHT_LN,
+    FL_BIAS_LN,
+    FL_WEIGHT_D_IH,
+    FL_WEIGHT_D_C,
+    FL_WEIGHT_D_LOWER,
+    FL_BIAS_D,
+    FL_TENSORS
+};
+/* Elements of a tensor of that layer, biases included; 0: it has none; -1: the specification is refused. */
+int64_t fl_weight_size(const fl_spec *spec, int layer, int tensor);
 
 typedef struct fl_model fl_model;
 /* weights: (L*D), layer-major */
@@ -93,6 +177,12 @@ enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_wei
 void fl_model_free(fl_model *model);
 const char *fl_model_isa(const fl_model *model);
 size_t fl_model_bytes(const fl_model *model); /* packed panels */
+/* C, the width of the second state, called c below: H; with gate_recurrence 4H (c i f o); of LSTM_1997 U (c, input
+ * gates, output gates); of CLOCKWORK 1, the count of steps; 0: there is none, and c0, cn, dcn, dc0 may be NULL. */
+int64_t fl_model_cells(const fl_model *model);
+int64_t fl_model_kept(const fl_model *model); /* values the cache keeps per row and step, the activated gates first */
+/* Whether the gradient of bias_hh is not that of bias_ih */
+int fl_model_own_bias_hh(const fl_model *model);
 
 /* Row-major BLAS, all the engine ever asks of one: C := alpha * op(A) . op(B) + beta * C.  Optional. */
 typedef struct fl_blas_t {
@@ -108,16 +198,26 @@ typedef struct fl_sequence {
     int64_t step, row;
 } fl_sequence;
 
+/* Masks of one layer and direction, already scaled; NULL: not applied.  docs/equations.md says what each does. */
+typedef struct fl_masks {
+    const void *mask_x;    /* (B, I of this layer) */
+    const void *mask_h;    /* (B, R) */
+    const void *mask_g;    /* (T, B, H) */
+    const void *zoneout_h; /* (T, B, R) */
+    const void *zoneout_c; /* (T, B, H) */
+} fl_masks;
+
 typedef struct fl_call {
     int64_t steps, batch;       /* T, B */
     fl_sequence x;              /* (T, B, I), read only */
     const int64_t *lengths;     /* (B), each in [0, T]; NULL: all T */
     const unsigned char *reset; /* (T, B); non-zero: no state crosses from step t-1 to t, in either direction; NULL */
-    const void *h0, *c0;        /* (L*D, B, R), (L*D, B, H); NULL: zeros; may be the same arrays as hn, cn */
+    const void *h0, *c0;        /* (L*D, B, R), (L*D, B, C); NULL: zeros; may be the same arrays as hn, cn */
     fl_sequence y;              /* (T, B, D*R), written; zero beyond each length */
-    void *hn, *cn;              /* (L*D, B, R), (L*D, B, H), written */
+    void *hn, *cn;              /* (L*D, B, R), (L*D, B, C), written */
     void *cache;                /* fl_cache_bytes(), 64-byte aligned, kept for fl_backward; NULL: inference */
     const void *dropout;        /* (L-1, T, B, D*R) factors on the outputs between layers; NULL: none; needs a cache */
+    const fl_masks *masks;      /* (L*D); NULL: none, and zoneout takes its expectation; else needs a cache */
     void *workspace;            /* 64-byte aligned */
     size_t workspace_bytes;     /* at least fl_forward_bytes() */
     int32_t threads;            /* at most so many; 0: fl_get_num_threads(), which must then not change between the
@@ -160,46 +260,48 @@ enum fl_why_hoist {
     FL_HOIST_BLAS,         /* hoisted: BLAS takes large products */
     FL_HOIST_FULL_TILE,    /* not: a step's own rows fill a tile */
     FL_HOIST_NARROW,       /* not: so few inputs that storing partial sums would cost more */
-    FL_HOIST_ONE_STEP      /* not: there is only one step */
+    FL_HOIST_ONE_STEP,     /* not: there is only one step */
+    FL_HOIST_CLOCK         /* not: which modules run differs from step to step */
 };
 
 enum fl_status fl_plan_forward(const fl_model *model, int64_t steps, int64_t batch, int threads, fl_plan *out);
 enum fl_status fl_plan_backward(const fl_model *model, int64_t steps, int64_t batch, int threads, fl_plan *out);
 
 size_t fl_forward_bytes(const fl_model *model, const fl_call *call); /* workspace; SIZE_MAX: does not fit */
-size_t fl_cache_bytes(const fl_model *model, int64_t steps, int64_t batch, int dropout);
+enum { FL_CACHE_DROPOUT = 1, FL_CACHE_MASK_X = 2 }; /* what the call will have: dropout; any mask_x */
+size_t fl_cache_bytes(const fl_model *model, int64_t steps, int64_t batch, int flags);
 enum fl_status fl_forward(const fl_model *model, const fl_call *call);
 
-/* Where the cache keeps one layer and direction: byte offsets of gates (T, B, K, H), after their activation, of
- * c (T, B, H) where the cell has one, and of y (T, B, D*R), the layer's own output for all directions: SIZE_MAX for
- * the last layer (it is in call.y). */
+/* Where the cache keeps one layer and direction: byte offsets of gates (T, B, fl_model_kept()), after their activation,
+ * of c (T, B, C) where the cell has one, and of y (T, B, D*R), the layer's own output for all directions: SIZE_MAX for
+ * the last layer (it is in call.y).  Of the kept values, LSTM: i f g o (H each), then d of DEPTH_GATED; GRU: r z n;
+ * RNN, CLOCKWORK: h; LSTM_1997: input gates, output gates (U - H), g (H). */
 typedef struct fl_cache_slot {
     size_t gates, c, y;
 } fl_cache_slot;
-fl_cache_slot fl_cache_find(const fl_model *model, int64_t steps, int64_t batch, int dropout, int layer, int direction);
+fl_cache_slot fl_cache_find(const fl_model *model, int64_t steps, int64_t batch, int flags, int layer, int direction);
 
 /* One step of one or more rows on the calling thread, state updated in place.  Never allocates, locks, nor calls the
- * operating system: safe on an audio thread.  x (B, I), h (L, B, R), c (L, B, H), y (B, R); D must be 1. */
+ * operating system: safe on an audio thread.  x (B, I), h (L, B, R), c (L, B, C), y (B, R); D must be 1. */
 size_t fl_step_bytes(const fl_model *model, int64_t batch);
 enum fl_status fl_step(const fl_model *model, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace,
                        size_t workspace_bytes);
 
-/* Gradients of one layer and direction, written (not added to).  bias is that of bias_ih and of bias_hh. */
+/* Gradients of one layer and direction, written (not added to): all that the model has, biases also where none were
+ * given, but bias_hh only if fl_model_own_bias_hh(); else its gradient is that of bias_ih. */
 typedef struct fl_gradients {
-    void *weight_ih; /* (G*H, I of this layer) */
-    void *weight_hh; /* (G*H, R) */
-    void *bias;      /* (G*H): of bias_ih, and of bias_hh too unless bias_hh has a gradient of its own */
-    void *bias_hh;   /* (G*H), GRU only: its candidate's h-part is weighed by r.  Else NULL */
-    void *weight_hr; /* (P, H) or NULL */
+    void *weight_ih, *weight_hh, *bias_ih, *bias_hh, *weight_hr, *weight_peephole, *weight_gh;
+    void *weight_ln_ih, *weight_ln_hh, *weight_ln_c, *bias_ln_c, *weight_ln, *bias_ln;
+    void *weight_d_ih, *weight_d_c, *weight_d_lower, *bias_d;
 } fl_gradients;
 
-/* `call` is the one given to fl_forward (same x, y, h0, c0, lengths, reset, dropout, cache), with workspace of
+/* `call` is the one given to fl_forward (same x, y, h0, c0, lengths, reset, dropout, masks, cache), with workspace of
  * fl_backward_bytes().  h0 and c0 must not have been overwritten by hn and cn. */
 typedef struct fl_backward_call {
     fl_sequence dy;          /* (T, B, D*R); ignored beyond each length */
-    const void *dhn, *dcn;   /* (L*D, B, R), (L*D, B, H); NULL: zeros */
+    const void *dhn, *dcn;   /* (L*D, B, R), (L*D, B, C); NULL: zeros */
     void *dx;                /* (T, B, I) contiguous, written; NULL: not wanted */
-    void *dh0, *dc0;         /* (L*D, B, R), (L*D, B, H), written */
+    void *dh0, *dc0;         /* (L*D, B, R), (L*D, B, C), written */
     fl_gradients *gradients; /* (L*D) */
 } fl_backward_call;
 size_t fl_backward_bytes(const fl_model *model, const fl_call *call);

@@ -10,6 +10,26 @@
 
 #include "fl_gradient.h"
 
+/* What masks, depth gates and the GRU that resets early need beside the rest. */
+static void lay_out_options(fl_back *job, fl_arena *arena)
+{
+    const fl_model *m = job->m;
+    const int64_t steps = job->call->steps, batch = job->call->batch, chunk = job->plan.chunk;
+    const int64_t hidden = m->spec.hidden_size, outputs = m->recurrent * m->spec.directions;
+    const int64_t widest = m->spec.input_size > outputs ? m->spec.input_size : outputs;
+    const int masks = job->call->masks != NULL, mask_x = fl_cache_flags(m, job->call) & FL_CACHE_MASK_X;
+    job->h_masked = fl_arena_take3(arena, masks ? chunk : 0, batch, m->recurrent, m->unit);
+    job->dh_masked = fl_arena_take3(arena, masks ? batch : 0, m->recurrent, 1, m->unit);
+    job->dx_masked = fl_arena_take3(arena, mask_x ? chunk : 0, batch, widest, m->unit);
+    job->masked_rows = fl_arena_take3(arena, mask_x ? chunk : 0, batch, 1, sizeof(void *));
+    const int heard = m->body == FL_BODY_GRU_NEW || m->spec.cell == FL_CELL_CLOCKWORK;
+    job->dheard = heard ? fl_arena_take3(arena, batch, hidden, 1, m->unit) : NULL;
+    for (int i = 0; i < 2; i++)
+        job->dlower[i] = fl_arena_take3(arena, m->depth && m->spec.num_layers > 1 + i ? steps : 0,
+                                        batch * m->spec.directions, hidden, m->unit);
+    if (!mask_x) job->dx_masked = NULL;
+}
+
 static void lay_out(fl_back *job, fl_arena *arena)
 {
     const fl_model *m = job->m;
@@ -18,18 +38,27 @@ static void lay_out(fl_back *job, fl_arena *arena)
     const int64_t widest = m->spec.input_size > outputs ? m->spec.input_size : outputs;
     job->order.row = fl_arena_take(arena, batch, sizeof(int64_t));
     job->order.length = fl_arena_take(arena, batch, sizeof(int64_t));
-    job->zeros = fl_arena_take(arena, hidden, m->unit);
+    job->zeros = fl_arena_take(arena, hidden > m->cells ? hidden : m->cells, m->unit);
     job->pointers = fl_arena_take3(arena, job->plan.threads, fl_back_pointers(batch), 1, sizeof(void *));
-    job->dgates = fl_arena_take3(arena, chunk, batch, m->kept * hidden, m->unit);
+    job->dgates = fl_arena_take3(arena, chunk, batch, m->gradient, m->unit);
     job->dh = fl_arena_take3(arena, chunk, batch, pr, m->unit);
     job->cell_out = fl_arena_take3(arena, chunk, pr ? batch : 0, hidden, m->unit);
     job->dcell_out = fl_arena_take3(arena, pr ? batch : 0, hidden, 1, m->unit);
     for (int i = 0; i < 2; i++)
         job->between[i] = fl_arena_take3(arena, m->spec.num_layers > 1 + i ? steps : 0, batch, outputs, m->unit);
+    lay_out_options(job, arena);
     job->gather = fl_arena_take3(arena, job->plan.blas ? chunk : 0, batch, widest, m->unit);
-    job->x = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
-    job->h = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
-    job->g = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
+    const int clockwork = m->spec.cell == FL_CELL_CLOCKWORK;
+    const int64_t modules = clockwork ? m->layers[0].part_count : 1;
+    job->x = fl_arena_take3(arena, chunk, batch, modules, sizeof(void *));
+    job->h = fl_arena_take3(arena, chunk, batch, modules, sizeof(void *));
+    job->g = fl_arena_take3(arena, chunk, batch, modules, sizeof(void *));
+    job->module_dx = fl_arena_take3(arena, clockwork ? chunk : 0, batch, modules, sizeof(void *));
+    job->counts = fl_arena_take3(arena, clockwork ? job->plan.threads : 0, modules, 1, sizeof(int64_t));
+    if (!clockwork) job->counts = NULL;
+    job->heard = fl_arena_take3(arena, m->body == FL_BODY_GRU_NEW ? chunk : 0, batch, 1, sizeof(void *));
+    job->fed = fl_arena_take3(arena, m->fed ? chunk : 0, batch, 1, sizeof(void *));
+    job->batch_row = fl_arena_take3(arena, chunk, batch, 1, sizeof(int64_t));
     job->m_rows = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
     job->dx = fl_arena_take3(arena, chunk, batch, 1, sizeof(void *));
 }
@@ -45,6 +74,23 @@ size_t fl_backward_bytes(const fl_model *m, const fl_call *call)
 
 /* --- the walk */
 
+/* The c of the layer below, and gradients of c between neighbouring layers, all of this direction. */
+static void point_depth(const fl_back *job, fl_back_stretch *s)
+{
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const int64_t batch = call->batch, hidden = m->spec.hidden_size, all = batch * m->spec.directions;
+    const int64_t dir = s->dir * batch * hidden * m->unit;
+    if (s->layer) {
+        const fl_cache_offsets below =
+            fl_cache_layout(m, call->steps, batch, fl_cache_flags(m, call), s->layer - 1, s->dir);
+        s->lower = fl_view_dense((char *)call->cache + below.c, batch, m->cells, m->unit, 0);
+        s->dlower = fl_view_dense(job->dlower[(s->layer - 1) % 2] + dir, all, hidden, m->unit, 0);
+    }
+    if (s->layer < m->spec.num_layers - 1)
+        s->dupper = fl_view_dense(job->dlower[s->layer % 2] + dir, all, hidden, m->unit, 0);
+}
+
 static fl_back_stretch stretch_of(const fl_back *job, int layer, int dir, int64_t s0, int64_t s1)
 {
     const fl_model *m = job->m;
@@ -53,9 +99,9 @@ static fl_back_stretch stretch_of(const fl_back *job, int layer, int dir, int64_
     const int last = layer == m->spec.num_layers - 1;
     const int64_t column = dir * m->recurrent * m->unit;
     fl_back_stretch s = {.layer = layer, .dir = dir, .s0 = s0, .s1 = s1};
-    s.cache = fl_cache_layout(m, call->steps, batch, call->dropout != NULL, layer, dir);
+    s.cache = fl_cache_layout(m, call->steps, batch, fl_cache_flags(m, call), layer, dir);
     if (layer) {
-        const fl_cache_offsets below = fl_cache_layout(m, call->steps, batch, call->dropout != NULL, layer - 1, 0);
+        const fl_cache_offsets below = fl_cache_layout(m, call->steps, batch, fl_cache_flags(m, call), layer - 1, 0);
         s.x = fl_view_dense((char *)call->cache + below.input, batch, outputs, m->unit, 0);
         s.dx = fl_view_dense(job->between[(layer - 1) % 2], batch, outputs, m->unit, 0);
     } else {
@@ -68,6 +114,10 @@ static fl_back_stretch stretch_of(const fl_back *job, int layer, int dir, int64_
         last ? fl_view_of(&job->back->dy, m->unit) : fl_view_dense(job->between[layer % 2], batch, outputs, m->unit, 0);
     s.y.data += column;
     s.dy.data += column;
+    if (call->masks) s.mask_x = call->masks[layer * m->spec.directions + dir].mask_x;
+    if (s.mask_x)
+        s.x = fl_view_dense((char *)call->cache + s.cache.x, batch, fl_layer_inputs(&m->spec, layer), m->unit, 0);
+    if (m->depth) point_depth(job, &s);
     for (int64_t b = 0; b < batch; b++) {
         const int64_t end = job->order.length[b] < s1 ? job->order.length[b] : s1;
         if (end > s0) s.rows += end - s0;
@@ -155,12 +205,12 @@ static void backward_by_blas(fl_back *job)
 static void start_state(const fl_model *m, const fl_call *call, const fl_backward_call *back)
 {
     const size_t rows = (size_t)(m->spec.num_layers * m->spec.directions * call->batch) * (size_t)m->unit;
-    const size_t h = rows * (size_t)m->recurrent, c = rows * (size_t)m->spec.hidden_size;
+    const size_t h = rows * (size_t)m->recurrent, c = rows * (size_t)m->cells;
     if (back->dhn)
         memmove(back->dh0, back->dhn, h);
     else
         memset(back->dh0, 0, h);
-    if (m->states == 1) return;
+    if (!m->cells) return;
     if (back->dcn)
         memmove(back->dc0, back->dcn, c);
     else
@@ -169,28 +219,25 @@ static void start_state(const fl_model *m, const fl_call *call, const fl_backwar
 
 static void clear_gradients(const fl_model *m, const fl_call *call, const fl_backward_call *back)
 {
-    const int64_t rows = m->gates * m->spec.hidden_size;
-    for (int i = 0; i < m->spec.num_layers * m->spec.directions; i++) {
-        const fl_gradients *g = &back->gradients[i];
-        memset(g->weight_ih, 0, (size_t)(rows * m->layers[i].inputs * m->unit));
-        memset(g->weight_hh, 0, (size_t)(rows * m->recurrent * m->unit));
-        memset(g->bias, 0, (size_t)(rows * m->unit));
-        if (m->layers[i].bias_h) memset(g->bias_hh, 0, (size_t)(rows * m->unit));
-        if (m->spec.proj_size) memset(g->weight_hr, 0, (size_t)(m->spec.proj_size * m->spec.hidden_size * m->unit));
-    }
+    for (int i = 0; i < m->spec.num_layers * m->spec.directions; i++)
+        for (int tensor = 0; tensor < FL_TENSORS; tensor++) {
+            void *to = fl_gradient_of(&back->gradients[i], tensor);
+            const int64_t size = fl_weight_size(&m->spec, i / m->spec.directions, tensor);
+            if (to && size) memset(to, 0, (size_t)(size * m->unit));
+        }
     if (back->dx && call->lengths) /* padding is never visited: its gradient is zero */
         memset(back->dx, 0, (size_t)(call->steps * call->batch * m->spec.input_size * m->unit));
 }
 
 static int gradients_present(const fl_model *m, const fl_backward_call *back)
 {
-    if (!back || !back->dh0 || (m->states == 2 && !back->dc0) || !back->gradients) return 0;
-    for (int i = 0; i < m->spec.num_layers * m->spec.directions; i++) {
-        const fl_gradients *g = &back->gradients[i];
-        if (!g->weight_ih || !g->weight_hh || !g->bias || (m->spec.proj_size && !g->weight_hr) ||
-            (m->layers[i].bias_h != NULL) != (g->bias_hh != NULL))
-            return 0;
-    }
+    if (!back || !back->dh0 || (m->cells && !back->dc0) || !back->gradients) return 0;
+    for (int i = 0; i < m->spec.num_layers * m->spec.directions; i++)
+        for (int tensor = 0; tensor < FL_TENSORS; tensor++) {
+            const int own = tensor != FL_BIAS_HH || m->own_bias_hh;
+            const int there = fl_gradient_of(&back->gradients[i], tensor) != NULL;
+            if (there != (own && fl_weight_size(&m->spec, i / m->spec.directions, tensor) > 0)) return 0;
+        }
     return 1;
 }
 
@@ -216,7 +263,8 @@ enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_back
     if (empty) return FL_OK;
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = job.order.length[0];
-    memset((void *)job.zeros, 0, (size_t)(m->spec.hidden_size * m->unit));
+    job.free = call->masks || m->zones[0] || m->zones[1];
+    memset((void *)job.zeros, 0, (size_t)((m->cells > m->spec.hidden_size ? m->cells : m->spec.hidden_size) * m->unit));
     fl_barrier_init(&job.team, 1);
     if (job.plan.blas)
         backward_by_blas(&job);

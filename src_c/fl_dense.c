@@ -42,7 +42,8 @@ enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_
                         activation,
                         fl_arena_take3(&arena, padded, inputs, 1, unit),
                         fl_arena_take(&arena, padded, unit)};
-    fl_pack_plain(dtype, dense->panel, weight, inputs, 0, outputs, 1, inputs, width);
+    const fl_piece rows = {weight, outputs};
+    fl_pack_rows(dtype, dense->panel, &rows, 1, 0, inputs, inputs, width);
     if (bias) memcpy(dense->bias, bias, (size_t)(outputs * unit));
     *out = dense;
     return FL_OK;
@@ -150,7 +151,7 @@ static void gradient_worker(int worker, int workers, void *arg)
         const int64_t n = call->rows - r < FL_OUTER_ROWS ? call->rows - r : FL_OUTER_ROWS;
         const void *g = call->dz + r * call->outputs * call->unit;
         for (int64_t i = 0; i < n; i++) a[i] = call->x + (r + i) * call->inputs * call->unit;
-        const fl_outer_args outer = {n, j0, j1, call->inputs, g, call->outputs, a, call->weight};
+        const fl_outer_args outer = {n, j0, j1, call->inputs, g, call->outputs, a, call->weight, call->inputs};
         call->kernels->outer(&outer);
         const fl_colsum_args sum = {n, j0, j1, g, call->outputs, call->bias};
         if (call->bias) call->kernels->colsum(&sum);

@@ -1,7 +1,8 @@
 /* A forward call: checks, workspace, one parallel region, layers and directions in order.
  *
  * Workspace, laid out by `lay_out` (the query counts with the same function):
- *   | order row, length (B) | zeros | pointers (workers) | pre d0, d1 | cell_out d0, d1 | between 0, 1 | gather |
+ *   | order row, length (B) | zeros | pointers (workers) | pre, cell_out, side, kept d0 | d1 | masked (workers)
+ *   | between, between_c 0 | 1 | gather |
  */
 #include <string.h>
 
@@ -11,7 +12,8 @@ enum fl_status fl_call_check(const fl_model *m, const fl_call *call)
 {
     if (!m || !call || call->steps < 0 || call->batch < 0 || call->threads < 0) return FL_ERR_ARGUMENT;
     if (call->steps > FL_LARGEST || call->batch > FL_LARGEST) return FL_ERR_OVERFLOW;
-    if (!call->hn || (m->states == 2 && !call->cn) || (call->dropout && !call->cache)) return FL_ERR_ARGUMENT;
+    if (!call->hn || (m->cells && !call->cn) || ((call->dropout || call->masks) && !call->cache))
+        return FL_ERR_ARGUMENT;
     if (call->steps && call->batch && (!call->x.data || !call->y.data)) return FL_ERR_ARGUMENT;
     if ((uintptr_t)call->workspace % FL_ALIGN || (uintptr_t)call->cache % FL_ALIGN) return FL_ERR_WORKSPACE;
     for (int64_t b = 0; call->lengths && b < call->batch; b++)
@@ -27,15 +29,21 @@ static void lay_out(fl_job *job, fl_arena *arena)
     const int inner = m->spec.num_layers > 1 && !job->call->cache;
     job->order.row = fl_arena_take(arena, batch, sizeof(int64_t));
     job->order.length = fl_arena_take(arena, batch, sizeof(int64_t));
-    job->zeros = fl_arena_take(arena, hidden, m->unit);
+    job->zeros = fl_arena_take(arena, hidden > m->cells ? hidden : m->cells, m->unit);
     job->pointers =
         fl_arena_take3(arena, job->plan.threads, fl_pass_pointers(batch, job->plan.hoist), 1, sizeof(void *));
     for (int d = 0; d < m->spec.directions; d++) {
         job->pre[d] = fl_arena_take3(arena, job->plan.hoist, batch, m->wide, m->unit);
         job->cell_out[d] = fl_arena_take3(arena, m->spec.proj_size ? batch : 0, hidden, 1, m->unit);
+        job->side[d] = fl_arena_take3(arena, m->side ? batch : 0, m->side, 1, m->unit);
+        job->kept[d] = fl_arena_take3(arena, m->keeps && !job->call->cache ? batch : 0, m->kept, 1, m->unit);
     }
-    for (int i = 0; i < 2; i++)
+    job->masked = fl_arena_take3(arena, job->call->masks ? job->plan.threads : 0, batch, m->recurrent, m->unit);
+    for (int i = 0; i < 2; i++) {
         job->between[i] = fl_arena_take3(arena, inner ? job->plan.chunk : 0, batch, outputs, m->unit);
+        job->between_c[i] = fl_arena_take3(arena, inner && m->depth ? job->plan.chunk : 0, batch * m->spec.directions,
+                                           m->cells, m->unit);
+    }
     const int64_t widest = m->spec.input_size > outputs ? m->spec.input_size : outputs;
     job->gather = fl_arena_take3(arena, job->plan.blas ? job->plan.hoist : 0, batch, widest, m->unit);
 }
@@ -60,7 +68,7 @@ static fl_view input_of(const fl_job *job, int layer, int64_t first)
     const int64_t outputs = m->recurrent * m->spec.directions;
     if (layer == 0) return fl_view_of(&call->x, m->unit);
     if (!call->cache) return fl_view_dense(job->between[(layer - 1) % 2], call->batch, outputs, m->unit, first);
-    const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, call->dropout != NULL, layer - 1, 0);
+    const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), layer - 1, 0);
     return fl_view_dense((char *)call->cache + o.input, call->batch, outputs, m->unit, 0);
 }
 
@@ -72,8 +80,24 @@ static fl_view output_of(const fl_job *job, int layer, int64_t first)
     const int64_t outputs = m->recurrent * m->spec.directions;
     if (layer == m->spec.num_layers - 1) return fl_view_of(&call->y, m->unit);
     if (!call->cache) return fl_view_dense(job->between[layer % 2], call->batch, outputs, m->unit, first);
-    const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, call->dropout != NULL, layer, 0);
+    const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), layer, 0);
     return fl_view_dense((char *)call->cache + o.y, call->batch, outputs, m->unit, 0);
+}
+
+/* c of every step of a layer and direction, where it is kept: in the cache, or where the next layer reads it. */
+static fl_view cells_of(const fl_job *job, int layer, int dir, int64_t first)
+{
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    if (!m->cells || layer < 0) return (fl_view){0};
+    if (call->cache) {
+        const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), layer, dir);
+        return fl_view_dense((char *)call->cache + o.c, call->batch, m->cells, m->unit, 0);
+    }
+    if (!m->depth || layer == m->spec.num_layers - 1) return (fl_view){0};
+    fl_view v = fl_view_dense(job->between_c[layer % 2], call->batch * m->spec.directions, m->cells, m->unit, first);
+    v.data += dir * call->batch * m->cells * m->unit;
+    return v;
 }
 
 /* In the cache gates, c and the inner layers' y are zero beyond the lengths, like y: a trace shows them. */
@@ -81,14 +105,14 @@ static void zero_cached(const fl_job *job, int64_t t, int64_t b)
 {
     const fl_model *m = job->m;
     const fl_call *call = job->call;
-    const int64_t at = t * call->batch + b, cells = m->spec.hidden_size * m->unit;
+    const int64_t at = t * call->batch + b, cells = m->cells * m->unit, kept = m->kept * m->unit;
     const int64_t outputs = m->recurrent * m->spec.directions * m->unit;
     for (int l = 0; l < m->spec.num_layers; l++)
         for (int d = 0; d < m->spec.directions; d++) {
-            const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, call->dropout != NULL, l, d);
+            const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), l, d);
             char *cache = call->cache;
-            memset(cache + o.gates + at * m->kept * cells, 0, (size_t)(m->kept * cells));
-            if (m->states == 2) memset(cache + o.c + at * cells, 0, (size_t)cells);
+            memset(cache + o.gates + at * kept, 0, (size_t)kept);
+            if (cells) memset(cache + o.c + at * cells, 0, (size_t)cells);
             if (o.y != SIZE_MAX) memset(cache + o.y + at * outputs, 0, (size_t)outputs);
         }
 }
@@ -111,7 +135,7 @@ static void drop_out(const fl_job *job, int layer, int64_t s0, int64_t s1, int64
     const fl_model *m = job->m;
     const fl_call *call = job->call;
     const int64_t outputs = m->recurrent * m->spec.directions;
-    const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, 1, layer, 0);
+    const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), layer, 0);
     const char *factors = (const char *)call->dropout + (int64_t)layer * call->steps * call->batch * outputs * m->unit;
     for (int64_t r = row0; r < call->batch; r += row_step)
         for (int64_t t = s0; t < s1 && t < job->order.length[r]; t++) {
@@ -128,7 +152,6 @@ static void run_layer(fl_job *job, int layer, int64_t s0, int64_t s1, int worker
     const int groups = !by_rows && directions == 2 && workers % 2 == 0 ? 2 : 1;
     const int mates = by_rows ? 1 : workers / groups, mate = worker % mates, group = by_rows ? 0 : worker / mates;
     const int64_t batch = job->call->batch, row_step = by_rows ? workers : 1, row0 = by_rows ? worker : 0;
-    const int64_t out_blocks = m->spec.proj_size ? fl_plain_blocks(m->spec.proj_size, m->width) : 0;
     for (int d = 0; d < directions; d++) {
         if (groups == 2 && d != group) continue;
         fl_pass pass = {
@@ -140,17 +163,16 @@ static void run_layer(fl_job *job, int layer, int64_t s0, int64_t s1, int worker
             .rows = row0 < batch ? (batch - row0 + row_step - 1) / row_step : 0,
             .row0 = row0,
             .row_step = row_step,
-            .block0 = fl_share(m->blocks, mate, mates),
-            .block1 = fl_share(m->blocks, mate + 1, mates),
-            .out_block0 = fl_share(out_blocks, mate, mates),
-            .out_block1 = fl_share(out_blocks, mate + 1, mates),
+            .c = cells_of(job, layer, d, s0),
+            .lower = m->depth ? cells_of(job, layer - 1, d, s0) : (fl_view){0},
             .barrier = &job->group[group],
             .mate = mate,
             .mates = mates,
             .pointers = job->pointers + worker * fl_pass_pointers(batch, job->plan.hoist),
+            .masked = job->masked + worker * batch * m->recurrent * m->unit,
         };
         if (job->call->cache)
-            pass.cache = fl_cache_layout(m, job->call->steps, batch, job->call->dropout != NULL, layer, d);
+            pass.cache = fl_cache_layout(m, job->call->steps, batch, fl_cache_flags(m, job->call), layer, d);
         pass.y.data += (int64_t)d * m->recurrent * m->unit;
         fl_pass_run(&pass, s0, s1, hoist_here);
     }
@@ -201,7 +223,7 @@ static void blas_inputs(const fl_stretch *s, int d)
             memcpy(to, fl_at(&x, fl_time(d, step, length), job->order.row[r]), (size_t)(k * m->unit));
         else
             memset(to, 0, (size_t)(k * m->unit));
-        memcpy(job->pre[d] + i * wide * m->unit, w->bias, (size_t)(wide * m->unit));
+        memcpy(job->pre[d] + i * wide * m->unit, w->part[0].bias, (size_t)(wide * m->unit));
     }
     if (m->spec.dtype == FL_F64)
         job->call->blas->dgemm(0, 1, rows, wide, k, 1.0, (double *)job->gather, k, w->blocked_x, k, 1.0,
@@ -229,12 +251,12 @@ static void forward_by_blas(fl_job *job)
 static void start_state(const fl_model *m, const fl_call *call)
 {
     const size_t rows = (size_t)(m->spec.num_layers * m->spec.directions * call->batch) * (size_t)m->unit;
-    const size_t h = rows * (size_t)m->recurrent, c = rows * (size_t)m->spec.hidden_size;
+    const size_t h = rows * (size_t)m->recurrent, c = rows * (size_t)m->cells;
     if (!call->h0)
         memset(call->hn, 0, h);
     else if (call->h0 != call->hn)
         memcpy(call->hn, call->h0, h);
-    if (m->states == 1) return;
+    if (!m->cells) return;
     if (!call->c0)
         memset(call->cn, 0, c);
     else if (call->c0 != call->cn)
@@ -258,7 +280,8 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = call->batch ? job.order.length[0] : 0;
     job.turn = fl_snake(m, job.longest);
-    memset((void *)job.zeros, 0, (size_t)(m->spec.hidden_size * m->unit));
+    job.free = call->masks || m->zones[0] || m->zones[1];
+    memset((void *)job.zeros, 0, (size_t)((m->cells > m->spec.hidden_size ? m->cells : m->spec.hidden_size) * m->unit));
     if (job.plan.threads > 1) {
         fl_barrier_init(&job.team, 1);
         for (int i = 0; i < 2; i++) fl_barrier_init(&job.group[i], 0);

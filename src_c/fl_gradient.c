@@ -1,27 +1,10 @@
 /* Backward through time for one stretch: the recurrence, step by step. */
-#include "fl_gradient.h"
+#include "fl_walk.h"
 
 #include <string.h>
 
 #include "fl_layer.h"
-
-typedef struct fl_walk { /* one worker's part of a stretch */
-    fl_back *job;
-    const fl_back_stretch *s;
-    int64_t rows, row0, row_step;
-    int64_t unit0, unit1;       /* hidden units of the element-wise part */
-    int64_t h_block0, h_block1; /* plain blocks of dh */
-    int64_t m_block0, m_block1; /* plain blocks of the gradient behind the projection */
-    int mate, mates;
-    const void **pointers;
-} fl_walk;
-
-static int64_t active(const fl_back *job, int64_t s)
-{
-    int64_t n = job->call->batch;
-    while (n > 0 && job->order.length[n - 1] <= s) n--;
-    return n;
-}
+#include "fl_turn.h"
 
 static char *state_row(const fl_walk *w, const void *state, int64_t b, int64_t width)
 {
@@ -30,10 +13,54 @@ static char *state_row(const fl_walk *w, const void *state, int64_t b, int64_t w
     return state ? (char *)state + (slot * w->job->call->batch + b) * width * m->unit : NULL;
 }
 
-typedef struct fl_back_rows { /* pointer lists of one step, all (B) */
-    const void **gates, **c_prev, **c, **dy, **h_prev;
-    void **dh, **dc, **dgates, **m_rows;
-} fl_back_rows;
+static fl_back_rows lists_of(const fl_walk *w)
+{
+    const int64_t n = w->job->call->batch;
+    const void **q = w->pointers;
+    void **v = (void **)(q + 12 * n);
+    return (fl_back_rows){q,         q + n,     q + 2 * n, q + 3 * n,  q + 4 * n, q + 5 * n, q + 6 * n,
+                          q + 7 * n, q + 8 * n, q + 9 * n, q + 10 * n, q + 11 * n, v,        v + n,
+                          v + 2 * n, v + 3 * n, v + 4 * n, v + 5 * n, v + 6 * n};
+}
+
+/* Its masks, and what its product saw: one mate makes each row of that. */
+static void point_masks(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t q, int64_t b, int64_t t)
+{
+    fl_back *job = w->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const int64_t slot = w->s->layer * m->spec.directions + w->s->dir, r = w->row0 + i * w->row_step;
+    l->zone_h[i] = fl_zone_row(m, call, slot, 0, t, b);
+    l->zone_c[i] = fl_zone_row(m, call, slot, 1, t, b);
+    l->mask_h[i] = NULL;
+    if (!call->masks) return;
+    const fl_masks *masks = &call->masks[slot];
+    l->mask_g[i] = fl_mask_row(m, masks->mask_g, t * call->batch + b, m->spec.hidden_size);
+    if (!masks->mask_h) return;
+    char *to = job->h_masked + q * m->recurrent * m->unit;
+    l->mask_h[i] = fl_mask_row(m, masks->mask_h, b, m->recurrent);
+    if (i % w->mates == w->mate) m->real->mul(l->h_prev[i], l->mask_h[i], to, m->recurrent);
+    l->seen[i] = to;
+    l->through[i] = job->dh_masked + r * m->recurrent * m->unit;
+}
+
+/* What the products over all steps will read of row q: the shared lists need one writer. */
+static void note(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t q, int64_t b, int64_t t)
+{
+    fl_back *job = w->job;
+    const fl_model *m = job->m;
+    const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
+    if (w->mate) return;
+    job->batch_row[q] = b;
+    if (w->s->dx.data) job->dx[q] = fl_at(&w->s->dx, t, b);
+    if (m->spec.cell == FL_CELL_CLOCKWORK) return; /* each module has lists of its own */
+    job->g[q] = (char *)l->dgates[i] + p->x_first * m->unit;
+    job->x[q] = fl_at(&w->s->x, t, b);
+    job->h[q] = l->seen[i];
+    if (m->body == FL_BODY_GRU_NEW) job->heard[q] = (const char *)l->gates[i] + 3 * m->spec.hidden_size * m->unit;
+    if (m->fed) job->fed[q] = (const char *)l->c_prev[i] + m->spec.hidden_size * m->unit;
+    if (m->spec.proj_size) job->m_rows[q] = l->m_rows[i];
+}
 
 /* Where row i of step s finds its operands; q0: the number of this step's first row. */
 static void point(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t s, int64_t q0)
@@ -47,36 +74,70 @@ static void point(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t s,
     const int cut = fl_cut(call->reset, w->s->dir, s, t, b, batch);
     const char *h0 = state_row(w, call->h0, b, m->recurrent);
 
-    l->gates[i] = (char *)call->cache + w->s->cache.gates + (t * batch + b) * m->kept * hidden * unit;
+    l->gates[i] = (char *)call->cache + w->s->cache.gates + (t * batch + b) * m->kept * unit;
     l->h_prev[i] = cut || (s == 0 && !h0) ? job->zeros : s == 0 ? h0 : fl_at(&w->s->y, before, b);
+    l->seen[i] = l->h_prev[i];
     l->dy[i] = fl_at(&w->s->dy, t, b);
     l->dh[i] = state_row(w, job->back->dh0, b, m->recurrent);
-    l->dgates[i] = job->dgates + q * m->kept * hidden * unit;
-    if (m->states == 2) {
+    l->dgates[i] = job->dgates + q * m->gradient * unit;
+    if (m->cells) {
         char *cells = (char *)call->cache + w->s->cache.c;
-        const char *c0 = state_row(w, call->c0, b, hidden);
-        l->c[i] = cells + (t * batch + b) * hidden * unit;
-        l->c_prev[i] = cut || (s == 0 && !c0) ? job->zeros : s == 0 ? c0 : cells + (before * batch + b) * hidden * unit;
-        l->dc[i] = state_row(w, job->back->dc0, b, hidden);
+        const char *c0 = state_row(w, call->c0, b, m->cells);
+        l->c[i] = cells + (t * batch + b) * m->cells * unit;
+        l->c_prev[i] =
+            cut || (s == 0 && !c0) ? job->zeros : s == 0 ? c0 : cells + (before * batch + b) * m->cells * unit;
+        l->dc[i] = state_row(w, job->back->dc0, b, m->cells);
     }
     if (m->spec.proj_size) l->m_rows[i] = job->cell_out + q * hidden * unit;
-    if (w->mate) return; /* the shared lists need one writer */
-    job->g[q] = (char *)l->dgates[i] + fl_x_side(m) * unit;
-    job->x[q] = fl_at(&w->s->x, t, b);
-    job->h[q] = l->h_prev[i];
-    if (m->spec.proj_size) job->m_rows[q] = l->m_rows[i];
-    if (w->s->dx.data) job->dx[q] = fl_at(&w->s->dx, t, b);
+    if (job->dheard) l->dheard[i] = job->dheard + r * hidden * unit;
+    if (w->s->lower.data) l->lower[i] = fl_at(&w->s->lower, t, b);
+    if (w->s->dlower.data) l->dlower[i] = fl_at(&w->s->dlower, t, b);
+    if (w->s->dupper.data) l->dupper[i] = fl_at(&w->s->dupper, t, b);
+    if (job->free) point_masks(w, l, i, q, b, t);
+    note(w, l, i, q, b, t);
+}
+
+static const fl_packed *weights_of(const fl_walk *w)
+{
+    return &w->job->m->layers[w->s->layer * w->job->m->spec.directions + w->s->dir];
+}
+
+static void product(const fl_walk *w, int64_t rows, const void *const *a, int64_t k, const void *panel, int64_t columns,
+                    int64_t block0, int64_t block1, int accumulate, void *const *out)
+{
+    const fl_product_args args = {
+        .rows = rows,
+        .k = k,
+        .columns = columns,
+        .block0 = block0,
+        .block1 = block1,
+        .vectors = FL_PANEL_VECTORS,
+        .a = a,
+        .panel = panel,
+        .accumulate = accumulate,
+        .out = out,
+    };
+    w->job->m->real->product(&args);
 }
 
 /* dh of the projected output, kept for weight_hr's gradient; then that of the cell's output, in dcell_out. */
-static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t rows, int64_t q0)
+static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t rows, int64_t q0, int64_t s)
 {
     fl_back *job = w->job;
     const fl_model *m = job->m;
-    const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
     const int64_t pr = m->spec.proj_size, hidden = m->spec.hidden_size;
-    for (int64_t i = w->mate; i < rows; i += w->mates)
-        m->real->add(l->dy[i], l->dh[i], job->dh + (q0 + w->row0 + i * w->row_step) * pr * m->unit, pr);
+    const double limit = m->spec.options.proj_clip;
+    for (int64_t i = w->mate; i < rows; i += w->mates) {
+        char *dh = job->dh + (q0 + w->row0 + i * w->row_step) * pr * m->unit;
+        const void *k = job->free ? l->zone_h[i] : NULL;
+        m->real->add(l->dy[i], l->dh[i], dh, pr);
+        if (!k && !(limit > 0)) continue;
+        const int64_t r = w->row0 + i * w->row_step, b = job->order.row[r];
+        const int64_t t = fl_time(w->s->dir, s, job->order.length[r]);
+        const fl_blend_grad_args blend = {k,         l->h_prev[i], fl_at(&w->s->y, t, b),
+                                          dh,        l->dh[i],     limit > 0 ? limit : (double)INFINITY, pr};
+        m->real->blend_grad(&blend);
+    }
     fl_barrier_wait(&job->team, w->mates);
     const void **a = l->dy; /* dy is used up: from here on the list is that of dh, then of dcell_out */
     void **out = l->dgates; /* filled again below */
@@ -85,23 +146,12 @@ static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t 
         a[i] = job->dh + (q0 + r) * pr * m->unit;
         out[i] = job->dcell_out + r * hidden * m->unit;
     }
-    const fl_product_args product = {
-        .rows = rows,
-        .k = pr,
-        .columns = hidden,
-        .block0 = w->m_block0,
-        .block1 = w->m_block1,
-        .vectors = FL_PANEL_VECTORS,
-        .a = a,
-        .panel = p->panel_rt,
-        .out = out,
-    };
-    m->real->product(&product);
+    product(w, rows, a, pr, weights_of(w)->panel_rt, hidden, w->m_block0, w->m_block1, 0, out);
     fl_barrier_wait(&job->team, w->mates);
     for (int64_t i = 0; i < rows; i++) {
         const int64_t r = w->row0 + i * w->row_step;
         a[i] = out[i];
-        out[i] = job->dgates + (q0 + r) * m->kept * hidden * m->unit;
+        out[i] = job->dgates + (q0 + r) * m->gradient * m->unit;
     }
 }
 
@@ -113,12 +163,86 @@ static void cut_rows(const fl_walk *w, const fl_back_rows *l, int64_t rows, int6
     const int64_t block = FL_PANEL_VECTORS * m->width, first = w->h_block0 * block;
     const int64_t end = w->h_block1 * block < m->recurrent ? w->h_block1 * block : m->recurrent;
     if (!job->call->reset) return;
+    const int64_t c0 = w->mates == 1 ? 0 : w->unit0, c1 = w->mates == 1 ? m->cells : w->unit1;
     for (int64_t i = 0; i < rows; i++) {
         const int64_t r = w->row0 + i * w->row_step, b = job->order.row[r];
         const int64_t t = fl_time(w->s->dir, s, job->order.length[r]);
         if (!fl_cut(job->call->reset, w->s->dir, s, t, b, job->call->batch)) continue;
-        if (m->states == 2) memset((char *)l->dc[i] + w->unit0 * m->unit, 0, (size_t)((w->unit1 - w->unit0) * m->unit));
+        if (m->cells && c1 > c0) memset((char *)l->dc[i] + c0 * m->unit, 0, (size_t)((c1 - c0) * m->unit));
         if (end > first) memset((char *)l->dh[i] + first * m->unit, 0, (size_t)((end - first) * m->unit));
+    }
+}
+
+/* --- the parts of a step, last first */
+
+static int body_of(const fl_back *job, const fl_part *p)
+{
+    return job->free && p->body <= FL_BODY_RNN ? p->body + FL_BODY_LSTM_FREE : p->body;
+}
+
+/* For a part: gradients of sums from that of h; of a GRU that resets before its product, the product in between. */
+static void cell_grads(const fl_walk *w, const fl_back_rows *l, int64_t rows, const fl_cell_grad_args *args)
+{
+    fl_back *job = w->job;
+    const fl_model *m = job->m;
+    const fl_packed *p = weights_of(w);
+    const int64_t H = m->spec.hidden_size, of = (w->unit1 - w->unit0) * m->unit;
+    if (m->row_body) {
+        m->real->row_grad[m->body - FL_BODY_COUNT](args);
+        return;
+    }
+    fl_cell_grad_args a = *args;
+    m->real->cell_grad[body_of(job, &p->part[p->part_count - 1])](&a);
+    if (p->part_count == 1) return;
+    if (m->depth) {
+        m->real->cell_grad[FL_BODY_DEPTH](&a);
+        return;
+    }
+    fl_barrier_wait(&job->team, w->mates);
+    const void *const *dn =
+        fl_rows_at(m, (const void **)l->m_rows, (const void *const *)l->dgates, rows, 2 * H); /* no projection: free */
+    product(w, rows, dn, H, p->panel_nt, H, w->m_block0, w->m_block1, 0, l->dheard);
+    const int masked = rows && job->free && l->mask_h[0];
+    if (masked) /* what h got by way of it passes the mask with the rest */
+        for (int64_t i = 0; i < rows && of > 0; i++)
+            memset((char *)l->through[i] + w->unit0 * m->unit, 0, (size_t)of);
+    fl_barrier_wait(&job->team, w->mates);
+    a.carry = masked ? l->through : l->dh;
+    m->real->cell_grad[FL_BODY_GRU_RESET](&a);
+}
+
+/* dh of the step before: through the products, the mask of h, and what passes them by. */
+static void state_grads(const fl_walk *w, const fl_back_rows *l, int64_t rows, int carries)
+{
+    fl_back *job = w->job;
+    const fl_model *m = job->m;
+    const fl_packed *p = weights_of(w);
+    if (m->truncated) {
+        for (int64_t i = 0; i < rows; i++) {
+            memset(l->dh[i], 0, (size_t)(m->recurrent * m->unit));
+            memset((char *)l->dc[i] + m->spec.hidden_size * m->unit, 0, (size_t)(m->fed * m->unit));
+        }
+        return;
+    }
+    const int masked = rows && job->free && l->mask_h[0], heard = m->body == FL_BODY_GRU_NEW;
+    const void *const *a = fl_rows_at(m, l->gates, (const void *const *)l->dgates, rows, p->h_first);
+    product(w, rows, a, p->h_rows, p->panel_ht, m->recurrent, w->h_block0, w->h_block1, masked ? heard : carries,
+            masked ? l->through : l->dh);
+    if (masked) {
+        const int64_t block = FL_PANEL_VECTORS * m->width, first = w->h_block0 * block * m->unit;
+        const int64_t left = m->recurrent - w->h_block0 * block, own = (w->h_block1 - w->h_block0) * block;
+        const int64_t n = own < left ? own : left;
+        for (int64_t i = 0; i < rows && n > 0; i++) {
+            char *d = (char *)l->through[i] + first, *dh = (char *)l->dh[i] + first;
+            m->real->mul(d, (const char *)l->mask_h[i] + first, carries ? d : dh, n);
+            if (carries) m->real->add(d, dh, dh, n);
+        }
+    }
+    if (m->fed) {
+        void **to = (void **)l->c_prev; /* used up */
+        for (int64_t i = 0; i < rows; i++) to[i] = (char *)l->dc[i] + m->spec.hidden_size * m->unit;
+        const void *const *from = fl_rows_at(m, l->gates, (const void *const *)l->dgates, rows, p->fed_first);
+        product(w, rows, from, p->fed_rows, p->panel_ft, m->fed, 0, fl_plain_blocks(m->fed, m->width), 0, to);
     }
 }
 
@@ -126,22 +250,18 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
 {
     fl_back *job = w->job;
     const fl_model *m = job->m;
-    const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
-    const int64_t batch = job->call->batch;
-    const void **a = w->pointers;
-    const fl_back_rows l = {a,
-                            a + batch,
-                            a + 2 * batch,
-                            a + 3 * batch,
-                            a + 4 * batch,
-                            (void **)(a + 5 * batch),
-                            (void **)(a + 6 * batch),
-                            (void **)(a + 7 * batch),
-                            (void **)(a + 8 * batch)};
-    const int carries = p->bias_h != NULL; /* part of dh reaches h_prev past the products */
+    const fl_back_rows l = lists_of(w);
     for (int64_t i = 0; i < rows; i++) point(w, &l, i, s, q0);
+    if (m->spec.cell == FL_CELL_CLOCKWORK) {
+        fl_clockwork_grads(w, &l, s, rows, q0);
+        for (int64_t i = 0; i < rows; i++) memset(l.dc[i], 0, (size_t)(m->cells * m->unit)); /* of a count: none */
+        cut_rows(w, &l, rows, s);
+        return;
+    }
     const int projected = m->spec.proj_size != 0;
-    if (projected) through_projection(w, &l, rows, q0);
+    const fl_masks *masks = job->call->masks ? &job->call->masks[weights_of(w) - m->layers] : NULL;
+    const void *const *zone_h = rows && job->free && l.zone_h[0] ? l.zone_h : NULL;
+    if (projected) through_projection(w, &l, rows, q0, s);
     const fl_cell_grad_args cell = {
         .rows = rows,
         .hidden = m->spec.hidden_size,
@@ -150,7 +270,6 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
         .gates = l.gates,
         .h_prev = l.h_prev,
         .carry = l.dh,
-        .activation = m->spec.activation,
         .c_prev = l.c_prev,
         .c = l.c,
         .dh = l.dy,
@@ -158,22 +277,19 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
         .dc = l.dc,
         .dgates = l.dgates,
         .h = projected ? l.m_rows : NULL,
+        .options = &weights_of(w)->options,
+        .mask_g = masks && masks->mask_g ? l.mask_g : NULL,
+        .zoneout_h = projected ? NULL : zone_h,
+        .zoneout_c = rows && job->free && l.zone_c[0] ? l.zone_c : NULL,
+        .lower = w->s->lower.data ? l.lower : NULL,
+        .dc_add = w->s->dupper.data ? l.dupper : NULL,
+        .dlower = w->s->dlower.data ? l.dlower : NULL,
+        .seen = l.seen,
+        .dheard = (const void *const *)l.dheard,
     };
-    m->real->cell_grad[m->spec.cell](&cell);
+    cell_grads(w, &l, rows, &cell);
     fl_barrier_wait(&job->team, w->mates);
-    const fl_product_args product = {
-        .rows = rows,
-        .k = m->gates * m->spec.hidden_size,
-        .columns = m->recurrent,
-        .block0 = w->h_block0,
-        .block1 = w->h_block1,
-        .vectors = FL_PANEL_VECTORS,
-        .a = (const void *const *)l.dgates,
-        .panel = p->panel_ht,
-        .accumulate = carries,
-        .out = l.dh,
-    };
-    m->real->product(&product);
+    state_grads(w, &l, rows, m->carries || zone_h);
     cut_rows(w, &l, rows, s);
     fl_barrier_wait(&job->team, w->mates);
 }
@@ -200,12 +316,14 @@ void fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int 
         .mate = mate,
         .mates = mates,
         .pointers = job->pointers + worker * fl_back_pointers(job->call->batch),
+        .counts = job->counts ? job->counts + worker * m->layers[0].part_count : NULL,
     };
+    if (w.counts) memset(w.counts, 0, (size_t)m->layers[0].part_count * sizeof *w.counts);
     int64_t q = 0;
     for (int64_t step = s->s1 - 1; step >= s->s0; step--) {
-        const int64_t all = active(job, step);
+        const int64_t all = fl_back_active(job, step);
         const int64_t mine = all > w.row0 ? (all - w.row0 + w.row_step - 1) / w.row_step : 0;
-        if (mine || mates > 1) one_step(&w, step, mine, q);
+        if (mine || mates > 1 || w.counts) one_step(&w, step, mine, q); /* rows of others count, too */
         q += all;
     }
 }

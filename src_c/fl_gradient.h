@@ -16,21 +16,33 @@ typedef struct fl_back {
     fl_plan plan;
     fl_order order;
     int64_t longest;
-    const void *zeros;        /* (max(H, R)) */
+    int free;                 /* 1: masks or zoneout, which the plain bodies do not know */
+    const void *zeros;        /* (max(H, R, C)) */
     const void **pointers;    /* (workers, fl_back_pointers) */
-    char *dgates;             /* (chunk*B, kept*H) */
+    char *dgates;             /* (chunk*B, gradient); of CLOCKWORK (module, its rows of the chunk, its units) */
     char *dh;                 /* (chunk*B, P) gradient of the projected output; projection only */
     char *cell_out;           /* (chunk*B, H) what the projection ate; projection only */
     char *dcell_out;          /* (B, H); projection only */
+    char *h_masked;           /* (chunk*B, R) h times mask_h; only with masks, and the next */
+    char *dh_masked;          /* (B, R) what comes back through them */
+    char *dx_masked;          /* (chunk*B, I) what comes back through mask_x; only with it */
+    char *dheard;             /* (B, H) gradient of r * h; GRU that resets before the product only */
+    char *dlower[2];          /* (T, D, B, H) gradients of the c of the layer below, in turn; DEPTH_GATED only */
     char *between[2];         /* (T, B, D*R) gradients handed to the layer below, in turn */
     char *gather;             /* (chunk*B, max(I, R)), BLAS only */
     const void **x, **h;      /* (chunk*B) operands of the weights' gradients, by q */
-    const void **g, **m_rows; /* (chunk*B) rows of dgates, of cell_out */
+    const void **g, **m_rows; /* (chunk*B) rows of x-parts, of cell_out */
+    const void **heard, **fed; /* (chunk*B) r * h; the former gates */
     void **dx;                /* (chunk*B) where row q's input gradient goes */
+    void **module_dx;         /* the same for each module of CLOCKWORK; x, h and g are also by module then */
+    void **masked_rows;       /* (chunk*B) of dx_masked */
+    int64_t *batch_row;       /* (chunk*B) row of the batch that q is, for mask_x */
+    int64_t *counts;          /* (workers, modules) CLOCKWORK: rows of each module in this stretch */
     fl_barrier team;
 } fl_back;
 
-static inline int64_t fl_back_pointers(int64_t batch) { return 9 * batch; }
+enum { FL_BACK_LISTS = 20 };
+static inline int64_t fl_back_pointers(int64_t batch) { return FL_BACK_LISTS * batch; }
 
 /* A stretch of the walk: steps s1-1 down to s0 of one layer and direction. */
 typedef struct fl_back_stretch {
@@ -39,12 +51,31 @@ typedef struct fl_back_stretch {
     int64_t rows;   /* q runs over [0, rows) */
     fl_view x, y;   /* the layer's input and its own output, this direction's columns */
     fl_view dy, dx; /* likewise; dx.data NULL: not wanted */
+    fl_view lower, dlower, dupper; /* c of the layer below, its gradient; this one's from above; data NULL: none */
+    const void *mask_x; /* (B, I), or NULL */
     fl_cache_offsets cache;
 } fl_back_stretch;
+
+/* Where module `i` of a clockwork keeps its rows of gradients, and its rows of the lists by q. */
+static inline char *fl_module_rows(const fl_back *job, const fl_part *p)
+{
+    return job->dgates + job->plan.chunk * job->call->batch * p->unit0 * job->m->unit;
+}
+static inline int64_t fl_module_list(const fl_back *job, int i) { return i * job->plan.chunk * job->call->batch; }
+
+/* Rows of the batch that have a step s: the first ones, because lengths fall. */
+static inline int64_t fl_back_active(const fl_back *job, int64_t s)
+{
+    int64_t n = job->call->batch;
+    while (n > 0 && job->order.length[n - 1] <= s) n--;
+    return n;
+}
 
 void fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int workers);
 /* dx, and what this chunk adds to the gradients of the weights; after a barrier, or alone */
 void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int workers);
 void fl_back_products_blas(fl_back *job, const fl_back_stretch *s);
+/* the same of a clockwork network: fl_clockwork.c */
+void fl_clockwork_products(fl_back *job, const fl_back_stretch *s, int worker, int workers);
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef FL_INTERNAL_H
 #define FL_INTERNAL_H
 
+#include <math.h>
 #include <stdatomic.h>
 
 #include "fl_dispatch.h"
@@ -13,57 +14,115 @@ enum { FL_ALIGN = 64 };
 /* Bytes of recurrent weights that stay in a usual L1: above it every step waits for the next cache. */
 enum { FL_FIRST_CACHE = 32768 };
 
-/* One layer and direction, packed for one vector width.  All pointers lead into model->memory. */
-typedef struct fl_packed {
-    int64_t inputs;      /* I of this layer */
-    const void *panel_x; /* gate panel of I rows */
-    const void *panel_h; /* gate panel of R rows */
-    const void *bias;    /* (wide): bias_ih + bias_hh, or bias_ih alone of gates that are not joint */
-    const void *bias_h;  /* (wide): their bias_hh; NULL: all are joint */
-    const void *panel_r; /* plain panel of weight_hr, (H -> P); NULL without projection */
-    /* FL_MODEL_BACKWARD only: */
-    const void *panel_xt;  /* plain panel, dgates (G*H) -> dx (I) */
-    const void *panel_ht;  /* plain panel, dgates (G*H) -> dh (R) */
-    const void *panel_rt;  /* plain panel, dh (P) -> dm (H) */
-    const void *plain_x;   /* weight_ih as given (G*H, I), for BLAS */
-    const void *blocked_x; /* weight_ih with rows in the panel's order (wide, I), for BLAS; or NULL */
-} fl_packed;
-
-/* A row of cells.def and the sizes it is used with: how hidden units lie in gate panels. */
+/* A body of bodies.def and the sizes it is used with: how hidden units lie in gate panels. */
 typedef struct fl_gate_layout {
     int64_t hidden;
     int gates, joint, vectors, units, width;
 } fl_gate_layout;
 
+/* A part of a step: one product and the body that eats it.  Most layers have one.  A GRU that resets before its product
+ * has two, one after the other; so has a layer with depth gates; a clockwork network has one for each module, and runs
+ * those whose time it is.  A row body has a part whose sums are `columns` plain values. */
+typedef struct fl_part {
+    int body;
+    fl_gate_layout layout;
+    int64_t unit0;           /* its first hidden unit */
+    int64_t period;          /* CLOCKWORK: steps from one turn to the next */
+    int64_t h_first, k_h;    /* which of the recurrent operand it hears; k_h 0: none of it */
+    int64_t blocks, wide;    /* of its panels; wide: columns with padding */
+    int64_t columns;         /* of a row body; else 0 */
+    int64_t pre_first;       /* where its sums start in a row of `pre` */
+    int64_t gradient, rows;  /* its gradients start there in a row of gradients, so many of x-parts */
+    const void *panel_x;     /* gate panel of I rows */
+    const void *panel_h;     /* gate panel of k_h rows */
+    const void *bias;        /* (wide): bias_ih + bias_hh, or bias_ih alone of gates that are apart; NULL: zero */
+    const void *bias_h;      /* (wide): their bias_hh; NULL: none is */
+    /* FL_MODEL_BACKWARD only, CLOCKWORK only: others have those of the layer */
+    const void *panel_xt, *panel_ht;
+} fl_part;
+
+/* What a gradient row's columns meet, over all rows of a chunk: a piece of a weight's gradient. */
+enum fl_operand { FL_OF_X = 0, FL_OF_H, FL_OF_HEARD, FL_OF_FED, FL_OF_ONE /* summed: a vector's gradient */ };
+typedef struct fl_side {
+    int operand;
+    int64_t first, columns; /* of a row of gradients */
+    int tensor;             /* enum fl_tensor */
+    int64_t row0;           /* first row of the tensor that they are, or first element of a vector */
+    int64_t n, col0, ld;    /* the operand's width; where it starts in a row of the tensor, and how long that is */
+} fl_side;
+enum { FL_SIDES = 24 };
+
+/* One layer and direction, packed for one vector width.  All pointers lead into model->memory. */
+typedef struct fl_packed {
+    int64_t inputs; /* I of this layer */
+    int part_count;
+    fl_part *part;
+    fl_cell_options options;
+    const void *panel_side; /* plain panel of row bodies: h -> second sums ("ba"), or former gates -> sums */
+    const void *panel_fed;  /* LSTM_1997: plain panel, former gates -> sums */
+    const void *panel_r;    /* plain panel of weight_hr, (H -> P); NULL without projection */
+    double flops;           /* of a step of one row */
+    double bytes;           /* weights it reads */
+    /* FL_MODEL_BACKWARD only: */
+    const void *panel_xt;  /* plain panel, gradients of x-parts -> dx (I) */
+    const void *panel_ht;  /* plain panel, gradients of h-parts -> dh (R) */
+    const void *panel_nt;  /* reset before: gradients of n -> d(r h) */
+    const void *panel_ft;  /* plain panel, gradients -> those of the former gates */
+    const void *panel_rt;  /* plain panel, dh (P) -> dm (H) */
+    const void *plain_x;   /* weight_ih as given (G*H, I), for BLAS */
+    const void *blocked_x; /* weight_ih with rows in the panel's order (wide, I), for BLAS; or NULL */
+    int64_t x_first, x_rows, h_first, h_rows; /* columns of a gradient row that panel_xt and panel_ht take */
+    int64_t fed_first, fed_rows;              /* and panel_ft */
+    int side_count;
+    fl_side side[FL_SIDES];
+} fl_packed;
+
+_Static_assert(sizeof(fl_weights) == FL_TENSORS * sizeof(void *), "fl_weights has a member for each tensor");
+_Static_assert(sizeof(fl_gradients) == FL_TENSORS * sizeof(void *), "and so has fl_gradients");
+static inline const void *fl_tensor_of(const fl_weights *w, int tensor) { return ((const void *const *)w)[tensor]; }
+static inline void *fl_gradient_of(const fl_gradients *g, int tensor) { return ((void *const *)g)[tensor]; }
+
 struct fl_model {
     fl_spec spec;
     const fl_kernels *kernels;
     const fl_real_kernels *real;
-    fl_gate_layout layout;
-    int64_t gates;       /* G */
-    int64_t states;      /* 1: h, 2: h and c */
-    int64_t kept;        /* values per unit that backward needs */
-    int64_t vectors;     /* of a full gate block */
+    int body;            /* of the last part: what the whole is */
+    int row_body;        /* 1: it is a row body; then, and of CLOCKWORK, workers share rows alone */
+    int whole_rows;
+    int keeps;           /* 1: a step needs a row of kept values also without a cache */
+    int carries;         /* 1: part of dh reaches h_prev past the products */
+    int own_bias_hh;
+    int truncated;       /* 1: no gradient goes back but by way of c */
+    int depth;           /* 1: layers read the c of the layer below */
+    int simple;          /* 1: a plain body, which BLAS may help */
+    int64_t cycle;       /* CLOCKWORK: steps after which it repeats itself */
+    int64_t rows;        /* of weight_ih */
+    int64_t fed;         /* width of the former gates in the state, behind c; or 0 */
+    int64_t cells;       /* C: width of the second state, or 0 */
+    int64_t kept;        /* values of a row that backward needs, the gates first */
+    int64_t gradient;    /* reals of a row of gradients */
     int64_t recurrent;   /* R */
     int64_t width;       /* W */
+    int64_t blocks;      /* of hidden units, of the last part */
     int64_t block_units; /* of a full gate block */
-    int64_t blocks;      /* of hidden units */
-    int64_t wide;        /* columns of a gate panel: all pre-activations of a row, with padding */
+    int64_t wide;        /* columns of `pre`: all pre-activations of a row, with padding */
+    int64_t side;        /* columns of the second sums of row bodies */
     int64_t unit;        /* bytes of a real */
     int gemm;            /* enum fl_gemm when it was created */
     size_t bytes;
     void *memory;
     fl_packed *layers;     /* (L*D) */
+    fl_part *parts;        /* all their parts */
+    const void *zones[2];  /* (R), (H): rates of zoneout for an inference; NULL: none */
     int snake;             /* the weights are too many for the first cache: see fl_snake */
     _Atomic unsigned turn; /* the one thing that changes; never a result */
 };
 
-/* Of the (kept, H) gradients of a row, those of the h-parts are the first G, of the x-parts the last G.  The h-parts of
- * gates that are not joint come before the others: column 0 belongs to this row of weight_hh, and they go round. */
-static inline int64_t fl_x_side(const fl_model *m) { return (m->kept - m->gates) * m->spec.hidden_size; }
-static inline int64_t fl_h_first_row(const fl_model *m)
+/* A count of steps as the state holds it; what can be none counts as 0. */
+static inline int64_t fl_clock_value(const fl_model *m, const void *row)
 {
-    return m->layout.joint < m->layout.gates ? m->layout.joint * m->spec.hidden_size : 0;
+    const double value = m->spec.dtype == FL_F64 ? ((const double *)row)[0] : (double)((const float *)row)[0];
+    return value >= 0 && value < (double)(1 << 25) ? (int64_t)value : 0;
 }
 
 /* Which way the first of so many steps sweeps over the blocks of weights: the way back from where the last call on this
@@ -97,14 +156,23 @@ typedef struct fl_gate_place {
 fl_gate_place fl_gate_place_of(const fl_gate_layout *layout, int64_t unit);
 int64_t fl_gate_columns(const fl_gate_layout *layout); /* of all blocks */
 int64_t fl_gate_column(const fl_gate_layout *layout, int64_t gate, int64_t unit);
-/* src (gates*hidden, k) row-major -> gate panel */
-void fl_pack_gates(int dtype, void *panel, const void *src, const fl_gate_layout *layout, int64_t k);
-/* element (row, column) at src[row*row_stride + column*column_stride]; panel computes columns from k rows, the first of
- * them row `first_row` and after the last the others */
-void fl_pack_plain(int dtype, void *panel, const void *src, int64_t k, int64_t first_row, int64_t columns,
-                   int64_t row_stride, int64_t column_stride, int64_t width);
-/* bias: sums of both, of gates that are not joint bias_ih alone; their bias_hh to bias_h */
-void fl_pack_bias(int dtype, void *bias, void *bias_h, const void *bias_ih, const void *bias_hh,
+/* unit u of gate g is row g * gate_stride + u of src, whose rows are `ld` long; the first k elements -> gate panel */
+void fl_pack_gates(int dtype, void *panel, const void *src, int64_t gate_stride, int64_t ld,
+                   const fl_gate_layout *layout, int64_t k);
+/* Weights as a list of pieces, each some rows of a row-major matrix: the rows of a panel, one piece after the other. */
+typedef struct fl_piece {
+    const void *data; /* its first row */
+    int64_t rows;
+} fl_piece;
+/* panel computes columns [col0, col0 + columns) of rows of `ld` elements from as many values as the pieces have rows */
+void fl_pack_back(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t columns, int64_t ld,
+                  int64_t width);
+/* panel computes the pieces' rows from elements [col0, col0 + k) of them */
+void fl_pack_rows(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t k, int64_t ld,
+                  int64_t width);
+/* bias: sums of both, of gates that are not joint bias_ih alone; their bias_hh to bias_h.  Gate g's elements of the
+ * sources start at g * gate_stride. */
+void fl_pack_bias(int dtype, void *bias, void *bias_h, const void *bias_ih, const void *bias_hh, int64_t gate_stride,
                   const fl_gate_layout *layout);
 
 /* --- fl_workspace.c: memory */
@@ -127,12 +195,21 @@ enum fl_status fl_arena_check(const fl_arena *arena, size_t bytes);
 
 /* Offsets of one layer and direction; `bytes` of the whole when not NULL. */
 typedef struct fl_cache_offsets {
-    size_t gates, c; /* (T, B, G, H), (T, B, H) */
+    size_t gates, c; /* (T, B, kept), (T, B, C) */
+    size_t x;        /* (T, B, I) its input times mask_x; only with FL_CACHE_MASK_X */
     size_t y;        /* (T, B, D*R) of this layer; SIZE_MAX for the last */
     size_t input;    /* (T, B, D*R) what the next layer reads: y times dropout factors, or y itself */
     size_t total;    /* bytes of the cache; SIZE_MAX: does not fit */
 } fl_cache_offsets;
-fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch, int dropout, int layer, int dir);
+fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch, int flags, int layer, int dir);
+int fl_cache_flags(const fl_model *m, const fl_call *call);
+/* Row b at step t of the zoneout of h (which 0) or c (1), or of the rates that stand in for it; NULL: there is none */
+const void *fl_zone_row(const fl_model *m, const fl_call *call, int64_t slot, int which, int64_t t, int64_t b);
+/* Row b of an array (B, n) or, with t, (T, B, n); NULL of NULL */
+static inline const void *fl_mask_row(const fl_model *m, const void *mask, int64_t row, int64_t n)
+{
+    return mask ? (const char *)mask + row * n * m->unit : NULL;
+}
 
 /* --- sequences */
 
@@ -167,9 +244,19 @@ void fl_order_make(int64_t *row, int64_t *length, const int64_t *lengths, int64_
 static inline int64_t fl_share(int64_t total, int64_t i, int64_t n) { return total * i / n; }
 
 /* Steps a layer with so many inputs hoists at once; 0: its input product is part of the step's chain. */
-int64_t fl_plan_span(const fl_plan *plan, int64_t inputs);
+int64_t fl_plan_span(const fl_model *m, const fl_plan *plan, int64_t inputs);
 /* Threads of a dense layer: split by rows. */
 int fl_plan_dense(int64_t inputs, int64_t outputs, int64_t rows, int threads);
+
+/* --- fl_shape.c: what runs a cell with its options */
+
+int fl_spec_valid(const fl_spec *spec);
+/* Everything of a model that follows from its specification; parts and layers are filled by the next two. */
+void fl_shape_model(fl_model *m); /* m->spec, m->width and m->unit are set */
+int fl_part_count(const fl_spec *spec, int layer);
+void fl_shape_layer(const fl_model *m, fl_packed *w, int layer); /* w->inputs, part and part_count are set */
+/* The tensors that a layer must have, as a set of bits by enum fl_tensor; biases are never among them. */
+unsigned fl_tensors_needed(const fl_spec *spec, int layer);
 
 /* Argument checks shared by forward and backward. */
 enum fl_status fl_call_check(const fl_model *m, const fl_call *call);

@@ -48,6 +48,46 @@ typedef struct fl_product_args {
     void *const *out;       /* (rows) -> (columns) */
 } fl_product_args;
 
+enum fl_body {
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined) FL_BODY_##ID,
+#define FL_ROW_BODY(ID, name)
+#include "bodies.def"
+#undef FL_BODY_ROW
+#undef FL_ROW_BODY
+    FL_BODY_COUNT
+};
+enum fl_row_body { /* their numbers go on where those of enum fl_body end */
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined)
+#define FL_ROW_BODY(ID, name) FL_BODY_##ID,
+    FL_ROW_FIRST_ = FL_BODY_COUNT - 1,
+#include "bodies.def"
+#undef FL_BODY_ROW
+#undef FL_ROW_BODY
+    FL_ROW_END
+};
+enum { FL_ROW_COUNT = FL_ROW_END - FL_BODY_COUNT };
+
+/* What a body with options must know: fl_options resolved, and where in a row its values are.  Places in rows of kept
+ * values and of gradients count in vectors of H; -1: not there. */
+typedef struct fl_cell_options {
+    fl_function act[3];    /* none of them FL_ACT_NONE */
+    double clip, cell_clip; /* INFINITY: unbounded */
+    double eps;
+    int64_t hidden;        /* H of the layer, the distance between kept values */
+    int place[4];          /* of i f g o among the gates that have rows */
+    int gates;             /* how many have rows */
+    int coupled, peephole_o_prev, norm, fed;
+    const void *peephole[3]; /* i f o: (H) or NULL */
+    const void *depth_c, *depth_lower;                                    /* (H) */
+    const void *gain_x, *gain_h, *gain_c, *bias_x, *bias_h, *bias_c;     /* layer norm; (G*H), (H); `gates`: x alone */
+    int64_t block_size, gate_units; /* LSTM_1997: cells of a block; gates of all blocks, U - H */
+    int has_o;
+    /* kept values after the gates: */
+    int kept_d, kept_sums, kept_sums_h, kept_c;
+    /* gradients after those of the sums: */
+    int grad_d, grad_peephole, grad_carry, grad_depth, grad_norm, grad_norm_c;
+} fl_cell_options;
+
 /* One time step of a cell for `rows` rows and blocks [block0, block1). */
 typedef struct fl_step_args {
     int64_t rows, hidden;
@@ -58,13 +98,21 @@ typedef struct fl_step_args {
     const void *const *h;          /* (rows) -> (k_h) previous output */
     const void *panel_x, *panel_h; /* gate panels */
     const void *bias;              /* (wide): (blocks, vectors, W), the last block with the vectors it needs */
-    const void *bias_h;            /* (wide): where the h-part of gates that are not joint starts; NULL: all are */
+    const void *bias_h;            /* (wide): where the h-part of gates that are apart starts; NULL: none are */
     const void *const *pre;        /* (rows) -> (wide): bias + input product; NULL: none */
-    const void *const *c_prev;     /* (rows) -> (H) */
-    void *const *c;                /* (rows) -> (H), may be c_prev's rows */
+    const void *const *c_prev;     /* (rows) -> (C) */
+    void *const *c;                /* (rows) -> (C), may be c_prev's rows */
     void *const *h_out;            /* (rows) -> (H) */
-    void *const *gates;            /* (rows) -> (kept, H), gates after their activation; NULL: not wanted */
-    int activation;                /* enum fl_activation, of cells that leave a choice */
+    void *const *gates;            /* (rows) -> (kept), gates after their activation; NULL: not wanted */
+    /* of bodies with options alone; the plain ones have no gates to choose and take h for h_prev: */
+    int count;                       /* gates that have rows */
+    const fl_cell_options *options;
+    const void *const *h_prev;       /* (rows) -> (H), h before any mask */
+    const void *const *mask_g;       /* (rows) -> (H), and the next three; NULL: none */
+    const void *const *zoneout_h;
+    const void *const *zoneout_c;
+    const void *const *lower;        /* c of the layer below */
+    const void *const *side;         /* (rows) -> second sums of row bodies, whose first ones are in `pre` */
 } fl_step_args;
 
 /* Input products of `ahead_rows` later rows, in as many equal shares, each done beside a step: see ahead.inc.h. */
@@ -80,18 +128,25 @@ typedef struct fl_ahead_args {
 typedef struct fl_cell_grad_args {
     int64_t rows, hidden;
     int64_t unit0, unit1;
-    const void *const *gates;  /* (rows) -> (kept, H) */
+    const void *const *gates;  /* (rows) -> (kept) */
     const void *const *h_prev; /* (rows) -> (R) */
-    const void *const *c_prev; /* (rows) -> (H), and the next two, of cells with c */
-    const void *const *c;      /* (rows) -> (H) */
+    const void *const *c_prev; /* (rows) -> (C), and the next two, of cells with c */
+    const void *const *c;      /* (rows) -> (C) */
     const void *const *dh;     /* (rows) -> (H) */
     const void *const *dh_add; /* (rows) -> (H), added to dh; NULL: none */
-    void *const *dc;           /* (rows) -> (H): in dL/dc from the next step, out dL/dc_prev */
-    void *const *dgates;       /* (rows) -> (kept, H): gradient of the pre-activations; of gates that are not joint the
-                                  h-parts come first, then all x-parts */
-    void *const *carry;        /* (rows) -> (H): what of dh reaches h_prev past the products, if joint < gates */
+    void *const *dc;           /* (rows) -> (C): in dL/dc from the next step, out dL/dc_prev */
+    void *const *dgates;       /* (rows) -> gradients of the pre-activations; of gates that are apart the h-parts come
+                                  first, then all x-parts; then what bodies with options add */
+    void *const *carry;        /* (rows) -> (H): what of dh reaches h_prev past the products */
     void *const *h;            /* (rows) -> (H): the cell's output computed again; NULL: not wanted */
-    int activation;
+    /* of bodies with options alone: */
+    const fl_cell_options *options;
+    const void *const *mask_g, *const *zoneout_h, *const *zoneout_c; /* as forward */
+    const void *const *lower;                                        /* c of the layer below */
+    const void *const *dc_add; /* (rows) -> (H): what depth gates of the layer above hand back; NULL: none */
+    void *const *dlower;       /* (rows) -> (H): and what this one hands to the layer below */
+    const void *const *seen;   /* (rows) -> (H): GRU_RESET: h as its product saw it */
+    const void *const *dheard; /* (rows) -> (H): and the gradient of r * h */
 } fl_cell_grad_args;
 
 /* c[j][n] += sum_r g[r][j] * a[r][n] for j in [j0, j1): partial sums of FL_OUTER_ROWS rows, each one chain */
@@ -102,6 +157,7 @@ typedef struct fl_outer_args {
     int64_t g_stride;
     const void *const *a; /* (rows) -> (n) */
     void *c;              /* (>= j1, n) */
+    int64_t c_stride;
 } fl_outer_args;
 
 /* s[j] += sum_r g[r][j] for j in [j0, j1), grouped like fl_outer_args */
@@ -112,18 +168,32 @@ typedef struct fl_colsum_args {
     void *s; /* (>= j1) */
 } fl_colsum_args;
 
+/* Backward of blend, whose result was y: dy -> its gradient before, and carry = k * dy. */
+typedef struct fl_blend_grad_args {
+    const void *k, *x, *y; /* k NULL: no blending, carry not written */
+    void *dy, *carry;
+    double limit;
+    int64_t n;
+} fl_blend_grad_args;
+
 typedef struct fl_real_kernels {
     int width; /* W, lanes of a vector */
     void (*product)(const fl_product_args *);
-    void (*step[FL_CELL_COUNT])(const fl_step_args *);
-    int ahead_rows;                                                                 /* 0: none of step_ahead is there */
-    void (*step_ahead[FL_CELL_COUNT])(const fl_step_args *, const fl_ahead_args *); /* one row; NULL: not offered */
-    void (*cell_grad[FL_CELL_COUNT])(const fl_cell_grad_args *);
+    void (*step[FL_BODY_COUNT])(const fl_step_args *);
+    int ahead_rows; /* 0: none of step_ahead is there */
+    /* one row, four gates or four vectors of one; NULL: not offered */
+    void (*step_ahead[FL_BODY_COUNT])(const fl_step_args *, const fl_ahead_args *);
+    void (*cell_grad[FL_BODY_COUNT])(const fl_cell_grad_args *);
+    void (*row[FL_ROW_COUNT])(const fl_step_args *);
+    void (*row_grad[FL_ROW_COUNT])(const fl_cell_grad_args *);
     void (*outer)(const fl_outer_args *);
     void (*colsum)(const fl_colsum_args *);
     void (*map)(int activation, const void *x, void *y, int64_t n);  /* element-wise; x may be y */
     void (*add)(const void *x, const void *y, void *out, int64_t n); /* out = x + y */
     void (*mul)(const void *x, const void *y, void *out, int64_t n); /* out = x * y */
+    /* y = k * x + (1 - k) * (y bounded); k NULL: y bounded */
+    void (*blend)(const void *k, const void *x, void *y, double limit, int64_t n);
+    void (*blend_grad)(const fl_blend_grad_args *);
     double (*probe_fma)(int64_t n);                                  /* see probe.inc.h */
     double (*probe_read)(const void *from, int64_t n);
 } fl_real_kernels;

@@ -1,5 +1,6 @@
 /* The time loop of one layer and direction.  Knows pointers, order, resets and barriers; nothing of gates' formulas. */
 #include "fl_layer.h"
+#include "fl_turn.h"
 
 #include <string.h>
 
@@ -33,11 +34,9 @@ static char *pre_row(const fl_pass *p, int64_t slot, int64_t r)
 static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows, int64_t slot)
 {
     const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_packed *w = weights_of(p);
     const int64_t batch = job->call->batch;
-    const void **a = p->pointers + 6 * batch;
-    void **out = (void **)(p->pointers + 6 * batch + batch * (job->plan.hoist < 1 ? 1 : job->plan.hoist));
+    const void **a = p->pointers + FL_PASS_ALL * batch;
+    void **out = (void **)(a + batch * (job->plan.hoist < 1 ? 1 : job->plan.hoist));
     int64_t n = 0;
     for (int64_t q = 0; q < span; q++) {
         rows = active_rows(p, s + q, rows);
@@ -47,47 +46,39 @@ static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows
             out[n++] = pre_row(p, slot + q, r);
         }
     }
-    const fl_product_args product = {
-        .rows = n,
-        .k = w->inputs,
-        .columns = m->wide,
-        .block0 = p->block0,
-        .block1 = p->block1,
-        .vectors = (int)m->vectors,
-        .a = a,
-        .panel = w->panel_x,
-        .bias = w->bias,
-        .out = out,
-    };
-    m->real->product(&product);
-}
-
-/* h = W_hr . cell_out for the active rows */
-static void project(const fl_pass *p, const fl_packed *w, int64_t rows, void *const *out)
-{
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const void **a = p->pointers; /* the list of x is free by now */
-    for (int64_t i = 0; i < rows; i++)
-        a[i] = job->cell_out[p->dir] + (p->row0 + i * p->row_step) * m->spec.hidden_size * m->unit;
-    const fl_product_args product = {
-        .rows = rows,
-        .k = m->spec.hidden_size,
-        .columns = m->spec.proj_size,
-        .block0 = p->out_block0,
-        .block1 = p->out_block1,
-        .vectors = FL_PANEL_VECTORS,
-        .a = a,
-        .panel = w->panel_r,
-        .out = out,
-    };
-    m->real->product(&product);
+    fl_turn_inputs(job->m, weights_of(p), n, a, out, p->mate, p->mates);
 }
 
 typedef struct fl_rows { /* the pointer lists of one step, all (B) */
-    const void **x, **h, **c_prev;
-    void **c, **y, **gates;
+    const void **x, **pre, **h, **h_prev, **c_prev, **mask_g, **zone_h, **zone_c, **lower, **side;
+    void **c, **y, **gates, **cell_out;
 } fl_rows;
+
+static fl_rows lists_of(const fl_pass *p)
+{
+    const int64_t n = p->job->call->batch;
+    const void **q = p->pointers;
+    return (fl_rows){q, q + n, q + 2 * n, q + 3 * n, q + 4 * n, q + 5 * n, q + 6 * n, q + 7 * n, q + 8 * n, q + 9 * n,
+                     (void **)(q + 10 * n), (void **)(q + 11 * n), (void **)(q + 12 * n), (void **)(q + 13 * n)};
+}
+
+/* Where row i (r in order, b of the batch) at time t finds its masks, if there are any. */
+static void point_masks(const fl_pass *p, const fl_rows *l, int64_t i, int64_t r, int64_t b, int64_t t)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const int64_t slot = p->layer * m->spec.directions + p->dir;
+    l->zone_h[i] = fl_zone_row(m, call, slot, 0, t, b);
+    l->zone_c[i] = fl_zone_row(m, call, slot, 1, t, b);
+    if (!call->masks) return;
+    const fl_masks *masks = &call->masks[slot];
+    l->mask_g[i] = fl_mask_row(m, masks->mask_g, t * call->batch + b, m->spec.hidden_size);
+    if (!masks->mask_h) return;
+    char *to = p->masked + r * m->recurrent * m->unit;
+    m->real->mul(l->h_prev[i], fl_mask_row(m, masks->mask_h, b, m->recurrent), to, m->recurrent);
+    l->h[i] = to;
+}
 
 /* Where row i of step s finds its operands.  s0: first step of this chunk, whose state is in hn and cn. */
 static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int64_t s0, int64_t pre_step)
@@ -95,25 +86,31 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
     const fl_job *job = p->job;
     const fl_model *m = job->m;
     const fl_call *call = job->call;
-    const int64_t batch = call->batch, hidden = m->spec.hidden_size;
+    const int64_t batch = call->batch;
     const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r];
     const int64_t t = fl_time(p->dir, s, job->order.length[r]), before = p->dir ? t + 1 : t - 1;
     const int cut = fl_cut(call->reset, p->dir, s, t, b, batch);
 
     if (pre_step >= 0)
-        l->x[i] = pre_row(p, pre_step, r);
+        l->pre[i] = pre_row(p, pre_step, r);
     else
         l->x[i] = fl_at(&p->x, t, b);
     l->y[i] = fl_at(&p->y, t, b);
-    l->h[i] = cut ? job->zeros : s == s0 ? state_row(p, call->hn, b, m->recurrent) : fl_at(&p->y, before, b);
+    l->h_prev[i] = cut ? job->zeros : s == s0 ? state_row(p, call->hn, b, m->recurrent) : fl_at(&p->y, before, b);
+    l->h[i] = l->h_prev[i];
     if (call->cache)
-        l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->kept * hidden * m->unit;
-    if (m->states == 1) return;
-    char *state_c = state_row(p, call->cn, b, hidden);
-    if (call->cache) {
-        char *cells = (char *)call->cache + p->cache.c;
-        l->c[i] = cells + (t * batch + b) * hidden * m->unit;
-        l->c_prev[i] = cut ? job->zeros : s == s0 ? state_c : cells + (before * batch + b) * hidden * m->unit;
+        l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->kept * m->unit;
+    else if (m->keeps)
+        l->gates[i] = job->kept[p->dir] + r * m->kept * m->unit;
+    if (m->side) l->side[i] = job->side[p->dir] + r * m->side * m->unit;
+    if (p->lower.data) l->lower[i] = fl_at(&p->lower, t, b);
+    if (m->spec.proj_size) l->cell_out[i] = job->cell_out[p->dir] + r * m->spec.hidden_size * m->unit;
+    if (job->free) point_masks(p, l, i, r, b, t);
+    if (!m->cells) return;
+    char *state_c = state_row(p, call->cn, b, m->cells);
+    if (p->c.data) {
+        l->c[i] = fl_at(&p->c, t, b);
+        l->c_prev[i] = cut ? job->zeros : s == s0 ? state_c : fl_at(&p->c, before, b);
     } else {
         l->c[i] = state_c;
         l->c_prev[i] = cut ? job->zeros : state_c;
@@ -127,45 +124,39 @@ static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int6
     const fl_job *job = p->job;
     const fl_model *m = job->m;
     const fl_packed *w = weights_of(p);
-    const int64_t batch = job->call->batch;
-    const void **q = p->pointers;
-    const fl_rows l = {
-        q, q + batch, q + 2 * batch, (void **)(q + 3 * batch), (void **)(q + 4 * batch), (void **)(q + 5 * batch)};
+    const fl_rows l = lists_of(p);
     for (int64_t i = 0; i < rows; i++) point(p, &l, i, s, s0, pre_step);
-    void **h_out = l.y;
-    if (w->panel_r) { /* the cell writes beside y, the projection reads it from there */
-        h_out = (void **)(q + 6 * batch);
-        for (int64_t i = 0; i < rows; i++)
-            h_out[i] = job->cell_out[p->dir] + (p->row0 + i * p->row_step) * m->spec.hidden_size * m->unit;
-    }
-    const fl_step_args step = {
-        .rows = rows,
-        .hidden = m->spec.hidden_size,
-        .block0 = p->block0,
-        .block1 = p->block1,
-        .backward_sweep = (s + job->turn) & 1,
-        .k_x = pre_step >= 0 ? 0 : w->inputs,
-        .k_h = m->recurrent,
-        .x = l.x,
-        .h = l.h,
-        .panel_x = w->panel_x,
-        .panel_h = w->panel_h,
-        .bias = w->bias,
-        .bias_h = w->bias_h,
-        .activation = m->spec.activation,
-        .pre = pre_step >= 0 ? l.x : NULL,
-        .c_prev = l.c_prev,
-        .c = l.c,
-        .h_out = h_out,
-        .gates = job->call->cache ? l.gates : NULL,
+    const fl_masks *masks = job->call->masks ? &job->call->masks[w - m->layers] : NULL;
+    const void *const *zone_h = rows && job->free && l.zone_h[0] ? l.zone_h : NULL;
+    const fl_turn turn = {
+        .m = m,
+        .w = w,
+        .lists = {.rows = rows,
+                  .backward_sweep = (s + job->turn) & 1,
+                  .x = l.x,
+                  .h = l.h,
+                  .pre = l.pre,
+                  .c_prev = l.c_prev,
+                  .c = l.c,
+                  .h_out = w->panel_r ? l.cell_out : l.y, /* the cell writes beside y, the projection reads it there */
+                  .gates = job->call->cache || m->keeps ? l.gates : NULL,
+                  .h_prev = l.h_prev,
+                  .mask_g = masks && masks->mask_g ? l.mask_g : NULL,
+                  .zoneout_h = w->panel_r ? NULL : zone_h,
+                  .zoneout_c = rows && job->free && l.zone_c[0] ? l.zone_c : NULL,
+                  .lower = p->lower.data ? l.lower : NULL,
+                  .side = l.side},
+        .hoisted = pre_step >= 0,
+        .free = job->free,
+        .mate = p->mate,
+        .mates = p->mates,
+        .barrier = p->barrier,
+        .scratch = p->pointers + FL_PASS_LISTS * job->call->batch,
     };
-    if (ahead)
-        m->real->step_ahead[m->spec.cell](&step, ahead);
-    else
-        m->real->step[m->spec.cell](&step);
+    fl_turn_run(&turn, ahead);
     if (w->panel_r) {
         fl_barrier_wait(p->barrier, p->mates);
-        project(p, w, rows, l.y);
+        fl_turn_project(m, w, rows, (const void *const *)l.cell_out, l.y, l.h_prev, zone_h, p->mate, p->mates);
     }
     fl_barrier_wait(p->barrier, p->mates);
 }
@@ -176,16 +167,14 @@ static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
     const fl_job *job = p->job;
     const fl_model *m = job->m;
     const fl_call *call = job->call;
-    const int64_t hidden = m->spec.hidden_size;
     for (int64_t i = p->mate; i < p->rows; i += p->mates) {
         const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r], length = job->order.length[r];
         const int64_t last = (length < s1 ? length : s1) - 1;
         if (last < s0) continue;
         const int64_t t = fl_time(p->dir, last, length);
         memcpy(state_row(p, call->hn, b, m->recurrent), fl_at(&p->y, t, b), (size_t)(m->recurrent * m->unit));
-        if (!call->cache || m->states == 1) continue;
-        memcpy(state_row(p, call->cn, b, hidden),
-               (char *)call->cache + p->cache.c + (t * call->batch + b) * hidden * m->unit, (size_t)(hidden * m->unit));
+        if (p->c.data)
+            memcpy(state_row(p, call->cn, b, m->cells), fl_at(&p->c, t, b), (size_t)(m->cells * m->unit));
     }
     fl_barrier_wait(p->barrier, p->mates);
 }
@@ -197,9 +186,6 @@ static int go_solo(fl_pass *p)
     if (p->mates == 1 || !p->barrier->solo) return 1;
     if (p->mate) return 0;
     p->mates = 1;
-    p->block0 = p->out_block0 = 0;
-    p->block1 = p->job->m->blocks;
-    p->out_block1 = fl_plain_blocks(p->job->m->spec.proj_size, p->job->m->width);
     return 1;
 }
 
@@ -233,9 +219,9 @@ static void run_ahead(fl_pass *p, int64_t s0, int64_t s1)
     const fl_job *job = p->job;
     const int64_t group = job->plan.ahead, length = job->order.length[p->row0];
     const int64_t end = length < s1 ? length : s1;
-    const void **x = p->pointers + 6 + group; /* hoist_inputs takes the first halves of these two lists */
-    void **pre = (void **)(p->pointers + 6 + 3 * group);
-    fl_ahead_args ahead = {.k = weights_of(p)->inputs, .panel = weights_of(p)->panel_x, .x = x, .pre = pre};
+    const void **x = p->pointers + FL_PASS_ALL + group; /* hoist_inputs takes the first halves of these two lists */
+    void **pre = (void **)(p->pointers + FL_PASS_ALL + 3 * group);
+    fl_ahead_args ahead = {.k = weights_of(p)->inputs, .panel = weights_of(p)->part[0].panel_x, .x = x, .pre = pre};
     int complete = 0, mates = p->mates;
     for (int64_t s = s0; s < end && go_solo(p); s++) {
         const int64_t slot = (s - s0) % (2 * group), other = slot < group ? group : 0;
@@ -251,11 +237,33 @@ static void run_ahead(fl_pass *p, int64_t s0, int64_t s1)
     }
 }
 
+/* x times mask_x goes to the cache, which backward reads too, and is x from here on. */
+static void mask_inputs(fl_pass *p, int64_t s0, int64_t s1)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const int64_t inputs = weights_of(p)->inputs;
+    const void *mask = call->masks ? call->masks[p->layer * m->spec.directions + p->dir].mask_x : NULL;
+    if (!mask) return;
+    const fl_view to = fl_view_dense((char *)call->cache + p->cache.x, call->batch, inputs, m->unit, 0);
+    for (int64_t i = p->mate; i < p->rows; i += p->mates) {
+        const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r], length = job->order.length[r];
+        for (int64_t s = s0; s < s1 && s < length; s++) {
+            const int64_t t = fl_time(p->dir, s, length);
+            m->real->mul(fl_at(&p->x, t, b), fl_mask_row(m, mask, b, inputs), fl_at(&to, t, b), inputs);
+        }
+    }
+    fl_barrier_wait(p->barrier, p->mates);
+    p->x = to;
+}
+
 void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
 {
     const fl_plan *plan = &pass->job->plan;
-    const int64_t span = fl_plan_span(plan, weights_of(pass)->inputs);
+    const int64_t span = fl_plan_span(pass->job->m, plan, weights_of(pass)->inputs);
     fl_pass p = *pass;
+    mask_inputs(&p, s0, s1);
     if (span && plan->ahead && hoist_here && p.rows)
         run_ahead(&p, s0, s1);
     else

@@ -12,9 +12,14 @@ typedef struct fl_job {
     fl_plan plan;
     fl_order order;
     int64_t longest;       /* largest length */
+    int free;              /* 1: masks or zoneout, which the plain bodies do not know */
     int turn;              /* which way the first step sweeps over the blocks */
     char *pre[2];          /* (hoist, B, wide) by direction: bias + input product */
+    char *side[2];         /* (B, side) by direction: second sums of row bodies */
+    char *kept[2];         /* (B, kept) by direction: kept values of a step; inference by bodies that need them */
+    char *masked;          /* (workers, B, R) h times mask_h; only with masks */
     char *between[2];      /* (chunk, B, D*R) outputs of inner layers, in turn; inference only */
+    char *between_c[2];    /* (chunk, D, B, C) their c, where the next layer reads it; inference only */
     char *cell_out[2];     /* (B, H) by direction: what projection eats; only with projection */
     char *gather;          /* (hoist*B, I) rows of x for BLAS; only with BLAS */
     const void *zeros;     /* (max(H, R)) what h and c are after a reset */
@@ -27,18 +32,20 @@ typedef struct fl_pass {
     const fl_job *job;
     int layer, dir;
     fl_view x, y;           /* y already at this direction's columns */
+    fl_view c, lower;       /* c of every step, of this layer and of that below; data NULL: in cn alone; not read */
     fl_cache_offsets cache; /* with call->cache only */
     int64_t rows, row0, row_step;
-    int64_t block0, block1, out_block0, out_block1; /* gate blocks; blocks of the projection */
-    fl_barrier *barrier;                            /* of the workers that share this pass's rows */
+    fl_barrier *barrier; /* of the workers that share this pass's rows */
     int mate, mates;
     const void **pointers;
+    char *masked; /* this worker's */
 } fl_pass;
 
-/* Pointers one worker needs: eight lists, two of them as long as a hoisted product has rows. */
+/* Pointers one worker needs: lists by row, and two that are as long as a hoisted product has rows. */
+enum { FL_PASS_LISTS = 14, FL_PASS_ALL = FL_PASS_LISTS + 6 /* FL_TURN_LISTS */ };
 static inline int64_t fl_pass_pointers(int64_t batch, int64_t hoist)
 {
-    return 6 * batch + 2 * batch * (hoist < 1 ? 1 : hoist);
+    return FL_PASS_ALL * batch + 2 * batch * (hoist < 1 ? 1 : hoist);
 }
 
 /* Steps [s0, s1) of the order in which this direction walks.  hoist_here: 0 when `pre` was filled beforehand. */

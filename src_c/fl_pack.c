@@ -59,7 +59,8 @@ static void copy_column(int dtype, void *panel, int64_t to, int64_t step, const 
     }
 }
 
-void fl_pack_gates(int dtype, void *panel, const void *src, const fl_gate_layout *layout, int64_t k)
+void fl_pack_gates(int dtype, void *panel, const void *src, int64_t gate_stride, int64_t ld,
+                   const fl_gate_layout *layout, int64_t k)
 {
     const int64_t hidden = layout->hidden, gates = layout->gates;
     const fl_gate_place last = fl_gate_place_of(layout, hidden - 1);
@@ -67,28 +68,49 @@ void fl_pack_gates(int dtype, void *panel, const void *src, const fl_gate_layout
         const fl_gate_place at = unit < last.first_unit ? fl_gate_place_of(layout, unit) : last;
         for (int64_t gate = 0; gate < gates; gate++)
             copy_column(dtype, panel, at.first * k + gate * at.apart + unit - at.first_unit, at.wide, src,
-                        (gate * hidden + unit) * k, 1, k);
+                        (gate * gate_stride + unit) * ld, 1, k);
     }
 }
 
-void fl_pack_plain(int dtype, void *panel, const void *src, int64_t k, int64_t first_row, int64_t columns,
-                   int64_t row_stride, int64_t column_stride, int64_t width)
+/* Where column `column` of a plain panel of `columns` columns and k rows starts, and its stride. */
+static int64_t plain_column(int64_t column, int64_t columns, int64_t k, int64_t width, int64_t *stride)
 {
-    const int64_t block = FL_PANEL_VECTORS * width, padded = fl_plain_columns(columns, width);
+    const int64_t block = FL_PANEL_VECTORS * width, first = column / block * block;
+    const int64_t left = fl_plain_columns(columns, width) - first;
+    *stride = left < block ? left : block;
+    return first * k + column - first;
+}
+
+void fl_pack_back(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t columns, int64_t ld,
+                  int64_t width)
+{
+    int64_t k = 0, stride;
+    for (int i = 0; i < count; i++) k += piece[i].rows;
     for (int64_t column = 0; column < columns; column++) {
-        const int64_t first = column / block * block, stride = padded - first < block ? padded - first : block;
-        const int64_t to = first * k + column - first, from = column * column_stride, rest = k - first_row;
-        copy_column(dtype, panel, to, stride, src, from + first_row * row_stride, row_stride, rest);
-        copy_column(dtype, panel, to + rest * stride, stride, src, from, row_stride, first_row);
+        int64_t to = plain_column(column, columns, k, width, &stride);
+        for (int i = 0; i < count; to += piece[i++].rows * stride)
+            copy_column(dtype, panel, to, stride, piece[i].data, col0 + column, ld, piece[i].rows);
     }
 }
 
-void fl_pack_bias(int dtype, void *bias, void *bias_h, const void *bias_ih, const void *bias_hh,
+void fl_pack_rows(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t k, int64_t ld,
+                  int64_t width)
+{
+    int64_t columns = 0, column = 0, stride;
+    for (int i = 0; i < count; i++) columns += piece[i].rows;
+    for (int i = 0; i < count; i++)
+        for (int64_t row = 0; row < piece[i].rows; row++, column++) {
+            const int64_t to = plain_column(column, columns, k, width, &stride);
+            copy_column(dtype, panel, to, stride, piece[i].data, row * ld + col0, 1, k);
+        }
+}
+
+void fl_pack_bias(int dtype, void *bias, void *bias_h, const void *bias_ih, const void *bias_hh, int64_t gate_stride,
                   const fl_gate_layout *layout)
 {
     for (int64_t gate = 0; gate < layout->gates; gate++)
         for (int64_t unit = 0; unit < layout->hidden; unit++) {
-            const int64_t from = gate * layout->hidden + unit, to = fl_gate_column(layout, gate, unit);
+            const int64_t from = gate * gate_stride + unit, to = fl_gate_column(layout, gate, unit);
             const double x = bias_ih ? get(dtype, bias_ih, from) : 0.0, h = bias_hh ? get(dtype, bias_hh, from) : 0.0;
             put(dtype, bias, to, gate < layout->joint ? x + h : x);
             if (gate >= layout->joint) put(dtype, bias_h, to, h);

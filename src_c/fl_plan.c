@@ -21,10 +21,7 @@ enum {
 
 static double step_flops(const fl_model *m, int layer, int64_t batch)
 {
-    const double h = (double)m->spec.hidden_size;
-    return 2.0 * (double)batch * m->spec.directions *
-           ((double)m->gates * h * (double)(fl_layer_inputs(&m->spec, layer) + m->recurrent) +
-            h * (double)m->spec.proj_size);
+    return (double)batch * m->spec.directions * m->layers[layer * m->spec.directions].flops;
 }
 
 static int64_t at_least_one(int64_t n) { return n < 1 ? 1 : n; }
@@ -46,7 +43,8 @@ static void divide(const fl_model *m, fl_plan *p, int64_t steps, int64_t batch, 
     if (n <= 1 || steps == 0 || batch == 0) return;
 
     const int64_t by_blocks = least(n, m->blocks * m->spec.directions);
-    const int worth_blocks = by_blocks > 1 && p->step_ns / (double)by_blocks > WORTH_BARRIERS * p->barrier_ns;
+    const int worth_blocks = by_blocks > 1 && !m->whole_rows && /* a row at a time is one worker's */
+                             p->step_ns / (double)by_blocks > WORTH_BARRIERS * p->barrier_ns;
     const int large = p->layer_bytes > p->private_cache;
     p->why = FL_WHY_UNSHARED;
     if (worth_blocks && (large || batch < ROWS_EACH * (int64_t)n)) {
@@ -72,7 +70,11 @@ static int64_t widest_input(const fl_model *m)
     return inner > m->spec.input_size ? inner : m->spec.input_size;
 }
 
-int64_t fl_plan_span(const fl_plan *p, int64_t inputs) { return p->blas || inputs >= HOIST_INPUTS ? p->hoist : 0; }
+int64_t fl_plan_span(const fl_model *m, const fl_plan *p, int64_t inputs)
+{
+    if (m->row_body) return p->hoist; /* its products all end in memory */
+    return p->blas || inputs >= HOIST_INPUTS ? p->hoist : 0;
+}
 
 /* What is to be done, `passes` times, and what this machine needs for it. */
 static enum fl_status weigh(const fl_model *m, int64_t steps, int64_t batch, int passes, fl_plan *p)
@@ -91,7 +93,7 @@ static enum fl_status weigh(const fl_model *m, int64_t steps, int64_t batch, int
     double total = 0;
     for (int l = 0; l < m->spec.num_layers; l++) {
         total += step_flops(m, l, batch) * (double)steps;
-        p->panel_bytes += step_flops(m, l, 1) / 2 * (double)m->unit;
+        p->panel_bytes += m->spec.directions * m->layers[l * m->spec.directions].bytes;
     }
     p->work_ns = passes * total / p->flops_per_ns;
     p->step_ns = p->step_flops / p->flops_per_ns;
@@ -102,9 +104,18 @@ static enum fl_status weigh(const fl_model *m, int64_t steps, int64_t batch, int
 static int why_hoist(const fl_model *m, const fl_plan *p, int64_t steps, int64_t batch)
 {
     if (p->blas) return FL_HOIST_BLAS;
+    if (m->spec.cell == FL_CELL_CLOCKWORK) return FL_HOIST_CLOCK;
     if (steps <= 1) return FL_HOIST_ONE_STEP;
     if (batch >= FULL_TILE) return FL_HOIST_FULL_TILE;
     return widest_input(m) < HOIST_INPUTS ? FL_HOIST_NARROW : FL_HOIST_FEW_ROWS;
+}
+
+/* A step that is one product of full width, eaten from tiles. */
+static int may_run_ahead(const fl_model *m)
+{
+    const fl_part *p = m->layers[0].part;
+    return !m->row_body && m->spec.cell != FL_CELL_CLOCKWORK && !m->depth && m->layers[0].part_count == 1 &&
+           p->layout.vectors == 4 && m->real->step_ahead[p->body];
 }
 
 enum fl_status fl_plan_forward(const fl_model *m, int64_t steps, int64_t batch, int threads, fl_plan *p)
@@ -122,12 +133,13 @@ enum fl_status fl_plan_forward(const fl_model *m, int64_t steps, int64_t batch, 
     const int both = m->spec.directions == 2 && p->threads % 2 == 0; /* else all work on one after the other */
     const int64_t mates = p->split == FL_SPLIT_BLOCKS ? p->threads / (both ? 2 : 1) : 1;
     const int64_t bytes = m->wide * m->recurrent * m->unit; /* read again at every step */
-    if (batch == 1 && p->hoist && !p->blas && m->real->step_ahead[m->spec.cell] &&
+    if (batch == 1 && p->hoist && !p->blas && may_run_ahead(m) &&
         bytes > at_least_one(mates) * FL_FIRST_CACHE && bytes <= LAST_CACHE) {
         p->ahead = m->real->ahead_rows;
         p->hoist = 2 * p->ahead; /* those in use and those in the making */
     }
     p->hoist = p->ahead ? p->hoist : least(p->hoist, steps);
+    if (m->row_body) p->hoist = at_least_one(p->hoist);
     /* a reverse direction starts at the end, so a bidirectional layer must be complete before the next begins */
     if (m->spec.directions == 1 && (m->spec.num_layers > 1 || p->blas))
         p->chunk = least(p->chunk, p->blas ? at_least_one(p->hoist) : at_least_one(CHUNK_ROWS / rows));
@@ -146,6 +158,10 @@ enum fl_status fl_plan_backward(const fl_model *m, int64_t steps, int64_t batch,
     if ((directions && batch >= p->threads) || (blocks && batch >= ROWS_EACH * (int64_t)p->threads)) {
         p->split = FL_SPLIT_ROWS;
         p->why = FL_WHY_ROWS;
+    } else if (directions && m->whole_rows) {
+        p->threads = 1;
+        p->split = FL_SPLIT_NONE;
+        p->why = FL_WHY_UNSHARED;
     } else if (directions) {
         p->split = FL_SPLIT_BLOCKS;
         p->why = FL_WHY_FEW_ROWS;

@@ -4,64 +4,91 @@
 
 #include "fl_gradient.h"
 
-/* Rows [row0, row0 + columns) of a weight's gradient from as many columns of g; rows of g are `stride` long. */
-typedef struct fl_side {
-    const char *g;
-    int64_t stride, columns, row0;
-} fl_side;
-
-static fl_side x_side(const fl_back *job)
+/* The rows that a piece of a weight's gradient sums over; NULL: the piece is a vector's. */
+static const void *const *operand_of(const fl_back *job, int operand)
 {
-    const fl_model *m = job->m;
-    const int64_t h = m->spec.hidden_size;
-    return (fl_side){job->dgates + fl_x_side(m) * m->unit, m->kept * h, m->gates * h, 0};
+    switch (operand) {
+    case FL_OF_X: return job->x;
+    case FL_OF_H: return job->h;
+    case FL_OF_HEARD: return job->heard;
+    case FL_OF_FED: return job->fed;
+    default: return NULL;
+    }
 }
 
-/* The h-parts' columns go round: `part` 0 are those from column 0 on, part 1 the rest, if any. */
-static fl_side h_side(const fl_back *job, int part)
+static void weight_gradient(const fl_back *job, const fl_back_stretch *s, const fl_side *side, void *gradient,
+                            int worker, int workers)
 {
-    const fl_model *m = job->m;
-    const int64_t h = m->spec.hidden_size, first = fl_h_first_row(m), columns = m->gates * h - first;
-    if (part == 0) return (fl_side){job->dgates, m->kept * h, columns, first};
-    return (fl_side){job->dgates + columns * m->unit, m->kept * h, first, 0};
-}
-
-static void weight_gradient(const fl_back *job, const fl_back_stretch *s, fl_side side, const void *const *a, int64_t n,
-                            void *gradient, int worker, int workers)
-{
+    const int64_t unit = job->m->unit;
+    const int64_t j0 = fl_share(side->columns, worker, workers), j1 = fl_share(side->columns, worker + 1, workers);
+    const char *g = job->dgates + side->first * unit;
+    if (side->operand == FL_OF_ONE) {
+        const fl_colsum_args sum = {s->rows, j0, j1, g, job->m->gradient, (char *)gradient + side->row0 * unit};
+        job->m->real->colsum(&sum);
+        return;
+    }
     const fl_outer_args outer = {
         .rows = s->rows,
-        .j0 = fl_share(side.columns, worker, workers),
-        .j1 = fl_share(side.columns, worker + 1, workers),
-        .n = n,
-        .g = side.g,
-        .g_stride = side.stride,
-        .a = a,
-        .c = (char *)gradient + side.row0 * n * job->m->unit,
+        .j0 = j0,
+        .j1 = j1,
+        .n = side->n,
+        .g = g,
+        .g_stride = job->m->gradient,
+        .a = operand_of(job, side->operand),
+        .c = (char *)gradient + (side->row0 * side->ld + side->col0) * unit,
+        .c_stride = side->ld,
     };
     job->m->real->outer(&outer);
 }
 
-static void bias_gradient(const fl_back *job, const fl_back_stretch *s, fl_side side, void *gradient, int worker,
-                          int workers)
+static void projection_gradient(const fl_back *job, const fl_back_stretch *s, void *gradient, int worker, int workers)
 {
-    const fl_colsum_args sum = {
+    const int64_t P = job->m->spec.proj_size, H = job->m->spec.hidden_size;
+    const fl_outer_args outer = {
         .rows = s->rows,
-        .j0 = fl_share(side.columns, worker, workers),
-        .j1 = fl_share(side.columns, worker + 1, workers),
-        .g = side.g,
-        .g_stride = side.stride,
-        .s = (char *)gradient + side.row0 * job->m->unit,
+        .j0 = fl_share(P, worker, workers),
+        .j1 = fl_share(P, worker + 1, workers),
+        .n = H,
+        .g = job->dh,
+        .g_stride = P,
+        .a = job->m_rows,
+        .c = gradient,
+        .c_stride = H,
     };
-    job->m->real->colsum(&sum);
+    job->m->real->outer(&outer);
 }
 
-static void bias_gradients(const fl_back *job, const fl_back_stretch *s, const fl_gradients *grad, int worker,
-                           int workers)
+/* Rows [first, end) of dx, by way of mask_x if there is one. */
+static void input_gradient(const fl_back *job, const fl_back_stretch *s, const fl_packed *p, int64_t first, int64_t end)
 {
-    bias_gradient(job, s, x_side(job), grad->bias, worker, workers);
-    for (int part = 0; part < 2 && grad->bias_hh; part++)
-        bias_gradient(job, s, h_side(job, part), grad->bias_hh, worker, workers);
+    const fl_model *m = job->m;
+    const fl_product_args product = {
+        .rows = end - first,
+        .k = p->x_rows,
+        .columns = p->inputs,
+        .block0 = 0,
+        .block1 = fl_plain_blocks(p->inputs, m->width),
+        .vectors = FL_PANEL_VECTORS,
+        .a = job->g + first,
+        .panel = p->panel_xt,
+        .accumulate = s->dir && !s->mask_x,
+        .out = s->mask_x ? (void *const *)job->masked_rows + first : job->dx + first,
+    };
+    for (int64_t q = first; q < end && s->mask_x; q++)
+        job->masked_rows[q] = job->dx_masked + q * p->inputs * m->unit;
+    m->real->product(&product);
+}
+
+/* dx of rows [first, end) from what came through the mask; the second direction adds to the first. */
+static void unmask(const fl_back *job, const fl_back_stretch *s, const fl_packed *p, int64_t first, int64_t end)
+{
+    const fl_model *m = job->m;
+    for (int64_t q = first; q < end; q++) {
+        char *from = job->dx_masked + q * p->inputs * m->unit;
+        const void *mask = fl_mask_row(m, s->mask_x, job->batch_row[q], p->inputs);
+        m->real->mul(from, mask, s->dir ? from : job->dx[q], p->inputs);
+        if (s->dir) m->real->add(from, job->dx[q], job->dx[q], p->inputs);
+    }
 }
 
 void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int workers)
@@ -70,30 +97,22 @@ void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int wo
     const int64_t slot = s->layer * m->spec.directions + s->dir;
     const fl_packed *p = &m->layers[slot];
     const fl_gradients *grad = &job->back->gradients[slot];
-    if (s->dx.data) {
-        const int64_t first = fl_share(s->rows, worker, workers), end = fl_share(s->rows, worker + 1, workers);
-        const fl_product_args product = {
-            .rows = end - first,
-            .k = m->gates * m->spec.hidden_size,
-            .columns = p->inputs,
-            .block0 = 0,
-            .block1 = fl_plain_blocks(p->inputs, m->width),
-            .vectors = FL_PANEL_VECTORS,
-            .a = job->g + first,
-            .panel = p->panel_xt,
-            .accumulate = s->dir,
-            .out = job->dx + first,
-        };
-        m->real->product(&product);
+    const int64_t first = fl_share(s->rows, worker, workers), end = fl_share(s->rows, worker + 1, workers);
+    const int clockwork = m->spec.cell == FL_CELL_CLOCKWORK;
+    if (clockwork)
+        fl_clockwork_products(job, s, worker, workers);
+    else if (s->dx.data)
+        input_gradient(job, s, p, first, end);
+    if (s->dx.data && s->mask_x) {
+        if (clockwork) fl_barrier_wait(&job->team, workers); /* its columns are shared, not its rows */
+        unmask(job, s, p, first, end);
     }
-    weight_gradient(job, s, x_side(job), job->x, p->inputs, grad->weight_ih, worker, workers);
-    for (int part = 0; part < 2; part++)
-        weight_gradient(job, s, h_side(job, part), job->h, m->recurrent, grad->weight_hh, worker, workers);
-    bias_gradients(job, s, grad, worker, workers);
-    if (m->spec.proj_size) {
-        const fl_side side = {job->dh, m->spec.proj_size, m->spec.proj_size, 0};
-        weight_gradient(job, s, side, job->m_rows, m->spec.hidden_size, grad->weight_hr, worker, workers);
+    if (clockwork) return;
+    for (int i = 0; i < p->side_count; i++) {
+        const fl_side *side = &p->side[i];
+        weight_gradient(job, s, side, fl_gradient_of(grad, side->tensor), worker, workers);
     }
+    if (m->spec.proj_size) projection_gradient(job, s, grad->weight_hr, worker, workers);
 }
 
 /* C (m, n) := op(A) . B + beta * C */
@@ -120,9 +139,9 @@ void fl_back_products_blas(fl_back *job, const fl_back_stretch *s)
     const fl_packed *p = &m->layers[slot];
     const fl_gradients *grad = &job->back->gradients[slot];
     if (s->rows == 0) return;
-    const fl_side x = x_side(job);
     if (s->dx.data) {
-        gemm(job, 0, s->rows, p->inputs, x.columns, x.g, x.stride, p->plain_x, 0.0, job->gather);
+        gemm(job, 0, s->rows, p->inputs, p->x_rows, job->dgates + p->x_first * m->unit, m->gradient, p->plain_x, 0.0,
+             job->gather);
         for (int64_t q = 0; q < s->rows; q++) {
             const char *from = job->gather + q * p->inputs * m->unit;
             if (s->dir)
@@ -131,15 +150,15 @@ void fl_back_products_blas(fl_back *job, const fl_back_stretch *s)
                 memcpy(job->dx[q], from, (size_t)(p->inputs * m->unit));
         }
     }
-    gemm(job, 1, x.columns, p->inputs, s->rows, x.g, x.stride, gather(job, s, job->x, p->inputs), 1.0, grad->weight_ih);
-    gather(job, s, job->h, m->recurrent);
-    for (int part = 0; part < 2; part++) {
-        const fl_side h = h_side(job, part);
-        if (h.columns == 0) continue;
-        gemm(job, 1, h.columns, m->recurrent, s->rows, h.g, h.stride, job->gather, 1.0,
-             (char *)grad->weight_hh + h.row0 * m->recurrent * m->unit);
+    for (int i = 0; i < p->side_count; i++) {
+        const fl_side *side = &p->side[i];
+        char *to = fl_gradient_of(grad, side->tensor);
+        if (side->operand == FL_OF_ONE)
+            weight_gradient(job, s, side, to, 0, 1);
+        else
+            gemm(job, 1, side->columns, side->n, s->rows, job->dgates + side->first * m->unit, m->gradient,
+                 gather(job, s, operand_of(job, side->operand), side->n), 1.0, to + side->row0 * side->ld * m->unit);
     }
-    bias_gradients(job, s, grad, 0, 1);
     if (m->spec.proj_size)
         gemm(job, 1, m->spec.proj_size, m->spec.hidden_size, s->rows, job->dh, m->spec.proj_size, job->cell_out, 1.0,
              grad->weight_hr);

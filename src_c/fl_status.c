@@ -20,9 +20,9 @@ const char *fl_status_text(enum fl_status status)
 
 static const struct {
     const char *name;
-    int gates, states, kept;
+    int gates;
 } cells[] = {
-#define FL_CELL_ROW(ID, name, gates, joint, vectors, units, states, kept) {#name, gates, states, kept},
+#define FL_CELL_ROW(ID, name, gates) {#name, gates},
 #include "cells.def"
 #undef FL_CELL_ROW
 };
@@ -30,5 +30,3 @@ static const struct {
 int fl_cell_count(void) { return FL_CELL_COUNT; }
 const char *fl_cell_name(int cell) { return cell >= 0 && cell < FL_CELL_COUNT ? cells[cell].name : NULL; }
 int fl_cell_gates(int cell) { return cell >= 0 && cell < FL_CELL_COUNT ? cells[cell].gates : 0; }
-int fl_cell_kept(int cell) { return cell >= 0 && cell < FL_CELL_COUNT ? cells[cell].kept : 0; }
-int fl_cell_states(int cell) { return cell >= 0 && cell < FL_CELL_COUNT ? cells[cell].states : 0; }

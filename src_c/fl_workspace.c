@@ -77,19 +77,22 @@ enum fl_status fl_arena_check(const fl_arena *arena, size_t bytes)
 
 void *fl_arena_take(fl_arena *arena, int64_t count, int64_t unit) { return fl_arena_take3(arena, count, 1, 1, unit); }
 
-fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch, int dropout, int layer, int dir)
+fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch, int flags, int layer, int dir)
 {
     fl_arena arena = {0};
     fl_cache_offsets found = {0};
-    const int64_t cells = m->spec.hidden_size, outputs = m->recurrent * m->spec.directions;
+    const int64_t outputs = m->recurrent * m->spec.directions;
+    const int dropout = flags & FL_CACHE_DROPOUT, masked = flags & FL_CACHE_MASK_X;
     for (int l = 0; l < m->spec.num_layers; l++) {
         const int last = l == m->spec.num_layers - 1;
         fl_cache_offsets here[2];
         for (int d = 0; d < m->spec.directions; d++) {
             here[d].gates = arena.used;
-            fl_arena_take3(&arena, steps, batch, m->kept * cells, m->unit);
+            fl_arena_take3(&arena, steps, batch, m->kept, m->unit);
             here[d].c = arena.used;
-            if (m->states == 2) fl_arena_take3(&arena, steps, batch, cells, m->unit);
+            if (m->cells) fl_arena_take3(&arena, steps, batch, m->cells, m->unit);
+            here[d].x = arena.used;
+            if (masked) fl_arena_take3(&arena, steps, batch, fl_layer_inputs(&m->spec, l), m->unit);
         }
         const size_t y = arena.used;
         if (!last) fl_arena_take3(&arena, steps, batch, outputs, m->unit);
@@ -105,15 +108,31 @@ fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch
     return found;
 }
 
-size_t fl_cache_bytes(const fl_model *m, int64_t steps, int64_t batch, int dropout)
+int fl_cache_flags(const fl_model *m, const fl_call *call)
 {
-    if (steps < 0 || batch < 0 || steps > FL_LARGEST || batch > FL_LARGEST) return SIZE_MAX;
-    return fl_cache_layout(m, steps, batch, dropout, 0, 0).total;
+    int flags = call->dropout ? FL_CACHE_DROPOUT : 0;
+    for (int i = 0; call->masks && i < m->spec.num_layers * m->spec.directions; i++)
+        if (call->masks[i].mask_x) flags |= FL_CACHE_MASK_X;
+    return flags;
 }
 
-fl_cache_slot fl_cache_find(const fl_model *m, int64_t steps, int64_t batch, int dropout, int layer, int direction)
+const void *fl_zone_row(const fl_model *m, const fl_call *call, int64_t slot, int which, int64_t t, int64_t b)
 {
-    const fl_cache_offsets o = fl_cache_layout(m, steps, batch, dropout, layer, direction);
+    if (!call->masks) return m->zones[which];
+    const fl_masks *k = &call->masks[slot];
+    return which ? fl_mask_row(m, k->zoneout_c, t * call->batch + b, m->spec.hidden_size)
+                 : fl_mask_row(m, k->zoneout_h, t * call->batch + b, m->recurrent);
+}
+
+size_t fl_cache_bytes(const fl_model *m, int64_t steps, int64_t batch, int flags)
+{
+    if (steps < 0 || batch < 0 || steps > FL_LARGEST || batch > FL_LARGEST) return SIZE_MAX;
+    return fl_cache_layout(m, steps, batch, flags, 0, 0).total;
+}
+
+fl_cache_slot fl_cache_find(const fl_model *m, int64_t steps, int64_t batch, int flags, int layer, int direction)
+{
+    const fl_cache_offsets o = fl_cache_layout(m, steps, batch, flags, layer, direction);
     return (fl_cache_slot){o.gates, o.c, o.y};
 }
 

@@ -79,34 +79,60 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
     }
 }
 
-/* the arguments that say which cell it is */
-#define FL_CELL_OF(name, gates, joint, vectors, units) \
-    ((V(cell_shape)){gates, joint, vectors, units}), V(name##_forward_lanes), V(name##_cut)
+/* the arguments that say which cell it is, with so many gates */
+#define FL_SHAPE_OF(number, apart, units) ((V(cell_shape)){number, (number) - (apart), (number) * (units), units})
 #if FL_AHEAD_ROWS
-#define FL_AHEAD_OF(name, gates, joint, vectors, units)                                     \
-    static void V(name##_step_ahead)(const fl_step_args *s, const fl_ahead_args *a)         \
-    {                                                                                       \
-        if (vectors == 4) V(ahead_any)(s, a, FL_CELL_OF(name, gates, joint, vectors, units)); \
+#define FL_AHEAD_OF(name, gates, apart, units)                                                              \
+    static void V(name##_step_ahead)(const fl_step_args *s, const fl_ahead_args *a)                         \
+    {                                                                                                       \
+        if ((gates) * (units) == 4)                                                                         \
+            V(ahead_any)(s, a, FL_SHAPE_OF(gates, apart, units), V(name##_whole), V(name##_cut));           \
     }
-#define FL_AHEAD_IF(name, gates, joint, vectors) (vectors == 4 && joint == gates ? V(name##_step_ahead) : NULL)
+#define FL_AHEAD_IF(name, gates, apart, units) ((gates) * (units) == 4 && !(apart) ? V(name##_step_ahead) : NULL)
 #else
-#define FL_AHEAD_OF(name, gates, joint, vectors, units)
-#define FL_AHEAD_IF(name, gates, joint, vectors) NULL
+#define FL_AHEAD_OF(name, gates, apart, units)
+#define FL_AHEAD_IF(name, gates, apart, units) NULL
 #endif
-#define FL_CELL_ROW(ID, name, gates, joint, vectors, units, states, kept)                                       \
-    static FL_NOINLINE void V(name##_cut)(const fl_step_args *s, const real *tile, const real *x_part, int apart,\
-                                          int64_t row, int64_t unit, int n)                                     \
-    {                                                                                                           \
-        V(name##_forward_lanes)(s, tile, x_part, apart, row, unit, n);                                          \
-    }                                                                                                           \
-    FL_AHEAD_OF(name, gates, joint, vectors, units)                                                             \
-    static void V(name##_step)(const fl_step_args *s)                                                           \
-    {                                                                                                           \
-        V(step_any)(s, FL_CELL_OF(name, gates, joint, vectors, units));                                           \
-    }                                                                                                           \
+/* Bodies with options are called, once for a vector of units: that costs little, and copies of them would fill every
+ * loop.  The plain ones are inlined. */
+#define FL_WHOLE_0 static FL_NOINLINE
+#define FL_WHOLE_1 FL_INLINE
+#define FL_STEP_CASE(name, number, fewest, gates, apart, units)                                                      \
+    if ((number) >= (fewest) && (number) <= (gates) && ((fewest) == (gates) || s->count == (number)))                \
+        V(step_any)(s, FL_SHAPE_OF((number) <= (gates) ? (number) : 1, apart, units), V(name##_whole), V(name##_cut));
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined)                                                  \
+    FL_WHOLE_##inlined void V(name##_whole)(const fl_step_args *s, const real *tile, const real *x_part, int gap,    \
+                                            int64_t row, int64_t unit, int n)                                        \
+    {                                                                                                                \
+        (void)n;                                                                                                     \
+        V(name##_forward_lanes)(s, tile, x_part, gap, row, unit, FL_W);                                              \
+    }                                                                                                                \
+    static FL_NOINLINE void V(name##_cut)(const fl_step_args *s, const real *tile, const real *x_part, int gap,      \
+                                          int64_t row, int64_t unit, int n)                                          \
+    {                                                                                                                \
+        V(name##_forward_lanes)(s, tile, x_part, gap, row, unit, n);                                                 \
+    }                                                                                                                \
+    FL_AHEAD_OF(name, gates, apart, units)                                                                           \
+    static void V(name##_step)(const fl_step_args *s)                                                                \
+    {                                                                                                                \
+        FL_STEP_CASE(name, 1, fewest, gates, apart, units)                                                           \
+        FL_STEP_CASE(name, 2, fewest, gates, apart, units)                                                           \
+        FL_STEP_CASE(name, 3, fewest, gates, apart, units)                                                           \
+        FL_STEP_CASE(name, 4, fewest, gates, apart, units)                                                           \
+    }                                                                                                                \
     static void V(name##_cell_grad)(const fl_cell_grad_args *s) { V(cell_grad_any)(s, V(name##_backward_lanes)); }
-#include "cells.def"
-#undef FL_CELL_ROW
+#define FL_ROW_BODY(ID, name)                                                                                        \
+    static void V(name##_row)(const fl_step_args *s)                                                                 \
+    {                                                                                                                \
+        for (int64_t row = 0; row < s->rows; row++) V(name##_forward_row)(s, row);                                   \
+    }                                                                                                                \
+    static void V(name##_row_grad)(const fl_cell_grad_args *s)                                                       \
+    {                                                                                                                \
+        for (int64_t row = 0; row < s->rows; row++) V(name##_backward_row)(s, row);                                  \
+    }
+#include "bodies.def"
+#undef FL_BODY_ROW
+#undef FL_ROW_BODY
 
 /* --- gradients of weights */
 
@@ -124,7 +150,7 @@ static void V(outer)(const fl_outer_args *o)
                 const int64_t left = o->n - n < 4 * FL_W ? o->n - n : 4 * FL_W;
                 const int nv = (int)((left + FL_W - 1) / FL_W);
                 V(outers)
-                [mr - 1][nv - 1](packed, o->a + r0, rows, (real *)o->c + j * o->n, o->n, n,
+                [mr - 1][nv - 1](packed, o->a + r0, rows, (real *)o->c + j * o->c_stride, o->c_stride, n,
                                  (int)(left - (nv - 1) * FL_W));
             }
             j += mr;
@@ -184,31 +210,74 @@ static void V(mul_arrays)(const void *x, const void *y, void *out, int64_t n)
     }
 }
 
+/* y = bounded y, and of it (1 - k) with k * x */
+static void V(blend)(const void *k, const void *x, void *y, double limit, int64_t n)
+{
+    FL_OVER(j, n, lanes)
+    {
+        real *to = (real *)y + j;
+        const vec now = V(bounded)(V(load_n)(to, (int)lanes), limit);
+        V(store_n)(to, k ? V(zone)(&k, V(load_n)((const real *)x + j, (int)lanes), now, 0, j, (int)lanes) : now,
+                   (int)lanes);
+    }
+}
+
+/* Where the bound took hold, (1 - k) * limit is what is left of y without k * x. */
+static void V(blend_grad)(const fl_blend_grad_args *b)
+{
+    FL_OVER(j, b->n, lanes)
+    {
+        const int n = (int)lanes;
+        real *to = (real *)b->dy + j;
+        vec d = V(load_n)(to, n), now = V(load_n)((const real *)b->y + j, n), limit = V(set1)((real)b->limit);
+        if (b->k) {
+            const vec k = V(load_n)((const real *)b->k + j, n), held = V(mul)(k, d);
+            V(store_n)((real *)b->carry + j, held, n);
+            const vec old = V(mul)(k, V(load_n)((const real *)b->x + j, n));
+            const vec rounding = V(mul)(V(add)(V(abs)(old), V(abs)(now)), V(set1)(4 * FL_EPSILON));
+            d = V(sub)(d, held);
+            now = V(sub)(now, old);
+            limit = V(sub)(V(mul)(limit, V(sub)(V(set1)(FL_C(1.0)), k)), rounding);
+        }
+        V(store_n)(to, b->limit < (double)INFINITY ? V(select)(V(lt)(V(abs)(now), limit), d, V(zero)()) : d, n);
+    }
+}
+
 #include "probe.inc.h"
 
 static const fl_real_kernels V(kernels) = {
     .width = FL_W,
     .product = V(product),
-#define FL_CELL_ROW(ID, name, gates, joint, vectors, units, states, kept) .step[FL_CELL_##ID] = V(name##_step),
-#include "cells.def"
-#undef FL_CELL_ROW
-#define FL_CELL_ROW(ID, name, gates, joint, vectors, units, states, kept) \
-    .cell_grad[FL_CELL_##ID] = V(name##_cell_grad),
-#include "cells.def"
-#undef FL_CELL_ROW
     .ahead_rows = FL_AHEAD_ROWS,
-#define FL_CELL_ROW(ID, name, gates, joint, vectors, units, states, kept) \
-    .step_ahead[FL_CELL_##ID] = FL_AHEAD_IF(name, gates, joint, vectors),
-#include "cells.def"
-#undef FL_CELL_ROW
+#define FL_ROW_BODY(ID, name) .row[FL_BODY_##ID - FL_BODY_COUNT] = V(name##_row),
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined) .step[FL_BODY_##ID] = V(name##_step),
+#include "bodies.def"
+#undef FL_BODY_ROW
+#undef FL_ROW_BODY
+#define FL_ROW_BODY(ID, name) .row_grad[FL_BODY_##ID - FL_BODY_COUNT] = V(name##_row_grad),
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined) .cell_grad[FL_BODY_##ID] = V(name##_cell_grad),
+#include "bodies.def"
+#undef FL_BODY_ROW
+#undef FL_ROW_BODY
+#define FL_ROW_BODY(ID, name)
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined) \
+    .step_ahead[FL_BODY_##ID] = FL_AHEAD_IF(name, gates, apart, units),
+#include "bodies.def"
+#undef FL_BODY_ROW
+#undef FL_ROW_BODY
     .outer = V(outer),
     .colsum = V(colsum),
     .map = V(map),
     .add = V(add_arrays),
     .mul = V(mul_arrays),
+    .blend = V(blend),
+    .blend_grad = V(blend_grad),
     .probe_fma = V(probe_fma),
     .probe_read = V(probe_read),
 };
 #undef FL_AHEAD_OF
 #undef FL_AHEAD_IF
-#undef FL_CELL_OF
+#undef FL_SHAPE_OF
+#undef FL_STEP_CASE
+#undef FL_WHOLE_0
+#undef FL_WHOLE_1

@@ -12,14 +12,20 @@
 #undef mask
 #undef FL_W
 #undef FL_C
+#undef FL_SQRT
+#undef FL_EPSILON
 #if FL_BITS == 32
 #define real float
 #define V(name) fl_##name##_f32
 #define FL_C(x) x##f /* a constant of type real */
+#define FL_SQRT sqrtf
+#define FL_EPSILON 0x1p-23f
 #else
 #define real double
 #define V(name) fl_##name##_f64
 #define FL_C(x) x
+#define FL_SQRT sqrt
+#define FL_EPSILON 0x1p-52
 #endif
 #define vec V(vec)
 #define mask V(mask)
@@ -32,8 +38,11 @@
 #define FL_INLINE static inline
 #endif
 #endif
+/* Called, and one of it: gcc would make copies for constant arguments. */
 #ifndef FL_NOINLINE
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__)
+#define FL_NOINLINE __attribute__((noinline, noclone))
+#elif defined(__clang__)
 #define FL_NOINLINE __attribute__((noinline))
 #else
 #define FL_NOINLINE

@@ -175,7 +175,7 @@ FL_INLINE V(group) V(group_at)(int64_t i, int64_t block0, int64_t block1, int na
 
 FL_INLINE V(tile_fn) V(tile_of)(V(group) g, int vectors, int mr)
 {
-    if (!g.full) return V(tiles)[g.last - 1][mr - 1];
+    if (vectors > 1 && !g.full) return V(tiles)[g.last - 1][mr - 1];
     if (mr == 1) return V(single_tiles)[vectors - 1][g.full - 1][g.last];
 #if FL_PAIR_ROWS >= 3
     if (g.full == 2) return V(pair_tiles)[vectors - 1][mr - 2];

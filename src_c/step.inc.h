@@ -13,16 +13,24 @@ FL_INLINE vec V(gate)(const real *tile, int v, int apart, const int n)
 typedef void (*V(cell_fn))(const fl_step_args *, const real *tile, const real *x_part, int apart, int64_t row,
                            int64_t unit, int n);
 
-/* What the bodies below must know of a cell, constant in each of their copies: columns of cells.def.  With it go two
+/* What the bodies below must know of a cell, constant in each of their copies: columns of bodies.def.  With it go two
  * functions: `lanes`, inlined for whole vectors, and `cut`, the same for fewer lanes, called, because copies of it in
  * the loops would only make them longer.  (As members of the structure the first would not be inlined under -Og.) */
 typedef struct V(cell_shape) {
     int gates, joint, vectors, units;
 } V(cell_shape);
 
+#include "cells/options.inc.h"
+#include "cells/rows.inc.h"
 #include "cells/cell_gru.inc.h"
+#include "cells/cell_gru_free.inc.h"
 #include "cells/cell_lstm.inc.h"
+#include "cells/cell_lstm_1997.inc.h"
+#include "cells/cell_lstm_free.inc.h"
+#include "cells/cell_lstm_row.inc.h"
 #include "cells/cell_rnn.inc.h"
+#include "cells/cell_rnn_free.inc.h"
+#include "cells/cell_depth.inc.h"
 
 /* The cell eats one row of a tile. */
 FL_INLINE void V(eat)(const fl_step_args *s, V(group) g, const real *tile, const real *x_part, int64_t row,

@@ -92,7 +92,7 @@ static gradients take_gradients(const problem *p)
     for (int s = 0; s < p->slots; s++) {
         g.ih_bytes[s] = GATES * H * (size_t)inputs_of(p, s) * unit;
         g.slot[s] = (fl_gradients){.weight_ih = take(g.ih_bytes[s]), .weight_hh = take(g.hh_bytes),
-                                   .bias = take(g.bias_bytes), .weight_hr = g.hr_bytes ? take(g.hr_bytes) : NULL};
+                                   .bias_ih = take(g.bias_bytes), .weight_hr = g.hr_bytes ? take(g.hr_bytes) : NULL};
     }
     return g;
 }
@@ -119,7 +119,7 @@ static void same_gradients(const gradients *a, const gradients *b, const char *w
     for (int s = 0; s < a->slots; s++) {
         same = !memcmp(a->slot[s].weight_ih, b->slot[s].weight_ih, a->ih_bytes[s]) &&
                !memcmp(a->slot[s].weight_hh, b->slot[s].weight_hh, a->hh_bytes) &&
-               !memcmp(a->slot[s].bias, b->slot[s].bias, a->bias_bytes) &&
+               !memcmp(a->slot[s].bias_ih, b->slot[s].bias_ih, a->bias_bytes) &&
                (!a->hr_bytes || !memcmp(a->slot[s].weight_hr, b->slot[s].weight_hr, a->hr_bytes));
         check(same, "%s: other bits in the gradients of weights %d, %s", what, s, where);
     }

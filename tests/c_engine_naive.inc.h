@@ -154,16 +154,21 @@ static int64_t inputs_of(const problem *p, int slot)
 static problem make(int dtype, int layers, int directions, const int sizes[5], int options)
 {
     problem p = {.T = sizes[3], .B = sizes[4], .options = options, .slots = layers * directions};
-    p.spec = (fl_spec){FL_CELL_LSTM, dtype, layers, directions, sizes[0], sizes[1], sizes[2], FL_MODEL_BACKWARD, 0};
+    p.spec = (fl_spec){.cell = FL_CELL_LSTM, .dtype = dtype, .num_layers = layers, .directions = directions,
+                       .input_size = sizes[0], .hidden_size = sizes[1], .proj_size = sizes[2],
+                       .flags = FL_MODEL_BACKWARD};
     p.R = sizes[2] ? sizes[2] : sizes[1];
     p.out = p.R * directions;
     seed = 88172645463325252u + (uint64_t)(sizes[0] * 7 + sizes[1] * 131 + layers * 17 + directions + options * 1009);
     const int64_t H = sizes[1], rows = GATES * H, state = p.slots * p.B;
     for (int s = 0; s < p.slots; s++) {
         const int64_t k = inputs_of(&p, s);
-        p.weights[s] = (fl_weights){draw(dtype, rows * k, 1 / sqrt((double)k)),
-                                    draw(dtype, rows * p.R, 1 / sqrt((double)p.R)), draw(dtype, rows, 0.5),
-                                    draw(dtype, rows, 0.5), sizes[2] ? draw(dtype, p.R * H, 0.7) : NULL};
+        fl_weights *w = &p.weights[s];
+        *w = (fl_weights){.weight_ih = draw(dtype, rows * k, 1 / sqrt((double)k))};
+        w->weight_hh = draw(dtype, rows * p.R, 1 / sqrt((double)p.R));
+        w->bias_ih = draw(dtype, rows, 0.5);
+        w->bias_hh = draw(dtype, rows, 0.5);
+        if (sizes[2]) w->weight_hr = draw(dtype, p.R * H, 0.7);
     }
     p.x = draw(dtype, p.T * p.B * p.spec.input_size, 1.5);
     p.h0 = draw(dtype, state * p.R, 1);

@@ -107,7 +107,7 @@ static void test_gradients(int layers, int directions, const int sizes[5], int o
         const fl_weights *w = &p.weights[s];
         differences(&p, (void *)w->weight_ih, rows * inputs_of(&p, s), g.slot[s].weight_ih, "d weight_ih");
         differences(&p, (void *)w->weight_hh, rows * p.R, g.slot[s].weight_hh, "d weight_hh");
-        differences(&p, (void *)w->bias_ih, rows, g.slot[s].bias, "d bias");
+        differences(&p, (void *)w->bias_ih, rows, g.slot[s].bias_ih, "d bias");
         if (p.spec.proj_size) differences(&p, (void *)w->weight_hr, p.R * H, g.slot[s].weight_hr, "d weight_hr");
     }
     differences(&p, p.x, p.T * p.B * p.spec.input_size, g.dx, "dx");

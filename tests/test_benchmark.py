@@ -112,7 +112,7 @@ def test_peers_agree_about_other_cells(peer, kind, cell):
     for module in NEEDS[peer]:
         pytest.importorskip(module)
     task = Problem(SMALL[kind]._replace(cell=cell))
-    rng, rows = np.random.default_rng(3), cases.GATES[cell] * 6
+    rng, rows = np.random.default_rng(3), task.case.variant.rows(6)
     task.weights = {}
     for layer in range(task.case.layers):
         for end in ("", "_reverse")[: task.case.directions]:

@@ -7,7 +7,7 @@ import pytest
 from grids import DTYPES, FEATURES, SPLITS, Case, as_tuple, assert_split, bound, distance, flat, problem, same
 
 import fastlstm as fl
-from fastlstm import _core, params, reference
+from fastlstm import _core, reference, variants
 
 CELLS = ("gru", "rnn")
 CASES = {name: case._replace(proj=0) for name, case in FEATURES.items() if "project" not in name}
@@ -31,7 +31,7 @@ def test_outputs_traces_and_gradients_are_the_references(isa, cell, dtype):
         y, hn, trace, cache = layer.forward(p.x, trace=True, cache=True, **p.given)
         assert distance(y, expected[0]) <= bound(case.T, dtype), name
         assert distance(hn, expected[1]) <= bound(case.T, dtype), name
-        assert trace._fields == (*params.CELLS[cell].gates, "h")
+        assert trace._fields == (*variants.variant(cell).gates, "h")
         for field, ours, theirs in zip(trace._fields, trace, reference.trace(expected[2]), strict=True):
             for one, other in zip(*(a if isinstance(a, list) else [a] for a in (ours, theirs)), strict=True):
                 assert distance(one, other) <= bound(case.T, dtype), (name, field)

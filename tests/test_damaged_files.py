@@ -81,6 +81,8 @@ REFUSALS = {
     "more absurd": (lambda d: edited_model(d, set_config(0, num_embeddings=10**40)), "no model can be built"),
     "absurd layers": (lambda d: edited_model(d, lambda m: m.update({"class": "LSTM", "config": {
         "input_size": 1, "hidden_size": 1, "num_layers": 10**5}})), "num_layers 100000 with 4 tensors"),
+    "absurd list of layers": (lambda d: edited_model(d, lambda m: m.update({"class": "LSTM", "config": {
+        "input_size": 1, "hidden_size": [1] * 100}})), "hidden_size of 100 layers with 4 tensors"),
     "absurd LSTM": (lambda d: edited_model(d, lambda m: m.update({"class": "LSTM", "config": {
         "input_size": 10**6, "hidden_size": 10**8}})), "missing weight_ih_l0"),
     "wrong dtype": (

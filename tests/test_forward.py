@@ -21,7 +21,9 @@ from grids import (
     wider_than_double,
 )
 
-from fastlstm import _core, params, reference
+import fastlstm as fl
+from fastlstm import _core, reference, reference_time, variants
+from fastlstm.recurrent import Recurrent
 
 WIDTHS = [(1, 1), (2, 7), (7, 8), (8, 15), (15, 16), (16, 17), (17, 33), (33, 65), (65, 100), (100, 2), (1, 33)]
 LENGTHS, ROWS = (1, 2, 7, 33), (1, 2, 5, 9, 17)
@@ -37,8 +39,9 @@ def check(ours, theirs, steps, dtype):
 
 
 def test_every_cell_of_the_engine_has_a_layer_a_row_and_a_reference():
-    assert {name for name, _ in _core.cells()} == set(params.CELLS) == set(reference.STEPS) == set(LAYERS)
-    assert dict(_core.cells()) == {name: len(cell.gates) for name, cell in params.CELLS.items()}
+    layers = [cls for cls in vars(fl).values() if isinstance(cls, type) and issubclass(cls, Recurrent)]
+    assert _core.cells() == variants.FAMILY
+    assert {cls.cell for cls in layers} == set(reference_time.CELLS) == set(variants.FAMILY) >= set(LAYERS)
 
 
 def test_every_instruction_set_of_the_machine_is_one_that_is_tested():

@@ -166,7 +166,7 @@ def test_every_width_from_1_to_70_is_right_and_keeps_to_its_place(isa, kind, dty
         for width in (case.outputs, case.H):
             rooms.append(np.full(3 * width + 40, -7, dtype))
             ends.append(rooms[-1][n % 17 : n % 17 + 3 * width].reshape(1, 3, width))
-        p.layer()._packed().forward(p.x, *p.state, y, *ends)
+        p.layer()._packed().forward(p.x, p.state, y, tuple(ends))
         theirs_y, theirs_state, _ = p.reference()
         for ours, theirs in ((y, theirs_y), (ends[0], theirs_state[0]), (ends[1], theirs_state[1])):
             assert distance(ours, theirs) <= bound(2, dtype), n

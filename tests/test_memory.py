@@ -46,7 +46,8 @@ def test_forward_writes_its_outputs_wholly_and_nothing_else(isa, name):
     expected_y, expected_state = layer(p.x, **p.given)
     for offset in (1, 5, 16):
         rooms = [guarded(shape, np.float32, offset) for shape in shapes]
-        layer._packed().forward(p.x, *(p.state or (None, None)), *(a for _, a in rooms), lengths, reset)
+        (_, y), *staten = rooms
+        layer._packed().forward(p.x, p.state or (None, None), y, tuple(a for _, a in staten), lengths, reset)
         same(rooms[0][1], expected_y)
         same((rooms[1][1], rooms[2][1]), expected_state)
         assert all(left_alone(room, array) for room, array in rooms)
@@ -66,10 +67,10 @@ def test_backward_writes_its_outputs_wholly_and_nothing_else(isa, name):
             if f"{kind}_{end}" in weights:
                 rooms[f"{kind}_{end}"] = guarded(weights[f"{kind}_{end}"].shape, np.float32, 3)
         rooms[f"bias_ih_{end}"] = guarded((4 * p.case.H,), np.float32, 3)
-        table.append([rooms[f"{kind}_{end}"][1] for kind in ("weight_ih", "weight_hh", "bias_ih")])
-        table[-1] += [None, rooms[f"weight_hr_{end}"][1] if p.case.proj else None]
+        kinds = ("weight_ih", "weight_hh", "bias_ih", *(["weight_hr"] if p.case.proj else []))
+        table.append({kind: rooms[f"{kind}_{end}"][1] for kind in kinds})
     dx, dh0, dc0 = (rooms[key][1] for key in ("x", "h0", "c0"))
-    kept.core.model.backward(kept.core, p.dy, *p.dstate, dx, dh0, dc0, table)
+    kept.core.model.backward(kept.core, p.dy, p.dstate, dx, (dh0, dc0), table)
     for key, (room, array) in rooms.items():
         if key in expected:
             same(array, expected[key])

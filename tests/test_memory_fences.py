@@ -44,21 +44,22 @@ for case in (*FEATURES.values(), *others):
             model = layer._packed_for_training()
             lengths = None if p.lengths is None else np.asarray(p.lengths, np.int64)
             two = case.cell == "lstm"
-            pair = lambda state: (None, None) if state is None else state if two else (state, None)
-            x, h0, c0, lengths, reset, dy, dhn, dcn = (fenced(a, last) for a in (
-                p.x, *pair(p.state), lengths, None if p.reset is None else p.reset.astype(np.uint8),
-                p.dy, *pair(p.dstate)))
+            pair = lambda state: () if state is None else state if two else (state,)
+            x, lengths, reset, dy = (fenced(a, last) for a in (
+                p.x, lengths, None if p.reset is None else p.reset.astype(np.uint8), p.dy))
+            state0, dstaten = (tuple(fenced(a, last) for a in pair(s)) for s in (p.state, p.dstate))
+            state0 = state0 or (None,) * (1 + two)
             empty = lambda *shape: fenced(np.zeros(shape, dtype), last)
-            y, hn, cn = empty(*p.dy.shape), empty(slots, case.B, R), empty(slots, case.B, case.H) if two else None
-            model.forward(x, h0, c0, y, hn, cn, lengths, reset)
-            cache = model.forward_cached(x, h0, c0, hn, cn, lengths, reset)
+            new = lambda: tuple(empty(slots, case.B, width) for width in (R, case.H)[: 1 + two])
+            model.forward(x, state0, empty(*p.dy.shape), new(), lengths, reset)
+            cache = model.forward_cached(x, state0, new(), lengths, reset)
             table = []
             for end in layer._names:
                 ih, hh = (layer._weights[f"weight_{k}_{end}"].shape for k in ("ih", "hh"))
-                own = empty(ih[0]) if case.cell == "gru" else None
-                table.append((empty(*ih), empty(*hh), empty(ih[0]), own, empty(R, case.H) if case.proj else None))
-            dc0 = empty(*cn.shape) if two else None
-            model.backward(cache, dy, dhn, dcn, empty(*x.shape), empty(*hn.shape), dc0, table)
+                table.append({"weight_ih": empty(*ih), "weight_hh": empty(*hh), "bias_ih": empty(ih[0])})
+                table[-1] |= {"bias_hh": empty(ih[0])} if model.own_bias_hh else {}
+                table[-1] |= {"weight_hr": empty(R, case.H)} if case.proj else {}
+            model.backward(cache, dy, dstaten, empty(*x.shape), new(), table)
             if not case.bidirectional:
                 stream = layer.stream(case.B)
                 stream.step(x[0], out=empty(case.B, R))

@@ -261,8 +261,9 @@ def test_from_config_belongs_to_a_class():
 
 def test_config_covers_the_constructor():
     """An argument forgotten in config() would be lost in every file and copy."""
-    for cls in (fl.Linear, fl.Embedding, fl.LSTM):
-        model = cls(3, 2)
+    recurrent = (fl.LSTM, fl.GRU, fl.RNN, fl.DepthGatedLSTM, fl.ClockworkRNN, fl.LSTM1997)
+    for cls in (fl.Linear, fl.Embedding, *recurrent):
+        model = cls(3, 4)
         arguments = set(inspect.signature(cls.__init__).parameters) - {"self", "rng", "num_threads"}
         assert set(model.config()) == arguments
 

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fastlstm import params
+from fastlstm import params, variants
 
 SHAPES = params.weight_shapes("lstm", 2, 3)
 
@@ -95,21 +95,28 @@ def test_sizes_that_make_no_sense(call, error, words):
         call()
 
 
-def test_a_cell_without_projection_refuses_one(monkeypatch):
-    monkeypatch.setitem(params.CELLS, "plain", params.Cell(("n",), ("h",)))
-    assert params.weight_shapes("plain", 2, 3, bias=False) == {
-        "weight_ih_l0": (3, 2),
-        "weight_hh_l0": (3, 3),
+def test_a_cell_without_projection_refuses_one():
+    assert params.weight_shapes("rnn", 2, 3, bias=False) == {"weight_ih_l0": (3, 2), "weight_hh_l0": (3, 3)}
+    assert params.state_shapes(1, 1, 2, 3, cell="rnn") == {"h": (1, 2, 3)}
+    with pytest.raises(ValueError, match="proj_size must be 0 for cell 'rnn', got 2"):
+        params.weight_shapes("rnn", 2, 3, proj_size=2)
+
+
+@pytest.mark.parametrize("cell", variants.FAMILY)
+def test_the_trace_has_the_gates_and_states_of_the_cell(cell):
+    v = variants.variant(cell)
+    assert params.trace_of(v)._fields == v.traced
+    assert set(v.gates) | {"h"} <= set(v.traced)
+
+
+def test_names_are_sorted_by_layer_and_direction():
+    shapes = params.weight_shapes(variants.variant("lstm", layer_norm="ba"), 2, 3, 2, bidirectional=True)
+    parts = params.by_layer(shapes, params.suffixes(2, True))
+    assert len(parts) == 4
+    assert set(parts[0]) == set(parts[3]) == {
+        "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_ln_ih", "weight_ln_hh", "weight_ln_c", "bias_ln_c",
     }
-    assert params.state_shapes(1, 1, 2, 3, cell="plain") == {"h": (1, 2, 3)}
-    with pytest.raises(ValueError, match="proj_size must be 0 for cell 'plain', got 2"):
-        params.weight_shapes("plain", 2, 3, proj_size=2)
-
-
-def test_the_trace_has_the_gates_and_states_of_the_cell():
-    cell = params.CELLS["lstm"]
-    assert params.Trace._fields[:4] == cell.gates
-    assert set(params.Trace._fields[4:]) == set(cell.states)
+    assert (parts[0]["weight_ih"], parts[3]["weight_ih"]) == ((12, 2), (12, 6))
 
 
 # ----------------------------------------------------------------------------------- init_weights
@@ -131,6 +138,17 @@ def test_initial_weights_are_uniform_and_reproducible():
     np.testing.assert_array_equal(
         flat, np.random.default_rng(3).uniform(-0.125, 0.125, size=flat.size)
     )
+
+
+@pytest.mark.parametrize("kind", ["ba", "gates"])
+def test_layer_normalisation_starts_as_if_it_had_no_weights(kind):
+    shapes = params.weight_shapes(variants.variant("lstm", layer_norm=kind), 2, [3, 5])
+    found = params.init_weights(shapes, np.random.default_rng(3), "float32", [3, 5])
+    for name, weight in found.items():
+        if "_ln" in name:
+            assert (weight == name.startswith("weight")).all(), name
+        else:
+            assert 0 < np.abs(weight).max() <= 1 / np.sqrt(5 if "l1" in name else 3), name
 
 
 @pytest.mark.parametrize(

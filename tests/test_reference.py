@@ -247,10 +247,6 @@ def test_the_trace_of_a_stack_is_lists_and_zero_in_the_padding():
     np.testing.assert_array_equal(np.concatenate(t.h[2:], axis=2), forward(arrays, options)[0])
 
 
-def test_every_cell_has_a_reference():
-    assert set(reference.STEPS) == set(params.CELLS)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [

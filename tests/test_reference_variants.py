@@ -41,7 +41,7 @@ def test_letters_may_come_in_any_order_and_periods_as_a_number():
 
 
 REFUSED = [
-    ("lsmt", {}, ValueError, r"cell must be one of rnn, gru, lstm, .*; got 'lsmt'"),
+    ("lsmt", {}, ValueError, r"cell must be one of lstm, gru, rnn, .*; got 'lsmt'"),
     ("gru", {"peephole": "i"}, TypeError, "cell 'gru' has no option 'peephole'; it has reset_after, activations, clip"),
     ("gru", {"reset_after": 1}, TypeError, "reset_after must be True or False, got int"),
     ("rnn", {"nonlinearity": "sin"}, ValueError, "nonlinearity must be one of None, 'tanh', 'relu'; got 'sin'"),

@@ -45,11 +45,11 @@ class Twin:
 
     @staticmethod
     def _state(name, shape, rng):
-        if isinstance(shape, list):
-            return [rng.normal(size=one) for one in shape]
-        return np.broadcast_to(np.arange(shape[1])[:, None], shape).astype(float) if name == "t" else rng.normal(
-            size=shape
-        )
+        def draw(shape):  # a count of steps is a whole number
+            counts = np.arange(shape[-2])[:, None]
+            return np.broadcast_to(counts, shape).astype(float) if name == "t" else rng.normal(size=shape)
+
+        return [draw(one) for one in shape] if isinstance(shape, list) else draw(shape)
 
     @staticmethod
     def _mask(name, shape, rng):

@@ -58,6 +58,26 @@ def layers(x: np.ndarray, lengths: list[int], reset: np.ndarray, flag: bool) -> 
     return result
 
 
+def family(x: np.ndarray) -> None:
+    lstm = fl.LSTM(
+        40, [256, 128], peephole="ifo", coupled="f=1-i", activations=("sigmoid", "tanh", ("leaky_relu", 0.1)),
+        clip=50.0, layer_norm="gates", variational_x=0.1, weight_drop=0.5, zoneout_c=0.1,
+    )
+    y, _, cache = lstm.forward(x, cache=True, masks=lstm.draw_masks(10, 4))
+    print(cache.masks["mask_x_l0"], lstm.hidden_size[1])
+    lstm.zoneout_c = 0.2
+    assert_type(lstm.zoneout_c, float)
+    assert_type(fl.GRU(40, 128, reset_after=False, zoneout_h=0.1).stream().state, Array)
+    assert_type(fl.RNN(40, 128, activations=["elu"])(x), tuple[Array, Array])
+    assert_type(fl.DepthGatedLSTM(40, 128, peephole="io")(x, trace=True)[2], fl.DepthGatedTrace)
+    assert_type(fl.ClockworkRNN(40, 128, periods=(1, 4))(x)[1], State)
+    assert_type(fl.LSTM1997(40, 128, block_size=2, gradient="full")(x)[1], tuple[Array, Array, Array])
+    assert_type(fl.LSTM1997(40, 128)(x, trace=True)[2], fl.LSTM1997Trace)
+    fl.RNN(40, 128, zoneout_c=0.1)  # type: ignore[call-arg]
+    fl.ClockworkRNN(40, 128, proj_size=3)  # type: ignore[call-arg]
+    lstm(x, masks={})  # type: ignore[call-overload]
+
+
 def refused_by_layers(x: np.ndarray, lstm: fl.LSTM) -> None:
     fl.LSTM("40", 128)  # type: ignore[arg-type]
     fl.LSTM(40)  # type: ignore[call-arg]

@@ -1,7 +1,9 @@
 """What ``fastlstm bench`` does: cases, contestants, the machine's ceilings, slots of time, reports.
 
 =================  ===============================================================================
-cases              the grid of sizes; operations and bytes of each
+cases              the grid of sizes
+case               one line of it; operations and bytes
+work               what a layer of each cell multiplies
 problem            one case with its weights and inputs; what a contestant hands back
 contestants        fastlstm's own calls, the peers that are installed, and whether they agree
 peer_*             one other system each; nothing is imported before it is asked for

@@ -1,11 +1,8 @@
-"""The grid: which sizes are timed, and how much work each of them is."""
-
-import math
-from typing import NamedTuple
+"""The grid: which sizes are timed."""
 
 import numpy as np
 
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+from .case import FAMILY, Case
 
 GROUPS = {
     "step": "one step of one row: a layer call with the state in and out",
@@ -21,100 +18,11 @@ GROUPS = {
     "f64": "double precision",
     "train": "forward and backward, gradients of all weights",
     "wide_step": "one step of many rows, state in and out",
+    FAMILY: "every cell and its options, beside a plain LSTM of the same sizes",
 }
 
 QUICK_FLOPS = 8e8  # a quick run leaves out what takes longer than about 10 ms
 QUICK_CASES = 3  # and takes so many of each group
-
-
-class Case(NamedTuple):
-    """One line of the grid: `steps` T, `batch` B, `inputs` I -> `hidden` H units.
-
-    mode: "infer", y of a sequence that starts from zeros; "step", a call that is handed the state and hands it
-    back; "train", y, then the gradients of all weights. lengths: None, or (shortest, longest, seed), see `row_lengths`.
-    """
-
-    group: str
-    name: str
-    steps: int
-    batch: int
-    inputs: int
-    hidden: int
-    cell: str = "lstm"
-    layers: int = 1
-    bidirectional: bool = False
-    proj: int = 0
-    dtype: str = "float32"
-    mode: str = "infer"
-    lengths: tuple | None = None
-
-    @property
-    def directions(self):
-        """D: 2 for a bidirectional case, else 1."""
-        return 2 if self.bidirectional else 1
-
-    @property
-    def recurrent(self):
-        """R, the width of h."""
-        return self.proj or self.hidden
-
-    def row_lengths(self):
-        """None, or the steps of each row (B,): log-uniform between the two bounds, at least one row the longest."""
-        if self.lengths is None:
-            return None
-        low, high, seed = self.lengths
-        drawn = np.random.default_rng(seed).uniform(math.log(low), math.log(high + 1), self.batch)
-        found = np.clip(np.exp(drawn).astype(np.int64), low, high)
-        found[np.argmax(found)] = high
-        return found
-
-    @property
-    def row_steps(self):
-        """Steps that must be computed, over all rows; padding is none."""
-        return self.steps * self.batch if self.lengths is None else int(self.row_lengths().sum())
-
-    def _layer_weights(self):
-        """(elements that meet the input, elements that meet the state) of one direction, layer by layer."""
-        rows = GATES[self.cell] * self.hidden
-        for layer in range(self.layers):
-            fan_in = self.inputs if layer == 0 else self.directions * self.recurrent
-            yield rows * fan_in, rows * self.recurrent + self.proj * self.hidden
-
-    @property
-    def flops(self):
-        """Multiplications and additions of the products: 2 * weights * steps of all rows.
-
-        The gates' functions are not counted. Training counts three times the forward pass: the products of the
-        inputs' gradients and those of the weights' gradients are as large as the forward ones.
-        """
-        weights = sum(map(sum, self._layer_weights()))
-        return 2 * weights * self.row_steps * self.directions * (3 if self.mode == "train" else 1)
-
-    @property
-    def bytes(self):
-        """Bytes of weights a call must read, however well it is written.
-
-        The weights of the state are read again at every step, since step t + 1 needs the whole of step t; those of
-        the input once, since the inputs of all steps are known beforehand. Training reads them twice, forward and back.
-        Inputs, outputs and gates are left out: they are read once, and small beside it in what is bound by bytes.
-        """
-        elements = sum(once + self.steps * again for once, again in self._layer_weights())
-        return elements * self.directions * self._unit * (2 if self.mode == "train" else 1)
-
-    @property
-    def held(self):
-        """Bytes a cache must hold so that `bytes` come from there.
-
-        Over a sequence: the state's weights of the largest layer and direction, since one follows the other. For
-        a single step: all weights, for they come round once per call.
-        """
-        if self.steps == 1:
-            return sum(map(sum, self._layer_weights())) * self.directions * self._unit
-        return max(again for _, again in self._layer_weights()) * self._unit
-
-    @property
-    def _unit(self):
-        return np.dtype(self.dtype).itemsize
 
 
 def _square(group, steps, batches, widths, **rest):
@@ -158,6 +66,38 @@ def _train():
     yield _sized("train", 400, 32, 128, 128, mode="train", lengths=(5, 400, 1))
 
 
+def _member(cell="lstm", layers=1, **options):
+    return {"cell": cell, "layers": layers, "options": tuple(options.items())}
+
+
+MEMBERS = {
+    "RNN": _member("rnn"),
+    "GRU": _member("gru"),
+    "GRU, reset before": _member("gru", reset_after=False),
+    "peepholes": _member(peephole="ifo"),
+    "peepholes, o before": _member(peephole="ifo", peephole_o="c_prev"),
+    "coupled": _member(coupled="f=1-i"),
+    "without i": _member(without="i"),
+    "hard sigmoid": _member(activations=("hard_sigmoid", "tanh", "tanh")),
+    "norm ba": _member(layer_norm="ba"),
+    "norm gates": _member(layer_norm="gates"),
+    "gate recurrence": _member(gate_recurrence=True),
+    "depth-gated x2": _member("depth_gated", layers=2),
+    "clockwork": _member("clockwork"),
+    "LSTM of 1997": _member("lstm_1997"),
+    "LSTM of 1997, blocks of 4": _member("lstm_1997", block_size=4),
+}
+
+
+def _family():
+    sizes = (100, 1, 128), (50, 8, 256), (50, 64, 256)
+    for name, member in MEMBERS.items():
+        for t, b, h in sizes:
+            yield Case(FAMILY, f"{name} T{t} B{b} H{h}", t, b, h, h, **member)
+    for t, b, _ in sizes:
+        yield Case(FAMILY, f"256 and 128 units T{t} B{b} I256", t, b, 256, (256, 128), layers=2)
+
+
 def _grid():
     wide = (128, 256, 512, 1024)
     cases = _square("step", 1, (1,), (16, 32, 64, *wide), mode="step")
@@ -185,7 +125,7 @@ def _grid():
     ]
     cases += _train()
     cases += _square("wide_step", 1, (64, 256, 1024), (64, 128, 256), mode="step")
-    return tuple(cases)
+    return (*cases, *_family())
 
 
 GRID = _grid()

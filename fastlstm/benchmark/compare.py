@@ -2,7 +2,7 @@
 
 import json
 
-from .contestants import OWN
+from .contestants import OWN, is_own
 from .report import FORMAT, geometric_mean
 
 NOISE = 0.10  # below this a difference means nothing on any machine
@@ -46,7 +46,7 @@ def compare(before, after):
         a, b = old["results"][OWN], new["results"][OWN]
         ratio, noise = a["median_us"] / b["median_us"], max(NOISE, a["spread"], b["spread"])
         verdict = "faster" if ratio > 1 + noise else "slower" if ratio < 1 / (1 + noise) else ""
-        common = [name for name in new["results"] if name in old["results"] and not name.startswith(OWN)]
+        common = [name for name in new["results"] if name in old["results"] and not is_own(name)]
         control = geometric_mean(old["results"][n]["median_us"] / new["results"][n]["median_us"] for n in common)
         found.append({
             "group": new["group"], "name": new["name"], "dtype": new["dtype"], "before_us": a["median_us"],

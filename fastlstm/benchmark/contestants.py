@@ -8,11 +8,12 @@ import numpy as np
 import fastlstm as fl
 
 from . import peer_numpy, peer_onnxruntime, peer_openvino, peer_torch
-from .problem import Call, Cannot
+from .problem import Call, Cannot, Problem
 
 OWN = "fastlstm"
 OWN_STEP = "fastlstm.step"  # the same step through a stream; beside the contest, not in it
 OWN_SINGLE = "fastlstm, 1 thread"
+PLAIN = "plain LSTM"  # fastlstm's, of the same sizes as a case of the family
 
 # Name -> module with `version()`, which raises ImportError, and `entries(problem)`: name -> function that makes a Call
 # or raises Cannot.
@@ -22,6 +23,11 @@ PEERS = {"torch": peer_torch, "onnxruntime": peer_onnxruntime, "openvino": peer_
 # rows, in an order of each contestant's own, hence the wider bound.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
+
+
+def is_own(name):
+    """Whether a contestant is fastlstm in one way or another, and so no rival."""
+    return name.startswith(OWN) or name == PLAIN
 
 
 class Entry(NamedTuple):
@@ -55,6 +61,8 @@ def find_peers(names):
 def field(problem, peers=None, scaling=False):
     """The Field of a problem: fastlstm first, then `peers` (name -> module) that can, and agree with it."""
     made = {OWN: (own(problem), problem.threads)}
+    if problem.case.plain:
+        made[PLAIN] = own(Problem(problem.case.plain, problem.threads)), problem.threads
     if problem.case.mode == "step" and not problem.case.bidirectional:
         made[OWN_STEP] = own_step(problem), problem.threads
     if scaling and problem.threads > 1:
@@ -77,12 +85,12 @@ def field(problem, peers=None, scaling=False):
                 call.run()
             found = call.results()
         except Exception as error:
-            if name.startswith(OWN):
+            if is_own(name):
                 raise
             dropped[name] = _failed(error)
             continue
         expected = found if expected is None else expected
-        words = difference(expected, found, problem.case)
+        words = None if name == PLAIN else difference(expected, found, problem.case)  # it computes something else
         if words:
             dropped[name] = words
         else:
@@ -115,10 +123,10 @@ def difference(expected, found, case):
 # ---- fastlstm ---------------------------------------------------------------------------------------------------
 
 
-def _named(y, state):
-    """Results by name; state: (hn, cn), or hn alone for cells without c."""
-    parts = state if isinstance(state, tuple) else (state,)
-    return {"y": y, **dict(zip(("hn", "cn"), parts, strict=False))}
+def _handed(state):
+    """A problem's state as a layer takes it: a tuple, or h alone."""
+    found = tuple(state.values())
+    return found if len(found) > 1 else found[0]
 
 
 def own(problem, threads=None):
@@ -133,26 +141,28 @@ def own(problem, threads=None):
 
         return Call(run, lambda: {"y": kept["y"], **kept["grads"]})
     if problem.case.mode == "step":
-        state = tuple(problem.state.values())
-        if not isinstance(layer(x)[1], tuple):
-            state = state[0]
+        state = _handed(problem.state)
 
         def run():
-            kept["found"] = layer(x, state)
-    else:
+            kept["y"], kept["state"] = layer(x, state)
 
-        def run():
-            kept["found"] = layer(x, lengths=lengths)
+        def results():
+            parts = kept["state"] if isinstance(kept["state"], tuple) else (kept["state"],)
+            return {"y": kept["y"], **{f"{name}n": part for name, part in zip(problem.state, parts, strict=True)}}
 
-    return Call(run, lambda: _named(*kept["found"]))
+        return Call(run, results)
+
+    def run():
+        kept["y"], _ = layer(x, lengths=lengths)
+
+    return Call(run, lambda: {"y": kept["y"]})
 
 
 def own_step(problem):
     """The step of a stream that keeps its state: the first one from the problem's, the next from there on."""
     layer = problem.layer()
     stream, x = layer.stream(problem.case.batch), problem.x[0]
-    state = tuple(problem.state.values())
-    stream.state = state if isinstance(layer(problem.x)[1], tuple) else state[0]
+    stream.state = _handed(problem.state)
     out = np.empty((problem.case.batch, problem.case.recurrent), problem.case.dtype)
     first = []
 

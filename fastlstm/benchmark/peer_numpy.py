@@ -29,6 +29,8 @@ def _make(problem):
         raise Cannot("its loop takes rows of one length only")
     if case.mode == "train":
         raise Cannot("it has no gradients")
+    if case.options or case.cell not in _CELLS:
+        raise Cannot("it is written for plain cells")
     limit_threads(problem.threads)
     kept = {}
 

@@ -5,6 +5,8 @@ import numpy as np
 from . import onnx_graph
 from .problem import Call
 
+OPTIONS = ("clip", "reset_after", "nonlinearity")  # it reads models with peepholes and leaves these out
+
 
 def version():
     """OpenVINO's version. ImportError without it, or without onnx."""
@@ -22,7 +24,7 @@ def entries(problem):
 def _make(problem):
     import openvino
 
-    onnx_graph.check(problem, "OpenVINO")
+    onnx_graph.check(problem, "OpenVINO", OPTIONS)
     settings = {
         "INFERENCE_NUM_THREADS": problem.threads,
         "PERFORMANCE_HINT": "LATENCY",

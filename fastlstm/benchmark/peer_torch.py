@@ -29,10 +29,14 @@ def _make(problem, packed=False):
     import torch
 
     case = problem.case
+    if case.options or case.cell not in ("lstm", "gru", "rnn"):
+        raise Cannot("torch has no layer of that cell with these options")
+    if len(set(case.sizes)) > 1:
+        raise Cannot("torch's layers have one size")
     torch.set_num_threads(problem.threads)
     options = {"proj_size": case.proj} if case.proj else {}
     layer = getattr(torch.nn, case.cell.upper())(
-        case.inputs, case.hidden, case.layers, bidirectional=case.bidirectional, dtype=getattr(torch, case.dtype),
+        case.inputs, case.sizes[0], case.layers, bidirectional=case.bidirectional, dtype=getattr(torch, case.dtype),
         **options,
     )
     layer.load_state_dict({name: torch.from_numpy(np.array(weight)) for name, weight in problem.weights.items()})

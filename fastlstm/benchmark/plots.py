@@ -4,7 +4,7 @@ INK, SOFT, FAINT = "#1f2430", "#6b7280", "#e5e7eb"
 COLOURS = {
     "step": "#0072b2", "stream": "#d55e00", "small_batch": "#009e73", "throughput": "#cc3d7f", "odd": "#e0a100",
     "stacks": "#5b4bb5", "ragged": "#56b4e9", "gru": "#8c564b", "rnn": "#7f9c2b", "proj": "#17a2a2", "f64": "#9a7d6a",
-    "train": "#b22222", "wide_step": "#475569",
+    "train": "#b22222", "wide_step": "#475569", "family": "#2f4f9e",
 }
 
 

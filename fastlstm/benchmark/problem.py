@@ -7,7 +7,10 @@ import numpy as np
 
 import fastlstm as fl
 
-CLASSES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
+CLASSES = {
+    "lstm": "LSTM", "gru": "GRU", "rnn": "RNN", "depth_gated": "DepthGatedLSTM", "clockwork": "ClockworkRNN",
+    "lstm_1997": "LSTM1997",
+}
 
 
 class Cannot(Exception):
@@ -18,7 +21,8 @@ class Call(NamedTuple):
     """What is timed, and what is checked before.
 
     run: a function of no arguments that does the case's work once. results: a function of no arguments; after a run,
-    name -> array, in fastlstm's layout: "y" (T, B, D*R), "hn" and "cn" (L*D, B, ...), gradients by the weights' names.
+    name -> array, in fastlstm's layout: "y" (T, B, D*R), "hn", "cn" and so on (L*D, B, ...), gradients by the weights'
+    names.
     """
 
     run: Any
@@ -46,15 +50,21 @@ class Problem:
 
         self.x = normal(case.steps, case.batch, case.inputs)
         self.lengths = case.row_lengths()
-        slots = case.layers * case.directions
-        self.state = None
-        if case.mode == "step":
-            self.state = {"h": np.tanh(normal(slots, case.batch, case.recurrent))}
-            if case.cell == "lstm":
-                self.state["c"] = normal(slots, case.batch, case.hidden)
+        self.state = self._new_state(normal) if case.mode == "step" else None
         self.dy = None
         if case.mode == "train":
             self.dy = normal(case.steps, case.batch, case.directions * case.recurrent) * self.valid[..., None]
+
+    def _new_state(self, normal):
+        case, found = self.case, {}
+        if len(set(case.sizes)) > 1:
+            raise ValueError("a case that takes a state has layers of one size")
+        for name, width in case.variant.widths(case.sizes[0], case.proj).items():
+            found[name] = normal(case.layers * case.directions, case.batch, width)
+        found["h"] = np.tanh(found["h"])
+        if "t" in found:
+            found["t"][:] = 0  # a clock that has just started
+        return found
 
     @functools.cached_property
     def valid(self):
@@ -65,9 +75,9 @@ class Problem:
     def layer(self, threads=None):
         """A fastlstm layer with the problem's weights, limited to `threads` (default: the problem's)."""
         case = self.case
-        options = {"proj_size": case.proj} if case.proj else {}
+        options = {**dict(case.options), **({"proj_size": case.proj} if case.proj else {})}
         return getattr(fl, CLASSES[case.cell])(
-            case.inputs, case.hidden, case.layers, bidirectional=case.bidirectional, dtype=case.dtype, rng=0,
+            case.inputs, list(case.sizes), case.layers, bidirectional=case.bidirectional, dtype=case.dtype, rng=0,
             num_threads=threads or self.threads, **options,
         )
 

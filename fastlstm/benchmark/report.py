@@ -13,17 +13,18 @@ import numpy as np
 
 import fastlstm as fl
 
-from .contestants import OWN, OWN_SINGLE, OWN_STEP
+from .contestants import OWN, OWN_SINGLE, OWN_STEP, PLAIN, is_own
 from .measure import SPARE_CORES
 
 FORMAT = "fastlstm bench 1"
+AIM = 1.15  # of a case of the family: its time relative to that of a plain LSTM, work for work
 
 
 def row(case, field, timings, ceilings, threads):
     """One case as a dict. timings: name -> `measure.Timing`."""
     roof = ceilings.roofline(case, threads)
     own = timings[OWN].median
-    rivals = {name: timing.median for name, timing in timings.items() if not name.startswith(OWN)}
+    rivals = {name: timing.median for name, timing in timings.items() if not is_own(name)}
     best = min(rivals, key=rivals.get, default=None)
     found = {
         **case._asdict(), "flops": case.flops, "bytes": case.bytes, "held": case.held,
@@ -33,6 +34,10 @@ def row(case, field, timings, ceilings, threads):
         "results": {name: _timing(timing) for name, timing in timings.items()},
         "refused": field.refused, "dropped": field.dropped,
     }
+    if PLAIN in timings:
+        found["us_per_step"] = own * 1e6 / case.steps
+        found["work"] = case.flops / case.plain.flops
+        found["of_plain_rate"] = own / (found["work"] * timings[PLAIN].median)
     if OWN_SINGLE in timings:
         one, many = timings[OWN_SINGLE], timings[OWN]
         found["scaling"] = one.median / many.median
@@ -94,15 +99,20 @@ def geometric_mean(values):
 
 
 def summary(rows):
-    """Of one group: geometric means of ratio, share and scaling, and the case with the worst ratio."""
+    """Of one group: geometric means of ratio, share, scaling, of_plain_rate; the worst cases; how many miss the aim."""
     ratios = [r for r in rows if r["ratio"]]
     worst = min(ratios, key=lambda r: r["ratio"], default=None)
+    measured = [r for r in rows if "of_plain_rate" in r]
+    slowest = max(measured, key=lambda r: r["of_plain_rate"], default=None)
     return {
         "cases": len(rows), "ratio": geometric_mean(r["ratio"] for r in rows),
         "worst": worst and worst["name"], "worst_ratio": worst and worst["ratio"],
         "share": geometric_mean(r["share"] for r in rows),
         "scaling": geometric_mean(r.get("scaling") for r in rows),
         "relative_scaling": geometric_mean(r["scaling"] / r["probe_scaling"] for r in rows if "scaling" in r),
+        "of_plain_rate": geometric_mean(r["of_plain_rate"] for r in measured),
+        "slowest": slowest and slowest["name"], "slowest_of_plain_rate": slowest and slowest["of_plain_rate"],
+        "past_aim": sum(r["of_plain_rate"] > AIM for r in measured),
     }
 
 
@@ -136,8 +146,9 @@ def _number(microseconds):
 def group_text(group, about, rows):
     """The table of one group; microseconds per call, `~` where disturbed slots count."""
     names = list(dict.fromkeys(name for r in rows for name in r["results"]))
-    scaled, rivals = OWN_SINGLE in names, any(r["ratio"] for r in rows)
+    scaled, rivals, family = OWN_SINGLE in names, any(r["ratio"] for r in rows), PLAIN in names
     head = ["case", *names, *(["ratio"] if rivals else []), "GFLOP/s", "GB/s", "share", "bound"]
+    head += ["us/step", "work", "of plain rate"] if family else []
     head += ["scaling", "of probe"] if scaled else []
     lines = [head]
     for r in rows:
@@ -148,6 +159,8 @@ def group_text(group, about, rows):
             cells.append(_number(found["median_us"]) + mark if found else "wrong" if name in r["dropped"] else "-")
         cells += [f"{r['ratio']:.2f}" if r["ratio"] else "-"] if rivals else []
         cells += [f"{r['gflops']:.1f}", f"{r['gbytes']:.1f}", f"{r['share']:.2f}", r["bound"]]
+        if family:
+            cells += [_number(r["us_per_step"]), f"{r['work']:.3f}", f"{r['of_plain_rate']:.2f}"]
         cells += [f"{r['scaling']:.2f}", f"{r['scaling'] / r['probe_scaling']:.2f}"] if "scaling" in r else []
         lines.append(cells)
     widths = [max(len(line[k]) for line in lines if k < len(line)) for k in range(len(head))]
@@ -164,6 +177,10 @@ def _summary_text(s):
     if s["ratio"]:
         words.append(f"ratio {s['ratio']:.2f} (worst {s['worst_ratio']:.2f}, {s['worst']})")
     words.append(f"share of the roofline {s['share']:.2f}")
+    if s["of_plain_rate"]:
+        slowest = f"worst {s['slowest_of_plain_rate']:.2f}, {s['slowest']}"
+        past = f"{s['past_aim']} of {s['cases']} above {AIM}"
+        words.append(f"of plain rate {s['of_plain_rate']:.2f} ({slowest}; {past})")
     if s["scaling"]:
         words.append(f"scaling {s['scaling']:.2f}, {s['relative_scaling']:.2f} of the probe's")
     return "geometric mean: " + "; ".join(words)
@@ -194,5 +211,7 @@ def warnings_of(rows, threads):
 LEGEND = (
     "microseconds per call, median. ratio: best rival / fastlstm.\n"
     "GFLOP/s, GB/s: fastlstm's, of the work that cannot be avoided. share: roofline / fastlstm's time; bound: what the "
-    f"roofline\nis made of. {OWN_STEP}: the same step through a stream, outside the ratio."
+    f"roofline\nis made of. {OWN_STEP}: the same step through a stream, outside the ratio.\n"
+    f"{PLAIN}: fastlstm's, of the same sizes; work: the case's / the {PLAIN}'s; of plain rate: time / (work x time of\n"
+    f"the {PLAIN}), to be at most {AIM}."
 )

@@ -5,7 +5,7 @@ FL_INLINE void V(rnn_forward_lanes)(const fl_step_args *s, const real *tile, con
 {
     (void)x_part;
     const vec p = V(gate)(tile, 0, apart, lanes);
-    const vec a = s->activation == FL_ACT_RELU ? V(relu)(p) : V(v_tanh)(p);
+    const vec a = s->options->act[0].kind == FL_ACT_RELU ? V(relu)(p) : V(v_tanh)(p);
     V(store_n)((real *)s->h_out[row] + unit, a, lanes);
     if (s->gates) V(store_n)((real *)s->gates[row] + unit, a, lanes);
 }
@@ -16,7 +16,7 @@ FL_INLINE void V(rnn_backward_lanes)(const fl_cell_grad_args *s, int64_t row, in
     const vec a = V(load_n)((const real *)s->gates[row] + unit, lanes);
     vec dh = V(load_n)((const real *)s->dh[row] + unit, lanes);
     if (s->dh_add) dh = V(add)(dh, V(load_n)((const real *)s->dh_add[row] + unit, lanes));
-    const vec dp = s->activation == FL_ACT_RELU ? V(select)(V(lt)(V(zero)(), a), dh, V(zero)())
+    const vec dp = s->options->act[0].kind == FL_ACT_RELU ? V(select)(V(lt)(V(zero)(), a), dh, V(zero)())
                                                 : V(mul)(dh, V(fnma)(a, a, V(set1)(FL_C(1.0))));
     V(store_n)((real *)s->dgates[row] + unit, dp, lanes);
 }

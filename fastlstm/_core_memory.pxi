@@ -1,0 +1,200 @@
+# Part of _core.pyx: memory, the cache of a forward pass, options and states as the core has them.
+
+
+cdef class Memory:
+    """A 64-byte aligned block owned by a NumPy array, so that views of it keep it alive."""
+    cdef readonly object array
+    cdef void *data
+    cdef size_t bytes
+
+    def __cinit__(self, size_t nbytes):
+        if nbytes > <size_t>(1 << 62):
+            raise MemoryError("the sizes are too large for this machine's address space")
+        base = np.empty(nbytes + 64, np.uint8)
+        cdef uintptr_t at = <uintptr_t>cnp.PyArray_DATA(base)
+        cdef size_t skip = <size_t>((64 - at % 64) % 64)
+        self.array = base[skip:skip + nbytes]
+        self.data = <void *>(at + skip)
+        self.bytes = nbytes
+
+
+cdef class Pool:
+    """Blocks that calls have finished with: concurrent calls each take their own, and nothing shrinks.
+
+    list.append and list.pop are atomic under the GIL and under the free-threaded interpreter's list locks.
+    """
+    cdef list free
+    cdef int keep
+
+    def __cinit__(self, int keep=8):
+        self.free = []
+        self.keep = keep
+
+    cdef Memory take(self, size_t nbytes):
+        cdef Memory block
+        try:
+            block = self.free.pop()
+        except IndexError:
+            return Memory(nbytes)
+        return block if block.bytes >= nbytes else Memory(nbytes)
+
+    cdef void give(self, Memory block):
+        if len(self.free) < self.keep:
+            self.free.append(block)
+
+
+cdef class Cache:
+    """What a forward pass keeps for backward. Holds its own copies: the caller may reuse x, y and the state."""
+    cdef Memory memory
+    cdef Pool pool
+    cdef readonly int64_t steps, batch
+    cdef readonly object x, y, h0, c0, lengths, reset, dropout, masks
+    cdef readonly Model model
+
+    def __dealloc__(self):
+        if self.pool is not None and self.memory is not None:
+            self.pool.give(self.memory)
+
+    @property
+    def nbytes(self):
+        return self.memory.bytes
+
+    def __reduce__(self):
+        raise TypeError("a cache belongs to the process that made it and cannot be pickled or copied")
+
+    def views(self, int layer, int direction):
+        """Field of the trace -> (T, B, width), gates after their activation; all but h. And "y", (T, B, D*R) of this
+        layer, or None for the last.
+
+        For a cache made with pooled=False only: views outlive the cache.
+        """
+        cdef Model m = self.model
+        cdef int flags = cache_flags(self)
+        cdef fl_cache_slot slot = fl_cache_find(m.model, self.steps, self.batch, flags, layer, direction)
+        v, H = m.variant, m.hidden_size
+        kept = self._view(slot.gates, fl_model_kept(m.model))
+        found = {}
+        first, width = 0, H
+        for name in kept_gates(v):
+            width = H // v.block_size if v.cell == "lstm_1997" and name != "g" else H
+            found[name] = kept[:, :, first:first + width]
+            first += width
+        if v.cell == "depth_gated" and layer == 0:  # it has no such gate
+            found["d"] = np.zeros_like(found["i"])
+        if v.cell == "lstm_1997" and "o" in v.without:
+            found["o"] = np.ones_like(found["i"])
+            if self.lengths is not None:
+                found["o"][np.arange(self.steps)[:, None] >= self.lengths] = 0
+        if "c" in v.states:
+            found["c"] = self._view(slot.c, fl_model_cells(m.model))[:, :, :H]
+        last = layer == m.spec.num_layers - 1
+        found["y"] = None if last else self._view(slot.y, m.spec.directions * m.recurrent)
+        return found
+
+    def _view(self, size_t offset, int64_t width):
+        dtype, start = self.model.dtype, int(offset)
+        count = self.steps * self.batch * width * dtype.itemsize
+        return self.memory.array[start:start + count].view(dtype).reshape(self.steps, self.batch, width)
+
+
+cdef tuple kept_gates(v):
+    """Fields of the trace that are kept, in the order of the core's rows."""
+    if v.cell == "lstm_1997":
+        return ("i", "g") if "o" in v.without else ("i", "o", "g")
+    return tuple(name for name in v.traced if name not in ("c", "h"))
+
+
+cdef int cache_flags(Cache cache):
+    cdef int flags = FL_CACHE_DROPOUT if cache.dropout is not None else 0
+    if any("mask_x" in one for one in cache.masks or ()):
+        flags |= FL_CACHE_MASK_X
+    return flags
+
+
+cdef const fl_blas_t *blas_table() except NULL:
+    from fastlstm import _blas
+    return <const fl_blas_t *>PyCapsule_GetPointer(_blas.table, b"fl_blas_t")
+
+
+cdef inline void start_call(fl_call *call, int64_t steps, int64_t batch, int threads) noexcept:
+    memset(call, 0, sizeof(fl_call))
+    # asked once: the process's setting may change between the query of the workspace and the call
+    call.steps, call.batch, call.threads = steps, batch, threads or fl_get_num_threads()
+
+
+cdef inline void *data_of(object array):
+    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+COUPLED = (None, "i=1-f", "f=1-i")
+NORMS = (None, "ba", "gates")
+# In the order of enum fl_tensor
+TENSORS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole", "weight_gh", "weight_ln_ih",
+           "weight_ln_hh", "weight_ln_c", "bias_ln_c", "weight_ln", "bias_ln", "weight_d_ih", "weight_d_c",
+           "weight_d_lower", "bias_d")
+
+
+cdef int gate_set(str letters):
+    return sum(1 << "ifo".index(letter) for letter in letters)
+
+
+cdef int fill_options(fl_options *o, v, cnp.ndarray periods, double zoneout_h, double zoneout_c) except -1:
+    """A `Variant` as the core takes it; periods: v.periods as int64, which must outlive the call that reads them."""
+    memset(o, 0, sizeof(fl_options))
+    for i, activation in enumerate(v.activations):
+        o.activation[i].kind = ACTIVATIONS[activation.name]
+        o.activation[i].alpha, o.activation[i].beta = activation.alpha, activation.beta
+    o.clip, o.cell_clip, o.proj_clip = v.clip or 0, v.cell_clip or 0, v.proj_clip or 0
+    o.reset_before = v.cell == "gru" and not v.reset_after
+    o.peephole, o.peephole_o_prev = gate_set(v.peephole), v.peephole_o == "c_prev"
+    o.coupled, o.without = COUPLED.index(v.coupled), gate_set(v.without)
+    o.layer_norm, o.norm_eps = NORMS.index(v.layer_norm), v.norm_eps
+    o.gate_recurrence = v.gate_recurrence
+    o.biased_gates, o.full_gradient = v.biased == "gates", v.gradient == "full"
+    o.block_size = v.block_size
+    o.period_count, o.periods = len(v.periods), <const int64_t *>cnp.PyArray_DATA(periods)
+    o.zoneout_h, o.zoneout_c = zoneout_h, zoneout_c
+    return 0
+
+
+cdef int fill_tensors(void **table, dict given) except -1:
+    """Pointers by name into a fl_weights or fl_gradients."""
+    for name, array in given.items():
+        table[TENSORS.index(name)] = data_of(array)
+    return 0
+
+
+# --- states: the core has h and, behind one another in one array, the others ------------------------------------------
+
+
+def join_states(tuple parts, shape, dtype):
+    """(c, gates) -> one array of `shape`, (..., C); one of them as it is; None for nothing but None."""
+    if all(part is None for part in parts):
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    found, at = np.zeros(shape, dtype), 0
+    widths = split_widths(parts, shape[2])
+    for part, width in zip(parts, widths):
+        if part is not None:
+            found[..., at:at + width] = part
+        at += width
+    return found
+
+
+cdef tuple split_widths(tuple parts, int64_t cells):
+    """Widths of (c, gates), one of which may be None."""
+    c, gates = parts
+    first = c.shape[2] if c is not None else cells - gates.shape[2]
+    return first, cells - first
+
+
+def split_states(joined, tuple parts):
+    """The inverse of join_states, into arrays that are there."""
+    at = 0
+    for part in parts:
+        if part is not joined:
+            part[...] = joined[..., at:at + part.shape[2]]
+        at += part.shape[2]

@@ -1,0 +1,19 @@
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from .params import _Array
+from .spec import Layout, Spec
+
+_Entry: TypeAlias = _Array | list[_Array] | None
+_Inside: TypeAlias = tuple[_Entry, ...]
+
+LETTERS: dict[str, str]
+
+def new_state(spec: Spec, batch: int, make: Callable[..., _Array] = ...) -> _Inside: ...
+def arrays_of(state: Iterable[_Entry]) -> list[_Array]: ...
+def copied(state: _Inside) -> _Inside: ...
+def assign(state: _Inside, values: _Inside) -> None: ...
+def outward(spec: Spec, state: _Inside, layout: Layout) -> Any: ...
+def check_state(
+    spec: Spec, state: Any, layout: Layout, form: str = "{}0", argument: str = "state"
+) -> _Inside: ...

@@ -1,0 +1,191 @@
+/* A step: its parts in order, each a product and the body that eats it. */
+#include "fl_turn.h"
+
+#include <string.h>
+
+void fl_turn_inputs(const fl_model *m, const fl_packed *w, int64_t rows, const void *const *x, void **pre, int mate,
+                    int mates)
+{
+    for (int i = 0; i < w->part_count; i++) {
+        const fl_part *p = &w->part[i];
+        const fl_product_args product = {
+            .rows = rows,
+            .k = w->inputs,
+            .columns = p->wide,
+            .block0 = fl_share(p->blocks, mate, mates),
+            .block1 = fl_share(p->blocks, mate + 1, mates),
+            .vectors = m->row_body ? FL_PANEL_VECTORS : p->layout.vectors,
+            .a = x,
+            .panel = p->panel_x,
+            .bias = p->bias,
+            .out = pre,
+        };
+        m->real->product(&product);
+        for (int64_t r = 0; r < rows && w->part_count > 1; r++) pre[r] = (char *)pre[r] + p->wide * m->unit;
+    }
+}
+
+void fl_turn_project(const fl_model *m, const fl_packed *w, int64_t rows, const void *const *cell_out,
+                     void *const *h, const void *const *h_prev, const void *const *zoneout, int mate, int mates)
+{
+    const int64_t P = m->spec.proj_size, blocks = fl_plain_blocks(P, m->width), block = FL_PANEL_VECTORS * m->width;
+    const fl_product_args product = {
+        .rows = rows,
+        .k = m->spec.hidden_size,
+        .columns = P,
+        .block0 = fl_share(blocks, mate, mates),
+        .block1 = fl_share(blocks, mate + 1, mates),
+        .vectors = FL_PANEL_VECTORS,
+        .a = cell_out,
+        .panel = w->panel_r,
+        .out = h,
+    };
+    m->real->product(&product);
+    const double limit = m->spec.options.proj_clip;
+    if (!(limit > 0) && !zoneout) return;
+    const int64_t first = product.block0 * block, end = product.block1 * block < P ? product.block1 * block : P;
+    for (int64_t r = 0; r < rows && end > first; r++) {
+        const int64_t at = first * m->unit;
+        m->real->blend(zoneout ? (const char *)zoneout[r] + at : NULL, (const char *)h_prev[r] + at,
+                       (char *)h[r] + at, limit > 0 ? limit : (double)INFINITY, end - first);
+    }
+}
+
+/* The body of a part: with masks, that of the plain one which knows them; panels and rows are the same. */
+static int body_of(const fl_turn *t, const fl_part *p)
+{
+    return t->free && p->body <= FL_BODY_RNN ? p->body + FL_BODY_LSTM_FREE : p->body;
+}
+_Static_assert(FL_BODY_LSTM == 0 && FL_BODY_GRU_FREE - FL_BODY_LSTM_FREE == FL_BODY_GRU &&
+                   FL_BODY_RNN_FREE - FL_BODY_LSTM_FREE == FL_BODY_RNN,
+               "plain bodies and those with options are in the same order");
+
+static fl_step_args args_of(const fl_turn *t, const fl_part *p)
+{
+    fl_step_args a = t->lists;
+    a.hidden = p->layout.hidden;
+    a.count = p->layout.gates;
+    a.block0 = fl_share(p->blocks, t->mate, t->mates);
+    a.block1 = fl_share(p->blocks, t->mate + 1, t->mates);
+    a.k_x = t->hoisted ? 0 : t->w->inputs;
+    a.k_h = p->k_h;
+    a.panel_x = p->panel_x;
+    a.panel_h = p->panel_h;
+    a.bias = p->bias;
+    a.bias_h = p->bias_h;
+    a.options = &t->w->options;
+    if (!t->hoisted) a.pre = NULL;
+    return a;
+}
+
+/* --- a row body: products first */
+
+static void product_to(const fl_turn *t, const void *const *a, int64_t k, const void *panel, int64_t columns,
+                       int accumulate, void *const *out)
+{
+    const fl_product_args product = {
+        .rows = t->lists.rows,
+        .k = k,
+        .columns = columns,
+        .block1 = fl_plain_blocks(columns, t->m->width),
+        .vectors = FL_PANEL_VECTORS,
+        .a = a,
+        .panel = panel,
+        .accumulate = accumulate,
+        .out = out,
+    };
+    if (panel) t->m->real->product(&product);
+}
+
+static void run_rows(const fl_turn *t)
+{
+    const fl_model *m = t->m;
+    const fl_packed *w = t->w;
+    const fl_step_args a = args_of(t, &w->part[0]);
+    void *const *sums = (void *const *)a.pre, *const *side = (void *const *)a.side;
+    const int ba = w->options.norm == FL_NORM_BA;
+    product_to(t, a.h, m->recurrent, w->part[0].panel_h, m->rows, 1, sums);
+    if (ba) product_to(t, a.h, m->recurrent, w->panel_side, m->side, 0, side);
+    if (m->fed) { /* the former gates lie behind c */
+        const void *const *fed = fl_rows_at(m, t->scratch, a.c_prev, a.rows, m->spec.hidden_size);
+        product_to(t, fed, m->fed, w->panel_fed, m->rows, 1, sums);
+        if (!ba) product_to(t, fed, m->fed, w->panel_side, m->side, 0, side);
+    }
+    m->real->row[m->body - FL_BODY_COUNT](&a);
+}
+
+/* --- a clockwork: its modules, each for the rows whose time it is */
+
+static void set_clock(const fl_model *m, void *row, int64_t clock)
+{
+    if (m->spec.dtype == FL_F64)
+        ((double *)row)[0] = (double)clock;
+    else
+        ((float *)row)[0] = (float)clock;
+}
+
+static void hold(const fl_turn *t, const fl_part *p, int64_t i)
+{
+    const size_t bytes = (size_t)(p->layout.hidden * t->m->unit);
+    const int64_t at = p->unit0 * t->m->unit;
+    memcpy((char *)t->lists.h_out[i] + at, (const char *)t->lists.h_prev[i] + at, bytes);
+    if (t->lists.gates) memcpy((char *)t->lists.gates[i] + at, (const char *)t->lists.h_prev[i] + at, bytes);
+}
+
+static void run_modules(const fl_turn *t)
+{
+    const fl_model *m = t->m;
+    const int64_t all = t->lists.rows;
+    const void **x = t->scratch, **h = x + all;
+    void **out = (void **)(x + 2 * all), **gates = (void **)(x + 3 * all);
+    for (int i = 0; i < t->w->part_count; i++) {
+        const fl_part *p = &t->w->part[i];
+        int64_t n = 0;
+        for (int64_t r = 0; r < all; r++) {
+            if (fl_clock_value(m, t->lists.c_prev[r]) % p->period) {
+                hold(t, p, r);
+                continue;
+            }
+            x[n] = t->lists.x[r];
+            h[n] = (const char *)t->lists.h[r] + p->h_first * m->unit;
+            out[n] = (char *)t->lists.h_out[r] + p->unit0 * m->unit;
+            if (t->lists.gates) gates[n] = (char *)t->lists.gates[r] + p->unit0 * m->unit;
+            n++;
+        }
+        if (n == 0) continue;
+        fl_step_args a = args_of(t, p);
+        a.rows = n;
+        a.x = x;
+        a.h = h;
+        a.h_out = out;
+        a.gates = t->lists.gates ? gates : NULL;
+        m->real->step[p->body](&a);
+    }
+    for (int64_t r = 0; r < all; r++)
+        set_clock(m, t->lists.c[r], (fl_clock_value(m, t->lists.c_prev[r]) + 1) % m->cycle);
+}
+
+void fl_turn_run(const fl_turn *t, const fl_ahead_args *ahead)
+{
+    const fl_model *m = t->m;
+    if (m->row_body) {
+        run_rows(t);
+        return;
+    }
+    if (m->spec.cell == FL_CELL_CLOCKWORK) {
+        run_modules(t);
+        return;
+    }
+    for (int i = 0; i < t->w->part_count; i++) {
+        const fl_part *p = &t->w->part[i];
+        fl_step_args a = args_of(t, p);
+        if (t->hoisted) a.pre = fl_rows_at(m, t->scratch, t->lists.pre, a.rows, p->pre_first);
+        if (p->body == FL_BODY_GRU_NEW) /* it hears r * h, which the part before it kept */
+            a.h = fl_rows_at(m, t->scratch + a.rows, (const void *const *)a.gates, a.rows, 3 * m->spec.hidden_size);
+        if (i) fl_barrier_wait(t->barrier, t->mates);
+        if (ahead)
+            m->real->step_ahead[body_of(t, p)](&a, ahead);
+        else
+            m->real->step[body_of(t, p)](&a);
+    }
+}

@@ -102,7 +102,6 @@ class Plan:
             "full tile": "a step's own rows fill a tile",
             "narrow": "with so few inputs storing partial sums would cost more",
             "one step": "there is no second step to take along",
-            "clock": "which modules run differs from step to step",
         }[self.why_hoist]
         return f"{start}, as {reason}"
 

@@ -49,7 +49,7 @@ typedef struct fl_product_args {
 } fl_product_args;
 
 enum fl_body {
-#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined) FL_BODY_##ID,
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone) FL_BODY_##ID,
 #define FL_ROW_BODY(ID, name)
 #include "bodies.def"
 #undef FL_BODY_ROW
@@ -57,7 +57,7 @@ enum fl_body {
     FL_BODY_COUNT
 };
 enum fl_row_body { /* their numbers go on where those of enum fl_body end */
-#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined)
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone)
 #define FL_ROW_BODY(ID, name) FL_BODY_##ID,
     FL_ROW_FIRST_ = FL_BODY_COUNT - 1,
 #include "bodies.def"
@@ -181,7 +181,7 @@ typedef struct fl_real_kernels {
     void (*product)(const fl_product_args *);
     void (*step[FL_BODY_COUNT])(const fl_step_args *);
     int ahead_rows; /* 0: none of step_ahead is there */
-    /* one row, four gates or four vectors of one; NULL: not offered */
+    /* one row; three gates, four, or one of four vectors; NULL: not offered */
     void (*step_ahead[FL_BODY_COUNT])(const fl_step_args *, const fl_ahead_args *);
     void (*cell_grad[FL_BODY_COUNT])(const fl_cell_grad_args *);
     void (*row[FL_ROW_COUNT])(const fl_step_args *);

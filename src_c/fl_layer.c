@@ -30,6 +30,43 @@ static char *pre_row(const fl_pass *p, int64_t slot, int64_t r)
     return p->job->pre[p->dir] + (slot * p->job->call->batch + r) * m->wide * m->unit;
 }
 
+/* The count of steps that a clockwork's row r has at step s. */
+static int64_t clock_at(const fl_pass *p, int64_t r, int64_t s, int64_t s0)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const int64_t b = job->order.row[r], t = fl_time(p->dir, s, job->order.length[r]);
+    if (fl_cut(job->call->reset, p->dir, s, t, b, job->call->batch)) return 0;
+    const int64_t before = p->dir ? t + 1 : t - 1;
+    return fl_clock_value(m, p->c.data && s > s0 ? fl_at(&p->c, before, b) : state_row(p, job->call->cn, b, m->cells));
+}
+
+/* hoist_inputs of a clockwork: of each module for the steps that it will run. */
+static void hoist_modules(const fl_pass *p, int64_t s, int64_t s0, int64_t span, int64_t rows)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const void **a = p->pointers + FL_PASS_ALL * call->batch;
+    void **out = (void **)(a + call->batch * (job->plan.hoist < 1 ? 1 : job->plan.hoist));
+    for (int k = 0; k < weights_of(p)->part_count; k++) {
+        const fl_part *part = &weights_of(p)->part[k];
+        int64_t n = 0;
+        for (int64_t i = 0; i < rows; i++) {
+            const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r], length = job->order.length[r];
+            int64_t clock = clock_at(p, r, s, s0);
+            for (int64_t q = 0; q < span && s + q < length; q++, clock = (clock + 1) % m->cycle) {
+                const int64_t t = fl_time(p->dir, s + q, length);
+                if (q && fl_cut(call->reset, p->dir, s + q, t, b, call->batch)) clock = 0;
+                if (clock % part->period) continue;
+                a[n] = fl_at(&p->x, t, b);
+                out[n++] = pre_row(p, q, r) + part->pre_first * m->unit;
+            }
+        }
+        fl_turn_part_inputs(m, weights_of(p), part, n, a, out, p->mate, p->mates);
+    }
+}
+
 /* bias + W_ih . x for steps [s, s + span) of this worker's rows and blocks, as one product, to `pre` from `slot` on */
 static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows, int64_t slot)
 {
@@ -196,7 +233,11 @@ static void run_steps(fl_pass *p, int64_t s0, int64_t s1, int64_t span, int hois
         rows = active_rows(p, s, rows);
         if (rows == 0) break; /* for all mates alike: they share their rows */
         const int64_t into = span ? (s - s0) % span : -1;
-        if (hoist_here && into == 0) hoist_inputs(p, s, s1 - s < span ? s1 - s : span, rows, 0);
+        const int64_t some = s1 - s < span ? s1 - s : span;
+        if (hoist_here && into == 0 && p->job->m->spec.cell == FL_CELL_CLOCKWORK)
+            hoist_modules(p, s, s0, some, rows);
+        else if (hoist_here && into == 0)
+            hoist_inputs(p, s, some, rows, 0);
         one_step(p, s, s0, rows, into, NULL);
     }
 }
@@ -264,7 +305,7 @@ void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
     const int64_t span = fl_plan_span(pass->job->m, plan, weights_of(pass)->inputs);
     fl_pass p = *pass;
     mask_inputs(&p, s0, s1);
-    if (span && plan->ahead && hoist_here && p.rows)
+    if (span && plan->ahead && hoist_here && p.rows && weights_of(pass)->part_count == 1)
         run_ahead(&p, s0, s1);
     else
         run_steps(&p, s0, s1, span, hoist_here);

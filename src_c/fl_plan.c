@@ -104,7 +104,6 @@ static enum fl_status weigh(const fl_model *m, int64_t steps, int64_t batch, int
 static int why_hoist(const fl_model *m, const fl_plan *p, int64_t steps, int64_t batch)
 {
     if (p->blas) return FL_HOIST_BLAS;
-    if (m->spec.cell == FL_CELL_CLOCKWORK) return FL_HOIST_CLOCK;
     if (steps <= 1) return FL_HOIST_ONE_STEP;
     if (batch >= FULL_TILE) return FL_HOIST_FULL_TILE;
     return widest_input(m) < HOIST_INPUTS ? FL_HOIST_NARROW : FL_HOIST_FEW_ROWS;
@@ -114,8 +113,8 @@ static int why_hoist(const fl_model *m, const fl_plan *p, int64_t steps, int64_t
 static int may_run_ahead(const fl_model *m)
 {
     const fl_part *p = m->layers[0].part;
-    return !m->row_body && m->spec.cell != FL_CELL_CLOCKWORK && !m->depth && m->layers[0].part_count == 1 &&
-           p->layout.vectors == 4 && m->real->step_ahead[p->body];
+    return !m->row_body && m->spec.cell != FL_CELL_CLOCKWORK && m->layers[0].part_count == 1 &&
+           p->layout.vectors >= 3 && m->real->step_ahead[p->body];
 }
 
 enum fl_status fl_plan_forward(const fl_model *m, int64_t steps, int64_t batch, int threads, fl_plan *p)

@@ -27,7 +27,7 @@ static fl_gate_layout layout_of(const fl_model *m, int body, int64_t hidden, int
     static const struct {
         int apart, units;
     } rows[] = {
-#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined) {apart, units},
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone) {apart, units},
 #define FL_ROW_BODY(ID, name)
 #include "bodies.def"
 #undef FL_BODY_ROW
@@ -75,7 +75,11 @@ void fl_shape_model(fl_model *m)
 
 int fl_part_count(const fl_spec *s, int layer)
 {
-    if (s->cell == FL_CELL_CLOCKWORK) return s->options.period_count;
+    if (s->cell == FL_CELL_CLOCKWORK) { /* modules of one period are one: they run together and hear the same */
+        int parts = 1;
+        for (int i = 1; i < s->options.period_count; i++) parts += s->options.periods[i] != s->options.periods[i - 1];
+        return parts;
+    }
     return (s->cell == FL_CELL_DEPTH_GATED && layer) || (s->cell == FL_CELL_GRU && s->options.reset_before) ? 2 : 1;
 }
 
@@ -85,18 +89,21 @@ static void shape_parts(const fl_model *m, fl_packed *w)
     const int64_t H = s->hidden_size;
     const int n = w->part_count, modules = s->cell == FL_CELL_CLOCKWORK;
     int64_t pre = 0;
+    int module = 0;
     for (int i = 0; i < n; i++) {
         fl_part *p = &w->part[i];
         const int last = i == n - 1 || modules;
         const int body = last ? m->body : m->depth ? FL_BODY_DEPTH : FL_BODY_GRU_RESET;
-        const int64_t units = modules ? H / n : H;
+        const int first = module;
+        while (modules && module < s->options.period_count && s->options.periods[module] == s->options.periods[first])
+            module++;
+        const int64_t size = modules ? H / s->options.period_count : H, units = modules ? (module - first) * size : H;
         const int one = body == FL_BODY_GRU_NEW || body == FL_BODY_DEPTH;
         const int gates = one ? 1 : body == FL_BODY_GRU_RESET ? 2 : w->options.gates;
-        *p = (fl_part){.body = body, .unit0 = modules ? i * units : 0, .k_h = m->recurrent, .pre_first = pre};
+        *p = (fl_part){.body = body, .unit0 = modules ? first * size : 0, .k_h = m->recurrent, .pre_first = pre};
         if (modules) {
-            p->period = s->options.periods[i];
-            const int same = i && s->options.periods[i - 1] == p->period;
-            p->h_first = same ? w->part[i - 1].h_first : p->unit0;
+            p->period = s->options.periods[first];
+            p->h_first = p->unit0;
             p->k_h = H - p->h_first;
         }
         if (m->row_body) {

@@ -3,24 +3,30 @@
 
 #include <string.h>
 
+void fl_turn_part_inputs(const fl_model *m, const fl_packed *w, const fl_part *p, int64_t rows, const void *const *x,
+                         void *const *pre, int mate, int mates)
+{
+    const fl_product_args product = {
+        .rows = rows,
+        .k = w->inputs,
+        .columns = p->wide,
+        .block0 = fl_share(p->blocks, mate, mates),
+        .block1 = fl_share(p->blocks, mate + 1, mates),
+        .vectors = m->row_body ? FL_PANEL_VECTORS : p->layout.vectors,
+        .a = x,
+        .panel = p->panel_x,
+        .bias = p->bias,
+        .out = pre,
+    };
+    m->real->product(&product);
+}
+
 void fl_turn_inputs(const fl_model *m, const fl_packed *w, int64_t rows, const void *const *x, void **pre, int mate,
                     int mates)
 {
     for (int i = 0; i < w->part_count; i++) {
         const fl_part *p = &w->part[i];
-        const fl_product_args product = {
-            .rows = rows,
-            .k = w->inputs,
-            .columns = p->wide,
-            .block0 = fl_share(p->blocks, mate, mates),
-            .block1 = fl_share(p->blocks, mate + 1, mates),
-            .vectors = m->row_body ? FL_PANEL_VECTORS : p->layout.vectors,
-            .a = x,
-            .panel = p->panel_x,
-            .bias = p->bias,
-            .out = pre,
-        };
-        m->real->product(&product);
+        fl_turn_part_inputs(m, w, p, rows, x, pre, mate, mates);
         for (int64_t r = 0; r < rows && w->part_count > 1; r++) pre[r] = (char *)pre[r] + p->wide * m->unit;
     }
 }
@@ -137,7 +143,8 @@ static void run_modules(const fl_turn *t)
     const fl_model *m = t->m;
     const int64_t all = t->lists.rows;
     const void **x = t->scratch, **h = x + all;
-    void **out = (void **)(x + 2 * all), **gates = (void **)(x + 3 * all);
+    const void **pre = x + 2 * all;
+    void **out = (void **)(x + 3 * all), **gates = (void **)(x + 4 * all);
     for (int i = 0; i < t->w->part_count; i++) {
         const fl_part *p = &t->w->part[i];
         int64_t n = 0;
@@ -146,7 +153,10 @@ static void run_modules(const fl_turn *t)
                 hold(t, p, r);
                 continue;
             }
-            x[n] = t->lists.x[r];
+            if (t->hoisted)
+                pre[n] = (const char *)t->lists.pre[r] + p->pre_first * m->unit;
+            else
+                x[n] = t->lists.x[r];
             h[n] = (const char *)t->lists.h[r] + p->h_first * m->unit;
             out[n] = (char *)t->lists.h_out[r] + p->unit0 * m->unit;
             if (t->lists.gates) gates[n] = (char *)t->lists.gates[r] + p->unit0 * m->unit;
@@ -156,6 +166,7 @@ static void run_modules(const fl_turn *t)
         fl_step_args a = args_of(t, p);
         a.rows = n;
         a.x = x;
+        a.pre = t->hoisted ? pre : NULL;
         a.h = h;
         a.h_out = out;
         a.gates = t->lists.gates ? gates : NULL;

@@ -22,6 +22,9 @@ void fl_turn_run(const fl_turn *t, const fl_ahead_args *ahead);
 /* bias + W_ih . x of `rows` rows to rows of `pre`, this mate's share */
 void fl_turn_inputs(const fl_model *m, const fl_packed *w, int64_t rows, const void *const *x, void **pre, int mate,
                     int mates);
+/* the same of one part */
+void fl_turn_part_inputs(const fl_model *m, const fl_packed *w, const fl_part *p, int64_t rows, const void *const *x,
+                         void *const *pre, int mate, int mates);
 /* h = W_hr . m, bounded and through zoneout (zoneout: rows, or NULL), this mate's share */
 void fl_turn_project(const fl_model *m, const fl_packed *w, int64_t rows, const void *const *cell_out,
                      void *const *h, const void *const *h_prev, const void *const *zoneout, int mate, int mates);

@@ -82,16 +82,26 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
 /* the arguments that say which cell it is, with so many gates */
 #define FL_SHAPE_OF(number, apart, units) ((V(cell_shape)){number, (number) - (apart), (number) * (units), units})
 #if FL_AHEAD_ROWS
-#define FL_AHEAD_OF(name, gates, apart, units)                                                              \
-    static void V(name##_step_ahead)(const fl_step_args *s, const fl_ahead_args *a)                         \
-    {                                                                                                       \
-        if ((gates) * (units) == 4)                                                                         \
-            V(ahead_any)(s, a, FL_SHAPE_OF(gates, apart, units), V(name##_whole), V(name##_cut));           \
+#define FL_AHEAD_CASE(name, number, fewest, gates, apart, units)                                                     \
+    if ((number) >= (fewest) && (number) <= (gates) && ((fewest) == (gates) || s->count == (number)))                \
+        V(ahead_any)(s, a, FL_SHAPE_OF((number) <= (gates) ? (number) : 1, apart, units), V(name##_whole),           \
+                     V(name##_cut));
+/* three gates, four, or one in four vectors: enough for the row's own chains */
+#define FL_AHEAD_1(name, fewest, gates, apart, units)                                                                \
+    static void V(name##_step_ahead)(const fl_step_args *s, const fl_ahead_args *a)                                  \
+    {                                                                                                                \
+        if ((units) == 4) FL_AHEAD_CASE(name, 1, fewest, gates, apart, units)                                        \
+        if ((units) == 1) FL_AHEAD_CASE(name, 3, fewest, gates, apart, units)                                        \
+        if ((units) == 1) FL_AHEAD_CASE(name, 4, fewest, gates, apart, units)                                        \
     }
-#define FL_AHEAD_IF(name, gates, apart, units) ((gates) * (units) == 4 && !(apart) ? V(name##_step_ahead) : NULL)
+#define FL_AHEAD_0(name, fewest, gates, apart, units)
+#define FL_AHEAD_IF_1(name) V(name##_step_ahead)
+#define FL_AHEAD_IF_0(name) NULL
 #else
-#define FL_AHEAD_OF(name, gates, apart, units)
-#define FL_AHEAD_IF(name, gates, apart, units) NULL
+#define FL_AHEAD_1(name, fewest, gates, apart, units)
+#define FL_AHEAD_0(name, fewest, gates, apart, units)
+#define FL_AHEAD_IF_1(name) NULL
+#define FL_AHEAD_IF_0(name) NULL
 #endif
 /* Bodies with options are called, once for a vector of units: that costs little, and copies of them would fill every
  * loop.  The plain ones are inlined. */
@@ -100,7 +110,7 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
 #define FL_STEP_CASE(name, number, fewest, gates, apart, units)                                                      \
     if ((number) >= (fewest) && (number) <= (gates) && ((fewest) == (gates) || s->count == (number)))                \
         V(step_any)(s, FL_SHAPE_OF((number) <= (gates) ? (number) : 1, apart, units), V(name##_whole), V(name##_cut));
-#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined)                                                  \
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone)                                           \
     FL_WHOLE_##inlined void V(name##_whole)(const fl_step_args *s, const real *tile, const real *x_part, int gap,    \
                                             int64_t row, int64_t unit, int n)                                        \
     {                                                                                                                \
@@ -112,7 +122,7 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
     {                                                                                                                \
         V(name##_forward_lanes)(s, tile, x_part, gap, row, unit, n);                                                 \
     }                                                                                                                \
-    FL_AHEAD_OF(name, gates, apart, units)                                                                           \
+    FL_AHEAD_##alone(name, fewest, gates, apart, units)                                                              \
     static void V(name##_step)(const fl_step_args *s)                                                                \
     {                                                                                                                \
         FL_STEP_CASE(name, 1, fewest, gates, apart, units)                                                           \
@@ -250,18 +260,19 @@ static const fl_real_kernels V(kernels) = {
     .product = V(product),
     .ahead_rows = FL_AHEAD_ROWS,
 #define FL_ROW_BODY(ID, name) .row[FL_BODY_##ID - FL_BODY_COUNT] = V(name##_row),
-#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined) .step[FL_BODY_##ID] = V(name##_step),
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone) .step[FL_BODY_##ID] = V(name##_step),
 #include "bodies.def"
 #undef FL_BODY_ROW
 #undef FL_ROW_BODY
 #define FL_ROW_BODY(ID, name) .row_grad[FL_BODY_##ID - FL_BODY_COUNT] = V(name##_row_grad),
-#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined) .cell_grad[FL_BODY_##ID] = V(name##_cell_grad),
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone) \
+    .cell_grad[FL_BODY_##ID] = V(name##_cell_grad),
 #include "bodies.def"
 #undef FL_BODY_ROW
 #undef FL_ROW_BODY
 #define FL_ROW_BODY(ID, name)
-#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined) \
-    .step_ahead[FL_BODY_##ID] = FL_AHEAD_IF(name, gates, apart, units),
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone) \
+    .step_ahead[FL_BODY_##ID] = FL_AHEAD_IF_##alone(name),
 #include "bodies.def"
 #undef FL_BODY_ROW
 #undef FL_ROW_BODY
@@ -275,8 +286,11 @@ static const fl_real_kernels V(kernels) = {
     .probe_fma = V(probe_fma),
     .probe_read = V(probe_read),
 };
-#undef FL_AHEAD_OF
-#undef FL_AHEAD_IF
+#undef FL_AHEAD_0
+#undef FL_AHEAD_1
+#undef FL_AHEAD_IF_0
+#undef FL_AHEAD_IF_1
+#undef FL_AHEAD_CASE
 #undef FL_SHAPE_OF
 #undef FL_STEP_CASE
 #undef FL_WHOLE_0

@@ -5,8 +5,17 @@
 /* For each of n units from `unit` on, the value of its block. */
 FL_INLINE vec V(of_blocks)(const real *values, int64_t block_size, int64_t unit, const int n)
 {
+    if (block_size == 1) return V(load_n)(values + unit, n);
     real part[FL_W];
-    for (int l = 0; l < n; l++) part[l] = values[(unit + l) / block_size];
+    const real *value = values + unit / block_size;
+    int64_t left = block_size - unit % block_size;
+    for (int l = 0; l < n; l++, left--) {
+        if (left == 0) {
+            value++;
+            left = block_size;
+        }
+        part[l] = *value;
+    }
     return V(load_n)(part, n);
 }
 

@@ -1,10 +1,10 @@
-/* Sums over the units of a row that come out the same on every instruction set: sixteen chains, element j in chain
- * j mod 16, added up in a fixed tree. */
+/* Sums over the units of a row that come out the same on every instruction set: 64 chains, element j in chain j mod 64,
+ * added up in a fixed tree.  Four vectors of 16 lanes hide the latency of an addition. */
 
-enum { V(CHAINS) = 16 / FL_W };
+enum { V(CHAINS) = 64 / FL_W };
 
 typedef struct V(total) {
-    vec chain[16 / FL_W];
+    vec chain[64 / FL_W];
 } V(total);
 
 FL_INLINE void V(total_start)(V(total) * t)
@@ -27,10 +27,15 @@ FL_INLINE void V(total_add)(V(total) * t, int64_t j, vec v, const int n)
 
 FL_INLINE real V(total_of)(const V(total) * t)
 {
-    real part[16];
+    vec chain[V(CHAINS)];
+    real part[FL_W];
     FL_UNROLL
-    for (int i = 0; i < V(CHAINS); i++) V(store)(part + i * FL_W, t->chain[i]);
-    for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < V(CHAINS); i++) chain[i] = t->chain[i];
+    FL_UNROLL
+    for (int half = V(CHAINS) / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) chain[i] = V(add)(chain[i], chain[i + half]);
+    V(store)(part, chain[0]);
+    for (int half = FL_W / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) part[i] += part[i + half];
     return part[0];
 }

@@ -113,6 +113,7 @@ typedef struct fl_step_args {
     const void *const *zoneout_c;
     const void *const *lower;        /* c of the layer below */
     const void *const *side;         /* (rows) -> second sums of row bodies, whose first ones are in `pre` */
+    int keeps;                       /* 1: `gates` is for backward, 0: for this step alone */
 } fl_step_args;
 
 /* Input products of `ahead_rows` later rows, in as many equal shares, each done beside a step: see ahead.inc.h. */

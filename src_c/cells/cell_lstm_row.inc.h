@@ -33,9 +33,12 @@ static void V(ba_forward)(const fl_step_args *s, int64_t row)
 {
     const fl_cell_options *o = s->options;
     const int64_t H = o->hidden, all = o->gates * H;
-    real *kept = (real *)s->gates[row], *x = kept + o->kept_sums * H, *h = kept + o->kept_sums_h * H;
-    memcpy(x, s->pre[row], (size_t)all * sizeof(real));
-    memcpy(h, s->side[row], (size_t)all * sizeof(real));
+    real *kept = (real *)s->gates[row];
+    const real *x = (const real *)s->pre[row], *h = (const real *)s->side[row];
+    if (s->keeps) {
+        memcpy(kept + o->kept_sums * H, x, (size_t)all * sizeof(real));
+        memcpy(kept + o->kept_sums_h * H, h, (size_t)all * sizeof(real));
+    }
     V(norms) k = {.x = V(norm_of)(x, all, o->eps), .h = V(norm_of)(h, all, o->eps)};
     FL_OVER(unit, H, lanes)
     {

@@ -47,19 +47,37 @@ typedef struct V(norm) { /* of so many sums: mean, 1 / deviation */
     real mean, scale;
 } V(norm);
 
-static V(norm) V(norm_of)(const real *sums, int64_t count, double eps)
+/* The sum of (z - mean)^2, or with `plain` of z; whole rounds of all chains in registers. */
+FL_INLINE real V(sum_of)(const real *z, int64_t count, real mean, const int plain)
 {
     V(total) t;
     V(total_start)(&t);
-    FL_OVER(j, count, n) V(total_add)(&t, j, V(load_n)(sums + j, (int)n), (int)n);
-    const real mean = V(total_of)(&t) / (real)count;
-    V(total_start)(&t);
-    FL_OVER(j, count, n)
-    {
-        const vec d = V(sub)(V(load_n)(sums + j, (int)n), V(set1)(mean));
-        V(total_add)(&t, j, V(mul)(d, d), (int)n);
+    int64_t j = 0;
+    for (; j + 64 <= count; j += 64) {
+        FL_UNROLL
+        for (int i = 0; i < V(CHAINS); i++) {
+            const vec d = V(sub)(V(load)(z + j + i * FL_W), V(set1)(mean));
+            t.chain[i] = plain ? V(add)(t.chain[i], d) : V(fma)(d, d, t.chain[i]);
+        }
     }
-    return (V(norm)){mean, FL_C(1.0) / FL_SQRT(V(total_of)(&t) / (real)count + (real)eps)};
+    for (; j < count; j += FL_W) {
+        const int n = (int)(count - j < FL_W ? count - j : FL_W);
+        vec d = V(sub)(V(load_n)(z + j, n), V(set1)(mean));
+        if (n < FL_W) { /* lanes beyond the end would count as the mean */
+            real part[FL_W];
+            V(store)(part, d);
+            d = V(load_n)(part, n);
+        }
+        vec *chain = &t.chain[j / FL_W % V(CHAINS)];
+        *chain = plain ? V(add)(*chain, d) : V(fma)(d, d, *chain);
+    }
+    return V(total_of)(&t);
+}
+
+static V(norm) V(norm_of)(const real *z, int64_t count, double eps)
+{
+    const real mean = V(sum_of)(z, count, FL_C(0.0), 1) / (real)count;
+    return (V(norm)){mean, FL_C(1.0) / FL_SQRT(V(sum_of)(z, count, mean, 0) / (real)count + (real)eps)};
 }
 
 FL_INLINE vec V(normal)(V(norm) s, vec z) { return V(mul)(V(sub)(z, V(set1)(s.mean)), V(set1)(s.scale)); }

@@ -45,11 +45,13 @@ static fl_model *make(const config *c)
     fl_weights w[4];
     for (int i = 0; i < c->layers * c->directions; i++) {
         const int64_t inputs = i < c->directions ? c->inputs : h * c->directions;
-        w[i] = (fl_weights){numbers(4 * h * inputs, 0.2f), numbers(4 * h * h, 0.2f), numbers(4 * h, 0.2f),
-                            numbers(4 * h, 0.2f), NULL};
+        w[i] = (fl_weights){.weight_ih = numbers(4 * h * inputs, 0.2f)};
+        w[i].weight_hh = numbers(4 * h * h, 0.2f);
+        w[i].bias_ih = numbers(4 * h, 0.2f);
+        w[i].bias_hh = numbers(4 * h, 0.2f);
     }
-    const fl_spec spec = {FL_CELL_LSTM, FL_F32, c->layers, c->directions, c->inputs, h, 0,
-                          c->training ? FL_MODEL_BACKWARD : 0, 0};
+    const fl_spec spec = {.cell = FL_CELL_LSTM, .dtype = FL_F32, .num_layers = c->layers, .directions = c->directions,
+                          .input_size = c->inputs, .hidden_size = h, .flags = c->training ? FL_MODEL_BACKWARD : 0};
     fl_model *model;
     if (fl_model_create(&model, &spec, w) != FL_OK) exit(3);
     return model;
@@ -64,7 +66,7 @@ static void train(const fl_model *m, const config *c, fl_call *call, int64_t slo
     if (fl_forward(m, call) != FL_OK) exit(3);
     fl_gradients g = {.weight_ih = block((size_t)(4 * h * c->inputs * 4)),
                       .weight_hh = block((size_t)(4 * h * h * 4)),
-                      .bias = block((size_t)(4 * h * 4))};
+                      .bias_ih = block((size_t)(4 * h * 4))};
     const fl_backward_call back = {{numbers(rows * h, 1.0f), c->batch * h, h}, NULL, NULL,
                                    block((size_t)(rows * c->inputs * 4)), block((size_t)(slots * h * 4)),
                                    block((size_t)(slots * h * 4)), &g};

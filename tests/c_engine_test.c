@@ -10,6 +10,7 @@
 #include "c_engine_naive.inc.h"
 #include "c_engine_calls.inc.h"
 #include "c_engine_errors.inc.h"
+#include "c_engine_family.inc.h"
 
 /* I, H, P, T, B: single units, cut vectors, hoisted products (I >= 16, B < 6), several chunks (T*B > 512) */
 static const int SIZES[][5] = {{1, 1, 0, 1, 1},   {3, 5, 0, 4, 2},   {3, 19, 4, 7, 3},
@@ -256,6 +257,7 @@ int main(int argc, char **argv)
     fl_set_num_threads(6); /* so that small machines share work too */
     test_grid(quick ? 7 : 1);
     if (!quick) test_gradient_grid();
+    test_family(quick);
     test_thread_grid();
     for (int dtype = FL_F32; dtype <= FL_F64; dtype++) {
         test_pieces(dtype, (int[]){20, 33, 7, 700, 1});

@@ -21,7 +21,7 @@ ACTIVATIONS = {"none": FL_ACT_NONE, "relu": FL_ACT_RELU, "tanh": FL_ACT_TANH, "s
                "scaled_tanh": FL_ACT_SCALED_TANH, "affine": FL_ACT_AFFINE}
 SPLITS = ("none", "rows", "blocks", "directions")
 WHY = ("limit", "empty", "small", "unshared", "rows", "few rows", "cache", "directions")
-WHY_HOIST = ("few rows", "blas", "full tile", "narrow", "one step")
+WHY_HOIST = ("few rows", "blas", "full tile", "narrow", "one step", "row")
 GEMM_MODES = ("auto", "panel", "blas")
 
 

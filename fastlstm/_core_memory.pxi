@@ -150,10 +150,11 @@ cdef int fill_options(fl_options *o, v, cnp.ndarray periods, double zoneout_h, d
     o.reset_before = v.cell == "gru" and not v.reset_after
     o.peephole, o.peephole_o_prev = gate_set(v.peephole), v.peephole_o == "c_prev"
     o.coupled, o.without = COUPLED.index(v.coupled), gate_set(v.without)
-    o.layer_norm, o.norm_eps = NORMS.index(v.layer_norm), v.norm_eps
+    o.layer_norm, o.norm_eps = NORMS.index(v.layer_norm), v.norm_eps if v.layer_norm else 0
     o.gate_recurrence = v.gate_recurrence
-    o.biased_gates, o.full_gradient = v.biased == "gates", v.gradient == "full"
-    o.block_size = v.block_size
+    if v.cell == "lstm_1997":
+        o.biased_gates, o.full_gradient = v.biased == "gates", v.gradient == "full"
+        o.block_size = v.block_size
     o.period_count, o.periods = len(v.periods), <const int64_t *>cnp.PyArray_DATA(periods)
     o.zoneout_h, o.zoneout_c = zoneout_h, zoneout_c
     return 0

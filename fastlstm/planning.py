@@ -102,6 +102,7 @@ class Plan:
             "full tile": "a step's own rows fill a tile",
             "narrow": "with so few inputs storing partial sums would cost more",
             "one step": "there is no second step to take along",
+            "row": "the cell must see the sums of a whole row",
         }[self.why_hoist]
         return f"{start}, as {reason}"
 

@@ -260,7 +260,8 @@ enum fl_why_hoist {
     FL_HOIST_BLAS,         /* hoisted: BLAS takes large products */
     FL_HOIST_FULL_TILE,    /* not: a step's own rows fill a tile */
     FL_HOIST_NARROW,       /* not: so few inputs that storing partial sums would cost more */
-    FL_HOIST_ONE_STEP      /* not: there is only one step */
+    FL_HOIST_ONE_STEP,     /* not: there is only one step */
+    FL_HOIST_ROW           /* hoisted: the cell must see the sums of a whole row, so they wait in memory anyway */
 };
 
 enum fl_status fl_plan_forward(const fl_model *model, int64_t steps, int64_t batch, int threads, fl_plan *out);

@@ -8,12 +8,26 @@
 
 #include "fl_layer.h"
 
+/* Masks of another cell are refused like its options. */
+static int masks_fit(const fl_model *m, const fl_call *call)
+{
+    const int cell = m->spec.cell, clocked = cell == FL_CELL_CLOCKWORK;
+    for (int i = 0; call->masks && i < m->spec.num_layers * m->spec.directions; i++) {
+        const fl_masks *k = &call->masks[i];
+        if (k->mask_g && (clocked || cell == FL_CELL_RNN)) return 0;
+        if (k->zoneout_h && (clocked || cell == FL_CELL_LSTM_1997)) return 0;
+        if (k->zoneout_c && cell != FL_CELL_LSTM && cell != FL_CELL_DEPTH_GATED) return 0;
+    }
+    return 1;
+}
+
 enum fl_status fl_call_check(const fl_model *m, const fl_call *call)
 {
     if (!m || !call || call->steps < 0 || call->batch < 0 || call->threads < 0) return FL_ERR_ARGUMENT;
     if (call->steps > FL_LARGEST || call->batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     if (!call->hn || (m->cells && !call->cn) || ((call->dropout || call->masks) && !call->cache))
         return FL_ERR_ARGUMENT;
+    if (!masks_fit(m, call)) return FL_ERR_ARGUMENT;
     if (call->steps && call->batch && (!call->x.data || !call->y.data)) return FL_ERR_ARGUMENT;
     if ((uintptr_t)call->workspace % FL_ALIGN || (uintptr_t)call->cache % FL_ALIGN) return FL_ERR_WORKSPACE;
     for (int64_t b = 0; call->lengths && b < call->batch; b++)
@@ -216,11 +230,15 @@ static void blas_inputs(const fl_stretch *s, int d)
     const int64_t batch = job->call->batch, rows = (s->s1 - s->s0) * batch, k = w->inputs;
     const int64_t wide = m->wide;
     const fl_view x = input_of(job, s->layer, s->s0);
+    const void *mask = job->call->masks ? job->call->masks[w - m->layers].mask_x : NULL;
     for (int64_t i = 0; i < rows; i++) {
         const int64_t r = i % batch, step = s->s0 + i / batch, length = job->order.length[r];
         char *to = job->gather + i * k * m->unit;
-        if (step < length)
-            memcpy(to, fl_at(&x, fl_time(d, step, length), job->order.row[r]), (size_t)(k * m->unit));
+        const void *from = step < length ? fl_at(&x, fl_time(d, step, length), job->order.row[r]) : NULL;
+        if (from && mask)
+            m->real->mul(from, fl_mask_row(m, mask, job->order.row[r], k), to, k);
+        else if (from)
+            memcpy(to, from, (size_t)(k * m->unit));
         else
             memset(to, 0, (size_t)(k * m->unit));
         memcpy(job->pre[d] + i * wide * m->unit, w->part[0].bias, (size_t)(wide * m->unit));

@@ -40,8 +40,7 @@ static int lstm_valid(const fl_spec *s)
     if (o->peephole_o_prev && !(o->peephole & FL_GATE_O)) return 0;
     if (o->gate_recurrence && (o->coupled || o->without || o->layer_norm)) return 0;
     if (o->proj_clip > 0 && !s->proj_size) return 0;
-    return s->cell == FL_CELL_LSTM || !(o->coupled || o->without || o->layer_norm || o->gate_recurrence ||
-                                        o->clip > 0 || o->cell_clip > 0 || o->proj_clip > 0);
+    return 1;
 }
 
 static int clockwork_valid(const fl_spec *s)
@@ -73,6 +72,20 @@ static int cell_valid(const fl_spec *s)
     }
 }
 
+/* Options of another cell are refused, not ignored: who sets one expects something of it. */
+static int options_fit(const fl_spec *s)
+{
+    const fl_options *o = &s->options;
+    const int lstm = s->cell == FL_CELL_LSTM, old = s->cell == FL_CELL_LSTM_1997;
+    const int clocked = s->cell == FL_CELL_CLOCKWORK, depth = s->cell == FL_CELL_DEPTH_GATED;
+    const int cells = o->cell_clip > 0 || o->proj_clip > 0 || o->coupled || o->layer_norm || o->gate_recurrence;
+    const int of_1997 = o->biased_gates || o->full_gradient || o->block_size;
+    return (fl_lstm_like(s) || !(o->peephole || o->peephole_o_prev || o->zoneout_c > 0)) && (lstm || !cells) &&
+           (o->layer_norm || !(o->norm_eps > 0)) && (lstm || old || !o->without) && (old || !of_1997) &&
+           !((depth || clocked || old) && o->clip > 0) && (s->cell == FL_CELL_GRU || !o->reset_before) &&
+           (clocked || !o->period_count) && !((clocked || old) && o->zoneout_h > 0);
+}
+
 int fl_spec_valid(const fl_spec *s)
 {
     const fl_options *o = &s->options;
@@ -81,7 +94,7 @@ int fl_spec_valid(const fl_spec *s)
            s->hidden_size >= 1 && s->proj_size >= 0 && s->proj_size < s->hidden_size &&
            (s->proj_size == 0 || fl_lstm_like(s)) && (s->flags & ~FL_MODEL_BACKWARD) == 0 && bound_valid(o->clip) &&
            bound_valid(o->cell_clip) && bound_valid(o->proj_clip) && bound_valid(o->norm_eps) &&
-           rate_valid(o->zoneout_h) && rate_valid(o->zoneout_c) && cell_valid(s);
+           rate_valid(o->zoneout_h) && rate_valid(o->zoneout_c) && options_fit(s) && cell_valid(s);
 }
 
 /* --- activations */

@@ -104,6 +104,8 @@ static enum fl_status weigh(const fl_model *m, int64_t steps, int64_t batch, int
 static int why_hoist(const fl_model *m, const fl_plan *p, int64_t steps, int64_t batch)
 {
     if (p->blas) return FL_HOIST_BLAS;
+    if (m->row_body && batch >= FULL_TILE) return FL_HOIST_ROW;
+    if (m->row_body && (steps <= 1 || widest_input(m) < HOIST_INPUTS)) return FL_HOIST_ROW;
     if (steps <= 1) return FL_HOIST_ONE_STEP;
     if (batch >= FULL_TILE) return FL_HOIST_FULL_TILE;
     return widest_input(m) < HOIST_INPUTS ? FL_HOIST_NARROW : FL_HOIST_FEW_ROWS;

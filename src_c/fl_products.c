@@ -143,7 +143,8 @@ void fl_back_products_blas(fl_back *job, const fl_back_stretch *s)
         gemm(job, 0, s->rows, p->inputs, p->x_rows, job->dgates + p->x_first * m->unit, m->gradient, p->plain_x, 0.0,
              job->gather);
         for (int64_t q = 0; q < s->rows; q++) {
-            const char *from = job->gather + q * p->inputs * m->unit;
+            char *from = job->gather + q * p->inputs * m->unit;
+            if (s->mask_x) m->real->mul(from, fl_mask_row(m, s->mask_x, job->batch_row[q], p->inputs), from, p->inputs);
             if (s->dir)
                 m->real->add(from, job->dx[q], job->dx[q], p->inputs);
             else

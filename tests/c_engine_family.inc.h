@@ -279,6 +279,16 @@ static void family_refusals(void)
         {FL_CELL_LSTM_1997, 8, 0, {.block_size = 3}},
         {FL_CELL_LSTM_1997, 8, 0, {.block_size = -1}},
         {FL_CELL_LSTM_1997, 8, 0, {.without = FL_GATE_I}},
+        {FL_CELL_LSTM_1997, 8, 0, {.clip = 1}},
+        {FL_CELL_LSTM_1997, 8, 0, {.zoneout_h = 0.1}},
+        {FL_CELL_GRU, 8, 0, {.peephole = 1}},
+        {FL_CELL_GRU, 8, 0, {.zoneout_c = 0.1}},
+        {FL_CELL_RNN, 8, 0, {.reset_before = 1}},
+        {FL_CELL_RNN, 8, 0, {.block_size = 2}},
+        {FL_CELL_LSTM, 8, 0, {.norm_eps = 0.1}},
+        {FL_CELL_LSTM, 8, 0, {.full_gradient = 1}},
+        {FL_CELL_LSTM, 8, 0, {.period_count = 4, .periods = FAMILY_PERIODS}},
+        {FL_CELL_CLOCKWORK, 8, 0, {.period_count = 4, .periods = FAMILY_PERIODS, .zoneout_h = 0.1}},
     };
     for (int i = 0; i < (int)(sizeof bad / sizeof bad[0]); i++) {
         const fl_spec spec = {.cell = bad[i].cell, .num_layers = 1, .directions = 1, .input_size = 3,

@@ -9,7 +9,7 @@ from family import CLASSES, HARD, agree, flat, gradients_agree, problem
 from grids import DTYPES, Case, openmp, same
 
 import fastlstm as fl
-from fastlstm import params
+from fastlstm import _core, params
 from fastlstm.variants import FAMILY, variant
 
 KINDS = {  # the rate's name in a constructor -> the kind of its masks
@@ -126,6 +126,18 @@ def test_under_the_same_masks_the_twins_agree(isa, name, dtype):
         p = problem(name, case, dtype)
         layer = p.layer(**rates_of(p), dropout=0.5)
         check(p, layer, layer.draw_masks(case.T, case.B))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+def test_by_way_of_blas_the_twins_agree_too(name):
+    _core.force_gemm("blas")
+    try:
+        p = problem(name, CASE, "float64")
+        layer = p.layer(**rates_of(p))
+        assert layer._packed_for_training().plan(CASE.T, CASE.B)["blas"]
+        check(p, layer, layer.draw_masks(CASE.T, CASE.B))
+    finally:
+        _core.force_gemm(None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

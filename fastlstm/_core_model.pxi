@@ -161,6 +161,8 @@ cdef class Model:
         cdef fl_call call
         if self.states == 3 or not self._takes(x, -1, -1, self.input_size):
             return None
+        if self.cells == 1 and state is not None and self.variant.cell == "clockwork":  # its count is to be checked
+            return None
         steps, batch = cnp.PyArray_DIM(<cnp.ndarray>x, batch_first), cnp.PyArray_DIM(<cnp.ndarray>x, not batch_first)
         start_call(&call, steps, batch, threads)
         if state is not None and self.states == 1:

@@ -168,7 +168,7 @@ enum fl_tensor { /* the members of fl_weights and fl_gradients, in their order *
     FL_BIAS_D,
     FL_TENSORS
 };
-/* Elements of a tensor of that layer, biases included; 0: it has none; -1: the specification is refused. */
+/* Elements of a tensor of that layer, biases included; 0: it has none; -1: no such layer, or the spec is refused. */
 int64_t fl_weight_size(const fl_spec *spec, int layer, int tensor);
 
 typedef struct fl_model fl_model;

@@ -222,7 +222,7 @@ static void clear_gradients(const fl_model *m, const fl_call *call, const fl_bac
     for (int i = 0; i < m->spec.num_layers * m->spec.directions; i++)
         for (int tensor = 0; tensor < FL_TENSORS; tensor++) {
             void *to = fl_gradient_of(&back->gradients[i], tensor);
-            const int64_t size = fl_weight_size(&m->spec, i / m->spec.directions, tensor);
+            const int64_t size = m->layers[i].size[tensor];
             if (to && size) memset(to, 0, (size_t)(size * m->unit));
         }
     if (back->dx && call->lengths) /* padding is never visited: its gradient is zero */
@@ -236,7 +236,7 @@ static int gradients_present(const fl_model *m, const fl_backward_call *back)
         for (int tensor = 0; tensor < FL_TENSORS; tensor++) {
             const int own = tensor != FL_BIAS_HH || m->own_bias_hh;
             const int there = fl_gradient_of(&back->gradients[i], tensor) != NULL;
-            if (there != (own && fl_weight_size(&m->spec, i / m->spec.directions, tensor) > 0)) return 0;
+            if (there != (own && m->layers[i].size[tensor] > 0)) return 0;
         }
     return 1;
 }

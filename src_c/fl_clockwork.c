@@ -49,7 +49,7 @@ static fl_active rows_of(const fl_walk *w, const fl_back_rows *l, int index, int
             job->x[q] = fl_at(&w->s->x, t, b);
             job->h[q] = (const char *)l->seen[i] + part->h_first * unit;
             if (w->s->dx.data)
-                job->module_dx[q] = job->dx_masked ? job->dx_masked + (q0 + r) * p->inputs * unit : job->dx[q0 + r];
+                job->module_dx[q] = w->s->mask_x ? job->dx_masked + (q0 + r) * p->inputs * unit : job->dx[q0 + r];
         }
         q++;
     }
@@ -127,10 +127,10 @@ static void input_gradient(const fl_back *job, const fl_back_stretch *s, const f
     const int64_t blocks = fl_plain_blocks(p->inputs, m->width), block = FL_PANEL_VECTORS * m->width;
     const int64_t block0 = fl_share(blocks, worker, workers), block1 = fl_share(blocks, worker + 1, workers);
     const int64_t first = block0 * block, end = block1 * block < p->inputs ? block1 * block : p->inputs;
-    const int add = s->dir && !job->dx_masked; /* the other direction's is there already */
+    const int add = s->dir && !s->mask_x; /* the other direction's is there already */
     if (end <= first) return;
     for (int64_t q = 0; q < s->rows && !add; q++) {
-        char *to = job->dx_masked ? job->dx_masked + q * p->inputs * m->unit : job->dx[q];
+        char *to = s->mask_x ? job->dx_masked + q * p->inputs * m->unit : job->dx[q];
         memset(to + first * m->unit, 0, (size_t)((end - first) * m->unit));
     }
     for (int k = 0; k < p->part_count; k++) {

@@ -299,6 +299,7 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     job.longest = call->batch ? job.order.length[0] : 0;
     job.turn = fl_snake(m, job.longest);
     job.free = call->masks || m->zones[0] || m->zones[1];
+    job.more = job.free || m->keeps || m->side || m->depth || m->spec.proj_size;
     memset((void *)job.zeros, 0, (size_t)((m->cells > m->spec.hidden_size ? m->cells : m->spec.hidden_size) * m->unit));
     if (job.plan.threads > 1) {
         fl_barrier_init(&job.team, 1);

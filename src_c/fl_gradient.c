@@ -175,11 +175,6 @@ static void cut_rows(const fl_walk *w, const fl_back_rows *l, int64_t rows, int6
 
 /* --- the parts of a step, last first */
 
-static int body_of(const fl_back *job, const fl_part *p)
-{
-    return job->free && p->body <= FL_BODY_RNN ? p->body + FL_BODY_LSTM_FREE : p->body;
-}
-
 /* For a part: gradients of sums from that of h; of a GRU that resets before its product, the product in between. */
 static void cell_grads(const fl_walk *w, const fl_back_rows *l, int64_t rows, const fl_cell_grad_args *args)
 {
@@ -192,7 +187,7 @@ static void cell_grads(const fl_walk *w, const fl_back_rows *l, int64_t rows, co
         return;
     }
     fl_cell_grad_args a = *args;
-    m->real->cell_grad[body_of(job, &p->part[p->part_count - 1])](&a);
+    m->real->cell_grad[fl_body_for(p->part[p->part_count - 1].body, job->free)](&a);
     if (p->part_count == 1) return;
     if (m->depth) {
         m->real->cell_grad[FL_BODY_DEPTH](&a);

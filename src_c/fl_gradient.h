@@ -41,7 +41,7 @@ typedef struct fl_back {
     fl_barrier team;
 } fl_back;
 
-enum { FL_BACK_LISTS = 20 };
+enum { FL_BACK_LISTS = 19 };
 static inline int64_t fl_back_pointers(int64_t batch) { return FL_BACK_LISTS * batch; }
 
 /* A stretch of the walk: steps s1-1 down to s0 of one layer and direction. */

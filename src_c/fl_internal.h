@@ -30,7 +30,6 @@ typedef struct fl_part {
     int64_t period;          /* CLOCKWORK: steps from one turn to the next */
     int64_t h_first, k_h;    /* which of the recurrent operand it hears; k_h 0: none of it */
     int64_t blocks, wide;    /* of its panels; wide: columns with padding */
-    int64_t columns;         /* of a row body; else 0 */
     int64_t pre_first;       /* where its sums start in a row of `pre` */
     int64_t gradient, rows;  /* its gradients start there in a row of gradients, so many of x-parts */
     const void *panel_x;     /* gate panel of I rows */
@@ -75,7 +74,17 @@ typedef struct fl_packed {
     int64_t fed_first, fed_rows;              /* and panel_ft */
     int side_count;
     fl_side side[FL_SIDES];
+    int64_t size[FL_TENSORS]; /* elements of its tensors */
 } fl_packed;
+
+/* With masks or zoneout a plain body gives way to the one that knows them: panels and rows are the same. */
+static inline int fl_body_for(int body, int free)
+{
+    return free && body <= FL_BODY_RNN ? body + FL_BODY_LSTM_FREE : body;
+}
+_Static_assert(FL_BODY_LSTM == 0 && FL_BODY_GRU_FREE - FL_BODY_LSTM_FREE == FL_BODY_GRU &&
+                   FL_BODY_RNN_FREE - FL_BODY_LSTM_FREE == FL_BODY_RNN,
+               "plain bodies and those with options are in the same order");
 
 _Static_assert(sizeof(fl_weights) == FL_TENSORS * sizeof(void *), "fl_weights has a member for each tensor");
 _Static_assert(sizeof(fl_gradients) == FL_TENSORS * sizeof(void *), "and so has fl_gradients");
@@ -122,7 +131,7 @@ struct fl_model {
 static inline int64_t fl_clock_value(const fl_model *m, const void *row)
 {
     const double value = m->spec.dtype == FL_F64 ? ((const double *)row)[0] : (double)((const float *)row)[0];
-    return value >= 0 && value < (double)(1 << 25) ? (int64_t)value : 0;
+    return value >= 0 && value < (double)INFINITY ? (int64_t)fmod(value, (double)m->cycle) : 0;
 }
 
 /* Which way the first of so many steps sweeps over the blocks of weights: the way back from where the last call on this

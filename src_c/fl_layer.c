@@ -117,6 +117,18 @@ static void point_masks(const fl_pass *p, const fl_rows *l, int64_t i, int64_t r
     l->h[i] = to;
 }
 
+/* What most layers do without. */
+static void point_more(const fl_pass *p, const fl_rows *l, int64_t i, int64_t r, int64_t b, int64_t t)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    if (m->keeps && !job->call->cache) l->gates[i] = job->kept[p->dir] + r * m->kept * m->unit;
+    if (m->side) l->side[i] = job->side[p->dir] + r * m->side * m->unit;
+    if (p->lower.data) l->lower[i] = fl_at(&p->lower, t, b);
+    if (m->spec.proj_size) l->cell_out[i] = job->cell_out[p->dir] + r * m->spec.hidden_size * m->unit;
+    if (job->free) point_masks(p, l, i, r, b, t);
+}
+
 /* Where row i of step s finds its operands.  s0: first step of this chunk, whose state is in hn and cn. */
 static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int64_t s0, int64_t pre_step)
 {
@@ -135,14 +147,8 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
     l->y[i] = fl_at(&p->y, t, b);
     l->h_prev[i] = cut ? job->zeros : s == s0 ? state_row(p, call->hn, b, m->recurrent) : fl_at(&p->y, before, b);
     l->h[i] = l->h_prev[i];
-    if (call->cache)
-        l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->kept * m->unit;
-    else if (m->keeps)
-        l->gates[i] = job->kept[p->dir] + r * m->kept * m->unit;
-    if (m->side) l->side[i] = job->side[p->dir] + r * m->side * m->unit;
-    if (p->lower.data) l->lower[i] = fl_at(&p->lower, t, b);
-    if (m->spec.proj_size) l->cell_out[i] = job->cell_out[p->dir] + r * m->spec.hidden_size * m->unit;
-    if (job->free) point_masks(p, l, i, r, b, t);
+    if (call->cache) l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->kept * m->unit;
+    if (job->more) point_more(p, l, i, r, b, t);
     if (!m->cells) return;
     char *state_c = state_row(p, call->cn, b, m->cells);
     if (p->c.data) {
@@ -165,7 +171,7 @@ static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int6
     for (int64_t i = 0; i < rows; i++) point(p, &l, i, s, s0, pre_step);
     const fl_masks *masks = job->call->masks ? &job->call->masks[w - m->layers] : NULL;
     const void *const *zone_h = rows && job->free && l.zone_h[0] ? l.zone_h : NULL;
-    const fl_turn turn = {
+    fl_turn turn = {
         .m = m,
         .w = w,
         .lists = {.rows = rows,

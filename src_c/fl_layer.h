@@ -13,6 +13,7 @@ typedef struct fl_job {
     fl_order order;
     int64_t longest;       /* largest length */
     int free;              /* 1: masks or zoneout, which the plain bodies do not know */
+    int more;              /* 1: masks, a projection, or a cell that needs more than x, h and c */
     int turn;              /* which way the first step sweeps over the blocks */
     char *pre[2];          /* (hoist, B, wide) by direction: bias + input product */
     char *side[2];         /* (B, side) by direction: second sums of row bodies */
@@ -22,7 +23,7 @@ typedef struct fl_job {
     char *between_c[2];    /* (chunk, D, B, C) their c, where the next layer reads it; inference only */
     char *cell_out[2];     /* (B, H) by direction: what projection eats; only with projection */
     char *gather;          /* (hoist*B, I) rows of x for BLAS; only with BLAS */
-    const void *zeros;     /* (max(H, R)) what h and c are after a reset */
+    const void *zeros;     /* (max(H, C)) what h and c are after a reset */
     const void **pointers; /* (workers, fl_job_pointers) */
     fl_barrier team, group[2];
 } fl_job;

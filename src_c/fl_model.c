@@ -51,7 +51,7 @@ static void place(const fl_model *m, fl_arena *arena, fl_packed *w, int layer)
     w->panel_r = take(arena, plain(m, pr), H, m);
     w->blocked_x = take(arena, m->gemm == FL_GEMM_BLAS ? m->wide : 0, w->inputs, m);
     if (!(m->spec.flags & FL_MODEL_BACKWARD)) return;
-    w->plain_x = take(arena, m->simple && m->gemm != FL_GEMM_PANEL ? m->rows : 0, w->inputs, m);
+    w->plain_x = take(arena, m->gemm == FL_GEMM_BLAS ? m->rows : 0, w->inputs, m);
     w->panel_rt = take(arena, plain(m, pr ? H : 0), pr, m);
     if (m->spec.cell == FL_CELL_CLOCKWORK) return;
     w->panel_xt = take(arena, plain(m, w->inputs), w->x_rows, m);
@@ -204,9 +204,11 @@ static void pack(const fl_model *m, const fl_packed *w, const fl_weights *from)
 static int weights_present(const fl_spec *s, const fl_weights *w, int layer)
 {
     const unsigned needed = fl_tensors_needed(s, layer);
-    for (int i = 0; i < FL_TENSORS; i++)
-        if (needed >> i & 1 && !fl_tensor_of(w, i)) return 0;
-    return (s->proj_size == 0) == (w->weight_hr == NULL);
+    for (int i = 0; i < FL_TENSORS; i++) {
+        const int given = fl_tensor_of(w, i) != NULL;
+        if (needed >> i & 1 ? !given : given && fl_weight_size(s, layer, i) == 0) return 0;
+    }
+    return 1;
 }
 
 /* Constant rows for the expectation of zoneout, and periods: the caller's may go. */

@@ -107,7 +107,6 @@ static void shape_parts(const fl_model *m, fl_packed *w)
             p->k_h = H - p->h_first;
         }
         if (m->row_body) {
-            p->columns = m->rows;
             p->wide = fl_plain_columns(m->rows, m->width);
             p->blocks = fl_plain_blocks(m->rows, m->width);
         } else {
@@ -138,6 +137,7 @@ void fl_shape_layer(const fl_model *m, fl_packed *w, int layer)
     w->options = fl_options_resolve(&m->spec, &kept, &gradient);
     shape_parts(m, w);
     w->side_count = 0;
+    for (int tensor = 0; tensor < FL_TENSORS; tensor++) w->size[tensor] = fl_weight_size(&m->spec, layer, tensor);
     fl_sides_of(m, w, layer);
     range_of(w, FL_OF_X, &w->x_first, &w->x_rows);
     range_of(w, FL_OF_H, &w->h_first, &w->h_rows);

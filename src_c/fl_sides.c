@@ -111,7 +111,8 @@ unsigned fl_tensors_needed(const fl_spec *s, int layer)
 
 int64_t fl_weight_size(const fl_spec *s, int layer, int tensor)
 {
-    if (!fl_spec_valid(s)) return -1;
+    if (!s || !fl_spec_valid(s) || layer < 0 || layer >= s->num_layers) return -1;
+    if (s->input_size > FL_LARGEST || s->hidden_size > FL_LARGEST) return -1;
     fl_model m = {.spec = *s};
     fl_shape_model(&m);
     const int64_t H = s->hidden_size, inputs = fl_layer_inputs(s, layer), rows = m.rows;

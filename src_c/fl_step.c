@@ -3,7 +3,7 @@
 
 #include "fl_turn.h"
 
-enum { LISTS = 13 };
+enum { LISTS = 12 };
 
 typedef struct fl_step_memory {
     const void **lists; /* (LISTS + FL_TURN_LISTS, B) */
@@ -16,9 +16,10 @@ static fl_step_memory lay_out(const fl_model *m, fl_arena *arena, int64_t batch)
     w.lists = fl_arena_take3(arena, LISTS + FL_TURN_LISTS, batch, 1, sizeof(void *));
     w.cell_out = fl_arena_take3(arena, batch, m->spec.hidden_size, 1, m->unit);
     w.between = fl_arena_take3(arena, batch, m->recurrent, 1, m->unit);
-    w.pre = fl_arena_take3(arena, m->row_body ? batch : 0, m->wide, 1, m->unit);
-    w.side = fl_arena_take3(arena, batch, m->side, 1, m->unit);
-    w.kept = fl_arena_take3(arena, m->keeps ? batch : 0, m->kept, 1, m->unit);
+    w.pre = w.side = w.kept = NULL; /* a query for nothing costs more than the question */
+    if (m->row_body) w.pre = fl_arena_take3(arena, batch, m->wide, 1, m->unit);
+    if (m->side) w.side = fl_arena_take3(arena, batch, m->side, 1, m->unit);
+    if (m->keeps) w.kept = fl_arena_take3(arena, batch, m->kept, 1, m->unit);
     return w;
 }
 
@@ -36,58 +37,67 @@ static void rows_of(const void **list, const void *data, int64_t batch, int64_t 
     for (int64_t b = 0; b < batch; b++) list[b] = (const char *)data + b * width * unit;
 }
 
+/* Lists that plain layers do without. */
+static void more_lists(fl_turn *t, int layer, int64_t batch, const fl_step_memory *memory, const char *c)
+{
+    const fl_model *m = t->m;
+    const void **l[7];
+    for (int i = 0; i < 7; i++) l[i] = memory->lists + (5 + i) * batch;
+    if (m->side) rows_of(l[0], memory->side, batch, m->side, m->unit);
+    if (m->keeps) rows_of(l[1], memory->kept, batch, m->kept, m->unit);
+    if (m->depth && layer) rows_of(l[2], c + (layer - 1) * batch * m->cells * m->unit, batch, m->cells, m->unit);
+    for (int64_t b = 0; b < batch; b++) l[3][b] = m->zones[0], l[4][b] = m->zones[1];
+    if (m->row_body) {
+        rows_of(l[5], memory->pre, batch, m->wide, m->unit);
+        for (int64_t b = 0; b < batch; b++) l[6][b] = l[5][b];
+        fl_turn_inputs(m, t->w, batch, t->lists.x, (void **)l[6], 0, 1);
+    }
+    t->lists.side = l[0];
+    t->lists.gates = m->keeps ? (void **)l[1] : NULL;
+    t->lists.lower = m->depth && layer ? l[2] : NULL;
+    t->lists.zoneout_h = m->zones[0] && !t->w->panel_r ? l[3] : NULL;
+    t->lists.zoneout_c = m->zones[1] ? l[4] : NULL;
+    t->lists.pre = l[5];
+}
+
 /* One layer: x -> out, h and c of this layer in place. */
 static void step_layer(const fl_model *m, int layer, int64_t batch, const fl_step_memory *memory, const void *x,
                        char *h, char *c, char *out, int turn)
 {
     const fl_packed *w = &m->layers[layer];
-    const int64_t H = m->spec.hidden_size, unit = m->unit, of_c = batch * m->cells * unit;
-    const void **l[LISTS];
-    for (int i = 0; i < LISTS; i++) l[i] = memory->lists + i * batch;
-    const void **xs = l[0], **hs = l[1], **cs = l[2], **cells = l[3], **ys = l[4], **pre = l[5], **side = l[6];
-    const void **kept = l[7], **lower = l[8], **zone_h = l[9], **zone_c = l[10], **sums = l[11];
+    const int64_t H = m->spec.hidden_size, unit = m->unit;
+    const void **xs = memory->lists, **hs = xs + batch, **cs = hs + batch, **cells = cs + batch, **ys = cells + batch;
+    h += layer * batch * m->recurrent * unit;
     rows_of(xs, x, batch, w->inputs, unit);
-    rows_of(hs, h + layer * batch * m->recurrent * unit, batch, m->recurrent, unit);
-    if (m->cells) rows_of(cs, c + layer * of_c, batch, m->cells, unit);
-    if (m->depth && layer) rows_of(lower, c + (layer - 1) * of_c, batch, m->cells, unit);
+    rows_of(hs, h, batch, m->recurrent, unit);
+    if (m->cells) rows_of(cs, c + layer * batch * m->cells * unit, batch, m->cells, unit);
     rows_of(cells, memory->cell_out, batch, H, unit);
-    rows_of(ys, out, batch, m->recurrent, unit);
-    if (m->side) rows_of(side, memory->side, batch, m->side, unit);
-    if (m->keeps) rows_of(kept, memory->kept, batch, m->kept, unit);
-    if (m->row_body) {
-        rows_of(pre, memory->pre, batch, m->wide, unit);
-        for (int64_t b = 0; b < batch; b++) sums[b] = pre[b];
-        fl_turn_inputs(m, w, batch, xs, (void **)sums, 0, 1);
-    }
-    for (int64_t b = 0; b < batch; b++) zone_h[b] = m->zones[0], zone_c[b] = m->zones[1];
-    const fl_turn step = {
+    fl_turn step = {
         .m = m,
         .w = w,
         .lists = {.rows = batch,
                   .backward_sweep = turn,
                   .x = xs,
                   .h = hs,
-                  .pre = pre,
                   .c_prev = cs,
                   .c = (void **)cs,
                   .h_out = (void **)cells, /* the cell writes beside its operands: every block reads all of x and h */
-                  .gates = m->keeps ? (void **)kept : NULL,
-                  .h_prev = hs,
-                  .zoneout_h = m->zones[0] && !w->panel_r ? zone_h : NULL,
-                  .zoneout_c = m->zones[1] ? zone_c : NULL,
-                  .lower = m->depth && layer ? lower : NULL,
-                  .side = side},
+                  .h_prev = hs},
         .hoisted = m->row_body,
         .free = m->zones[0] || m->zones[1],
         .mates = 1,
         .scratch = memory->lists + LISTS * batch,
     };
+    if (step.free || m->keeps || m->side || m->depth) more_lists(&step, layer, batch, memory, c);
     fl_turn_run(&step, NULL);
-    if (w->panel_r)
-        fl_turn_project(m, w, batch, cells, (void **)ys, hs, m->zones[0] ? zone_h : NULL, 0, 1);
-    else
+    if (w->panel_r) {
+        rows_of(ys, out, batch, m->recurrent, unit);
+        const void *const *zone = m->zones[0] ? memory->lists + 8 * batch : NULL;
+        fl_turn_project(m, w, batch, cells, (void **)ys, hs, zone, 0, 1);
+    } else {
         memcpy(out, memory->cell_out, (size_t)(batch * m->recurrent * unit));
-    memcpy(h + layer * batch * m->recurrent * unit, out, (size_t)(batch * m->recurrent * unit));
+    }
+    memcpy(h, out, (size_t)(batch * m->recurrent * unit));
 }
 
 enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace,

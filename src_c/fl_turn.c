@@ -57,30 +57,22 @@ void fl_turn_project(const fl_model *m, const fl_packed *w, int64_t rows, const 
     }
 }
 
-/* The body of a part: with masks, that of the plain one which knows them; panels and rows are the same. */
-static int body_of(const fl_turn *t, const fl_part *p)
+/* What the lists do not say. */
+static fl_step_args *args_of(fl_turn *t, const fl_part *p)
 {
-    return t->free && p->body <= FL_BODY_RNN ? p->body + FL_BODY_LSTM_FREE : p->body;
-}
-_Static_assert(FL_BODY_LSTM == 0 && FL_BODY_GRU_FREE - FL_BODY_LSTM_FREE == FL_BODY_GRU &&
-                   FL_BODY_RNN_FREE - FL_BODY_LSTM_FREE == FL_BODY_RNN,
-               "plain bodies and those with options are in the same order");
-
-static fl_step_args args_of(const fl_turn *t, const fl_part *p)
-{
-    fl_step_args a = t->lists;
-    a.hidden = p->layout.hidden;
-    a.count = p->layout.gates;
-    a.block0 = fl_share(p->blocks, t->mate, t->mates);
-    a.block1 = fl_share(p->blocks, t->mate + 1, t->mates);
-    a.k_x = t->hoisted ? 0 : t->w->inputs;
-    a.k_h = p->k_h;
-    a.panel_x = p->panel_x;
-    a.panel_h = p->panel_h;
-    a.bias = p->bias;
-    a.bias_h = p->bias_h;
-    a.options = &t->w->options;
-    if (!t->hoisted) a.pre = NULL;
+    fl_step_args *a = &t->lists;
+    a->hidden = p->layout.hidden;
+    a->count = p->layout.gates;
+    a->block0 = t->mates == 1 ? 0 : fl_share(p->blocks, t->mate, t->mates);
+    a->block1 = t->mates == 1 ? p->blocks : fl_share(p->blocks, t->mate + 1, t->mates);
+    a->k_x = t->hoisted ? 0 : t->w->inputs;
+    a->k_h = p->k_h;
+    a->panel_x = p->panel_x;
+    a->panel_h = p->panel_h;
+    a->bias = p->bias;
+    a->bias_h = p->bias_h;
+    a->options = &t->w->options;
+    if (!t->hoisted) a->pre = NULL;
     return a;
 }
 
@@ -103,21 +95,21 @@ static void product_to(const fl_turn *t, const void *const *a, int64_t k, const 
     if (panel) t->m->real->product(&product);
 }
 
-static void run_rows(const fl_turn *t)
+static void run_rows(fl_turn *t)
 {
     const fl_model *m = t->m;
     const fl_packed *w = t->w;
-    const fl_step_args a = args_of(t, &w->part[0]);
-    void *const *sums = (void *const *)a.pre, *const *side = (void *const *)a.side;
+    const fl_step_args *a = args_of(t, &w->part[0]);
+    void *const *sums = (void *const *)a->pre, *const *side = (void *const *)a->side;
     const int ba = w->options.norm == FL_NORM_BA;
-    product_to(t, a.h, m->recurrent, w->part[0].panel_h, m->rows, 1, sums);
-    if (ba) product_to(t, a.h, m->recurrent, w->panel_side, m->side, 0, side);
+    product_to(t, a->h, m->recurrent, w->part[0].panel_h, m->rows, 1, sums);
+    if (ba) product_to(t, a->h, m->recurrent, w->panel_side, m->side, 0, side);
     if (m->fed) { /* the former gates lie behind c */
-        const void *const *fed = fl_rows_at(m, t->scratch, a.c_prev, a.rows, m->spec.hidden_size);
+        const void *const *fed = fl_rows_at(m, t->scratch, a->c_prev, a->rows, m->spec.hidden_size);
         product_to(t, fed, m->fed, w->panel_fed, m->rows, 1, sums);
         if (!ba) product_to(t, fed, m->fed, w->panel_side, m->side, 0, side);
     }
-    m->real->row[m->body - FL_BODY_COUNT](&a);
+    m->real->row[m->body - FL_BODY_COUNT](a);
 }
 
 /* --- a clockwork: its modules, each for the rows whose time it is */
@@ -138,7 +130,7 @@ static void hold(const fl_turn *t, const fl_part *p, int64_t i)
     if (t->lists.gates) memcpy((char *)t->lists.gates[i] + at, (const char *)t->lists.h_prev[i] + at, bytes);
 }
 
-static void run_modules(const fl_turn *t)
+static void run_modules(fl_turn *t)
 {
     const fl_model *m = t->m;
     const int64_t all = t->lists.rows;
@@ -163,22 +155,25 @@ static void run_modules(const fl_turn *t)
             n++;
         }
         if (n == 0) continue;
-        fl_step_args a = args_of(t, p);
-        a.rows = n;
-        a.x = x;
-        a.pre = t->hoisted ? pre : NULL;
-        a.h = h;
-        a.h_out = out;
-        a.gates = t->lists.gates ? gates : NULL;
-        m->real->step[p->body](&a);
+        const fl_step_args all_rows = t->lists;
+        fl_step_args *a = args_of(t, p);
+        a->rows = n;
+        a->x = x;
+        a->pre = t->hoisted ? pre : NULL;
+        a->h = h;
+        a->h_out = out;
+        a->gates = a->gates ? gates : NULL;
+        m->real->step[p->body](a);
+        t->lists = all_rows;
     }
     for (int64_t r = 0; r < all; r++)
         set_clock(m, t->lists.c[r], (fl_clock_value(m, t->lists.c_prev[r]) + 1) % m->cycle);
 }
 
-void fl_turn_run(const fl_turn *t, const fl_ahead_args *ahead)
+void fl_turn_run(fl_turn *t, const fl_ahead_args *ahead)
 {
     const fl_model *m = t->m;
+    const void *const *const pre = t->lists.pre;
     if (m->row_body) {
         run_rows(t);
         return;
@@ -189,14 +184,14 @@ void fl_turn_run(const fl_turn *t, const fl_ahead_args *ahead)
     }
     for (int i = 0; i < t->w->part_count; i++) {
         const fl_part *p = &t->w->part[i];
-        fl_step_args a = args_of(t, p);
-        if (t->hoisted) a.pre = fl_rows_at(m, t->scratch, t->lists.pre, a.rows, p->pre_first);
+        fl_step_args *a = args_of(t, p);
+        if (t->hoisted) a->pre = fl_rows_at(m, t->scratch, pre, a->rows, p->pre_first);
         if (p->body == FL_BODY_GRU_NEW) /* it hears r * h, which the part before it kept */
-            a.h = fl_rows_at(m, t->scratch + a.rows, (const void *const *)a.gates, a.rows, 3 * m->spec.hidden_size);
+            a->h = fl_rows_at(m, t->scratch + a->rows, (const void *const *)a->gates, a->rows, 3 * m->spec.hidden_size);
         if (i) fl_barrier_wait(t->barrier, t->mates);
         if (ahead)
-            m->real->step_ahead[body_of(t, p)](&a, ahead);
+            m->real->step_ahead[fl_body_for(p->body, t->free)](a, ahead);
         else
-            m->real->step[body_of(t, p)](&a);
+            m->real->step[fl_body_for(p->body, t->free)](a);
     }
 }

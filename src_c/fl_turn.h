@@ -17,8 +17,9 @@ typedef struct fl_turn {
 } fl_turn;
 enum { FL_TURN_LISTS = 6 };
 
-/* ahead: what a single row's part makes on the side, or NULL */
-void fl_turn_run(const fl_turn *t, const fl_ahead_args *ahead);
+/* ahead: what a single row's part makes on the side, or NULL.  `lists` is worked on in place: a small step would notice
+ * copies of it. */
+void fl_turn_run(fl_turn *t, const fl_ahead_args *ahead);
 /* bias + W_ih . x of `rows` rows to rows of `pre`, this mate's share */
 void fl_turn_inputs(const fl_model *m, const fl_packed *w, int64_t rows, const void *const *x, void **pre, int mate,
                     int mates);

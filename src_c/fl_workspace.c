@@ -52,13 +52,17 @@ void *fl_arena_take3(fl_arena *arena, int64_t a, int64_t b, int64_t c, int64_t u
 {
     const int64_t factor[4] = {a, b, c, unit};
     size_t bytes = 1;
-    for (int i = 0; i < 4; i++) {
-        if (factor[i] < 0) arena->overflow = 1;
-        if (factor[i] == 0) bytes = 0;
-    }
-    for (int i = 0; i < 4 && bytes; i++) {
-        if (bytes > (size_t)PTRDIFF_MAX / (size_t)factor[i]) arena->overflow = 1;
-        if (!arena->overflow) bytes *= (size_t)factor[i];
+    if ((uint64_t)(a | b | c | unit) < 1u << 15) { /* four of them fit: no division for small calls */
+        bytes = (size_t)(a * b * c * unit);
+    } else {
+        for (int i = 0; i < 4; i++) {
+            if (factor[i] < 0) arena->overflow = 1;
+            if (factor[i] == 0) bytes = 0;
+        }
+        for (int i = 0; i < 4 && bytes; i++) {
+            if (bytes > (size_t)PTRDIFF_MAX / (size_t)factor[i]) arena->overflow = 1;
+            if (!arena->overflow) bytes *= (size_t)factor[i];
+        }
     }
     if (arena->overflow || arena->used > (size_t)PTRDIFF_MAX - bytes - FL_ALIGN) {
         arena->overflow = 1;

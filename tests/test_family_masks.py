@@ -260,3 +260,14 @@ def test_masks_that_do_not_fit_are_refused_by_name():
         layer.forward(x, cache=True, masks=[*masks.values()])
     y = layer.forward(x, cache=True, masks=masks)[0]
     same(layer.forward(x, cache=True, masks={name: np.asarray(m).tolist() for name, m in masks.items()})[0], y)
+
+
+@pytest.mark.parametrize("kept", ["l0", "l1_reverse"])
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_may_be_those_of_one_layer_and_direction(name, kept):
+    """What has no mask is not masked, and what comes back from it is not lost."""
+    p = problem(name, CASE, "float64")
+    layer = p.layer(**rates_of(p, "variational_x"))
+    masks = {key: mask for key, mask in layer.draw_masks(CASE.T, CASE.B).items() if key.endswith(f"_{kept}")}
+    assert masks
+    check(p, layer, masks)

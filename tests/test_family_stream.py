@@ -1,9 +1,13 @@
 """Streams of the whole family: steps and blocks give the bits of one call; the state, whatever it is made of."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from family import SOME, VARIANTS, parts, problem, rows_of, states_of
 from grids import DTYPES, Case, same
+
+import fastlstm as fl
 
 SIZES = (Case(T=7, B=1, I=17, H=21), Case(T=7, B=3, I=6, H=19, layers=2))
 
@@ -120,3 +124,31 @@ def test_a_step_wide_enough_for_threads_gives_the_same_bits():
         same(np.array([stream.step(x) for x in p.x]), expected[0])
         same(stream.state, expected[1])
         assert len(parts(expected[1])) == len(p.v.states)
+
+
+def test_a_count_is_checked_on_every_way_in():
+    layer = fl.ClockworkRNN(3, 8, periods=(1, 3), rng=0, dtype="float64")
+    x, h = np.zeros((4, 2, 3)), np.zeros((1, 2, 8))
+    layer(x)  # packed: the short way of a call is open
+    for bad in (2.5, -1.0, np.nan):
+        with pytest.raises(ValueError, match="t0"):
+            layer(x, (h, np.full((1, 2, 1), bad)))
+    rng = np.random.default_rng(0)
+    x, h, t = rng.normal(size=(4, 2, 3)), rng.normal(size=(1, 2, 8)), np.array([[[7.0], [2.0**40 + 1]]])
+    same(layer(x, (h, t))[0], layer(x, (h, t % 3))[0])
+
+
+@pytest.mark.parametrize("options", [{"cell": "lstm_1997"}, {"gate_recurrence": True}])
+def test_a_step_of_three_states_keeps_its_own_memory(options):
+    kind = fl.LSTM1997 if options.pop("cell", None) else fl.LSTM
+    stream = kind(3, 8, rng=0, **options).stream(2)
+    x, out = np.ones((2, 3), np.float32), np.empty((2, 8), np.float32)
+    stream.step(x, out=out)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    for _ in range(50):
+        stream.step(x, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - before < 400, "a step allocates"

@@ -1,6 +1,5 @@
 /* The time loop of one layer and direction.  Knows pointers, order, resets and barriers; nothing of gates' formulas. */
 #include "fl_layer.h"
-#include "fl_turn.h"
 
 #include <string.h>
 
@@ -86,17 +85,49 @@ static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows
     fl_turn_inputs(job->m, weights_of(p), n, a, out, p->mate, p->mates);
 }
 
-typedef struct fl_rows { /* the pointer lists of one step, all (B) */
-    const void **x, **pre, **h, **h_prev, **c_prev, **mask_g, **zone_h, **zone_c, **lower, **side;
-    void **c, **y, **gates, **cell_out;
-} fl_rows;
-
 static fl_rows lists_of(const fl_pass *p)
 {
     const int64_t n = p->job->call->batch;
     const void **q = p->pointers;
     return (fl_rows){q, q + n, q + 2 * n, q + 3 * n, q + 4 * n, q + 5 * n, q + 6 * n, q + 7 * n, q + 8 * n, q + 9 * n,
                      (void **)(q + 10 * n), (void **)(q + 11 * n), (void **)(q + 12 * n), (void **)(q + 13 * n)};
+}
+
+/* What all steps of the pass have in common. */
+static void prepare(fl_pass *p)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_packed *w = weights_of(p);
+    const fl_masks *masks = job->call->masks ? &job->call->masks[w - m->layers] : NULL;
+    const int zone_h = masks ? masks->zoneout_h != NULL : m->zones[0] != NULL;
+    const int zone_c = masks ? masks->zoneout_c != NULL : m->zones[1] != NULL;
+    const fl_rows l = p->lists = lists_of(p);
+    p->zone_h = zone_h ? l.zone_h : NULL;
+    p->turn = (fl_turn){
+        .m = m,
+        .w = w,
+        .lists = {.x = l.x,
+                  .h = l.h,
+                  .c_prev = l.c_prev,
+                  .c = l.c,
+                  .h_out = w->panel_r ? l.cell_out : l.y, /* the cell writes beside y, the projection reads it there */
+                  .gates = job->call->cache || m->keeps ? l.gates : NULL,
+                  .h_prev = l.h_prev,
+                  .mask_g = masks && masks->mask_g ? l.mask_g : NULL,
+                  .zoneout_h = zone_h && !w->panel_r ? l.zone_h : NULL,
+                  .zoneout_c = zone_c ? l.zone_c : NULL,
+                  .lower = p->lower.data ? l.lower : NULL,
+                  .side = l.side,
+                  .keeps = job->call->cache != NULL},
+        .pre = l.pre,
+        .free = job->free,
+        .mate = p->mate,
+        .mates = p->mates,
+        .barrier = p->barrier,
+        .scratch = p->pointers + FL_PASS_LISTS * job->call->batch,
+    };
+    fl_turn_begin(&p->turn);
 }
 
 /* Where row i (r in order, b of the batch) at time t finds its masks, if there are any. */
@@ -161,46 +192,18 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
 }
 
 /* pre_step: slot of the input products, or -1: the step makes its own.  ahead: what to make beside it, or NULL. */
-static void one_step(const fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pre_step,
-                     const fl_ahead_args *ahead)
+static void one_step(fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pre_step, const fl_ahead_args *ahead)
 {
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_packed *w = weights_of(p);
-    const fl_rows l = lists_of(p);
-    for (int64_t i = 0; i < rows; i++) point(p, &l, i, s, s0, pre_step);
-    const fl_masks *masks = job->call->masks ? &job->call->masks[w - m->layers] : NULL;
-    const void *const *zone_h = rows && job->free && l.zone_h[0] ? l.zone_h : NULL;
-    fl_turn turn = {
-        .m = m,
-        .w = w,
-        .lists = {.rows = rows,
-                  .backward_sweep = (s + job->turn) & 1,
-                  .x = l.x,
-                  .h = l.h,
-                  .pre = l.pre,
-                  .c_prev = l.c_prev,
-                  .c = l.c,
-                  .h_out = w->panel_r ? l.cell_out : l.y, /* the cell writes beside y, the projection reads it there */
-                  .gates = job->call->cache || m->keeps ? l.gates : NULL,
-                  .h_prev = l.h_prev,
-                  .mask_g = masks && masks->mask_g ? l.mask_g : NULL,
-                  .zoneout_h = w->panel_r ? NULL : zone_h,
-                  .zoneout_c = rows && job->free && l.zone_c[0] ? l.zone_c : NULL,
-                  .lower = p->lower.data ? l.lower : NULL,
-                  .side = l.side,
-                  .keeps = job->call->cache != NULL},
-        .hoisted = pre_step >= 0,
-        .free = job->free,
-        .mate = p->mate,
-        .mates = p->mates,
-        .barrier = p->barrier,
-        .scratch = p->pointers + FL_PASS_LISTS * job->call->batch,
-    };
-    fl_turn_run(&turn, ahead);
-    if (w->panel_r) {
+    const fl_rows *l = &p->lists;
+    for (int64_t i = 0; i < rows; i++) point(p, l, i, s, s0, pre_step);
+    p->turn.lists.rows = rows;
+    p->turn.lists.backward_sweep = (s + p->job->turn) & 1;
+    p->turn.hoisted = pre_step >= 0;
+    fl_turn_run(&p->turn, ahead);
+    if (p->turn.w->panel_r) {
         fl_barrier_wait(p->barrier, p->mates);
-        fl_turn_project(m, w, rows, (const void *const *)l.cell_out, l.y, l.h_prev, zone_h, p->mate, p->mates);
+        fl_turn_project(p->job->m, p->turn.w, rows, (const void *const *)l->cell_out, l->y, l->h_prev, p->zone_h,
+                        p->mate, p->mates);
     }
     fl_barrier_wait(p->barrier, p->mates);
 }
@@ -229,7 +232,8 @@ static int go_solo(fl_pass *p)
 {
     if (p->mates == 1 || !p->barrier->solo) return 1;
     if (p->mate) return 0;
-    p->mates = 1;
+    p->mates = p->turn.mates = 1;
+    fl_turn_begin(&p->turn);
     return 1;
 }
 
@@ -312,6 +316,7 @@ void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
     const int64_t span = fl_plan_span(pass->job->m, plan, weights_of(pass)->inputs);
     fl_pass p = *pass;
     mask_inputs(&p, s0, s1);
+    prepare(&p);
     if (span && plan->ahead && hoist_here && p.rows && weights_of(pass)->part_count == 1)
         run_ahead(&p, s0, s1);
     else

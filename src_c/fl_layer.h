@@ -2,8 +2,7 @@
 #ifndef FL_LAYER_H
 #define FL_LAYER_H
 
-#include "fl_internal.h"
-#include "fl_team.h"
+#include "fl_turn.h"
 
 /* Everything the workers of one call share. */
 typedef struct fl_job {
@@ -28,6 +27,11 @@ typedef struct fl_job {
     fl_barrier team, group[2];
 } fl_job;
 
+typedef struct fl_rows { /* the pointer lists of one step, all (B) */
+    const void **x, **pre, **h, **h_prev, **c_prev, **mask_g, **zone_h, **zone_c, **lower, **side;
+    void **c, **y, **gates, **cell_out;
+} fl_rows;
+
 /* One worker's part of it: rows order[row0], order[row0 + row_step], ... and blocks [block0, block1). */
 typedef struct fl_pass {
     const fl_job *job;
@@ -40,10 +44,14 @@ typedef struct fl_pass {
     int mate, mates;
     const void **pointers;
     char *masked; /* this worker's */
+    /* filled by fl_pass_run: */
+    fl_rows lists;
+    fl_turn turn;
+    const void *const *zone_h; /* for a projected h; NULL: none */
 } fl_pass;
 
 /* Pointers one worker needs: lists by row, and two that are as long as a hoisted product has rows. */
-enum { FL_PASS_LISTS = 14, FL_PASS_ALL = FL_PASS_LISTS + 6 /* FL_TURN_LISTS */ };
+enum { FL_PASS_LISTS = 14, FL_PASS_ALL = FL_PASS_LISTS + FL_TURN_LISTS };
 static inline int64_t fl_pass_pointers(int64_t batch, int64_t hoist)
 {
     return FL_PASS_ALL * batch + 2 * batch * (hoist < 1 ? 1 : hoist);

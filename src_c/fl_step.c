@@ -57,7 +57,7 @@ static void more_lists(fl_turn *t, int layer, int64_t batch, const fl_step_memor
     t->lists.lower = m->depth && layer ? l[2] : NULL;
     t->lists.zoneout_h = m->zones[0] && !t->w->panel_r ? l[3] : NULL;
     t->lists.zoneout_c = m->zones[1] ? l[4] : NULL;
-    t->lists.pre = l[5];
+    t->pre = l[5];
 }
 
 /* One layer: x -> out, h and c of this layer in place. */
@@ -89,6 +89,7 @@ static void step_layer(const fl_model *m, int layer, int64_t batch, const fl_ste
         .scratch = memory->lists + LISTS * batch,
     };
     if (step.free || m->keeps || m->side || m->depth) more_lists(&step, layer, batch, memory, c);
+    fl_turn_begin(&step);
     fl_turn_run(&step, NULL);
     if (w->panel_r) {
         rows_of(ys, out, batch, m->recurrent, unit);

@@ -72,7 +72,7 @@ static fl_step_args *args_of(fl_turn *t, const fl_part *p)
     a->bias = p->bias;
     a->bias_h = p->bias_h;
     a->options = &t->w->options;
-    if (!t->hoisted) a->pre = NULL;
+    a->pre = t->hoisted ? (const void *const *)t->pre : NULL;
     return a;
 }
 
@@ -146,7 +146,7 @@ static void run_modules(fl_turn *t)
                 continue;
             }
             if (t->hoisted)
-                pre[n] = (const char *)t->lists.pre[r] + p->pre_first * m->unit;
+                pre[n] = (const char *)t->pre[r] + p->pre_first * m->unit;
             else
                 x[n] = t->lists.x[r];
             h[n] = (const char *)t->lists.h[r] + p->h_first * m->unit;
@@ -170,28 +170,46 @@ static void run_modules(fl_turn *t)
         set_clock(m, t->lists.c[r], (fl_clock_value(m, t->lists.c_prev[r]) + 1) % m->cycle);
 }
 
-void fl_turn_run(fl_turn *t, const fl_ahead_args *ahead)
+void fl_turn_begin(fl_turn *t)
+{
+    const fl_part *p = t->w->part;
+    t->step = NULL;
+    if (t->m->row_body || t->m->spec.cell == FL_CELL_CLOCKWORK || t->w->part_count > 1) return;
+    args_of(t, p);
+    t->step = t->m->real->step[fl_body_for(p->body, t->free)];
+}
+
+/* Parts one after the other, each after the mates' last one. */
+static void run_parts(fl_turn *t)
 {
     const fl_model *m = t->m;
-    const void *const *const pre = t->lists.pre;
-    if (m->row_body) {
-        run_rows(t);
-        return;
-    }
-    if (m->spec.cell == FL_CELL_CLOCKWORK) {
-        run_modules(t);
-        return;
-    }
+    const void *const *const h = t->lists.h;
     for (int i = 0; i < t->w->part_count; i++) {
         const fl_part *p = &t->w->part[i];
         fl_step_args *a = args_of(t, p);
-        if (t->hoisted) a->pre = fl_rows_at(m, t->scratch, pre, a->rows, p->pre_first);
+        if (t->hoisted) a->pre = fl_rows_at(m, t->scratch, (const void *const *)t->pre, a->rows, p->pre_first);
         if (p->body == FL_BODY_GRU_NEW) /* it hears r * h, which the part before it kept */
             a->h = fl_rows_at(m, t->scratch + a->rows, (const void *const *)a->gates, a->rows, 3 * m->spec.hidden_size);
         if (i) fl_barrier_wait(t->barrier, t->mates);
+        m->real->step[fl_body_for(p->body, t->free)](a);
+    }
+    t->lists.h = h;
+}
+
+void fl_turn_run(fl_turn *t, const fl_ahead_args *ahead)
+{
+    if (t->step) {
+        t->lists.pre = t->hoisted ? (const void *const *)t->pre : NULL;
+        t->lists.k_x = t->hoisted ? 0 : t->w->inputs;
         if (ahead)
-            m->real->step_ahead[fl_body_for(p->body, t->free)](a, ahead);
+            t->m->real->step_ahead[fl_body_for(t->w->part->body, t->free)](&t->lists, ahead);
         else
-            m->real->step[fl_body_for(p->body, t->free)](a);
+            t->step(&t->lists);
+    } else if (t->m->row_body) {
+        run_rows(t);
+    } else if (t->m->spec.cell == FL_CELL_CLOCKWORK) {
+        run_modules(t);
+    } else {
+        run_parts(t);
     }
 }

@@ -8,17 +8,21 @@
 typedef struct fl_turn {
     const fl_model *m;
     const fl_packed *w;
-    fl_step_args lists;   /* rows, and their pointer lists; what belongs to a part is filled in here */
-    int hoisted;          /* 1: lists.pre holds the input products, else x; row bodies always need it */
+    fl_step_args lists;   /* rows, and their pointer lists; begin and run, below, fill in what belongs to a part */
+    const void **pre;     /* (rows) input products */
+    int hoisted;          /* 1: they are there, else x is; row bodies always need them */
     int free;             /* 1: masks or zoneout, which only bodies with options know */
     int mate, mates;
     fl_barrier *barrier;  /* of the mates; unused when there is one */
     const void **scratch; /* FL_TURN_LISTS lists of `rows` pointers */
+    void (*step)(const fl_step_args *); /* the body, where one part is all; else NULL */
 } fl_turn;
 enum { FL_TURN_LISTS = 6 };
 
-/* ahead: what a single row's part makes on the side, or NULL.  `lists` is worked on in place: a small step would notice
- * copies of it. */
+/* Once for many steps, when all but rows, sweep and `hoisted` is set, and again when mates change: a small step would
+ * notice. */
+void fl_turn_begin(fl_turn *t);
+/* ahead: what a single row's part makes on the side, or NULL */
 void fl_turn_run(fl_turn *t, const fl_ahead_args *ahead);
 /* bias + W_ih . x of `rows` rows to rows of `pre`, this mate's share */
 void fl_turn_inputs(const fl_model *m, const fl_packed *w, int64_t rows, const void *const *x, void **pre, int mate,

@@ -106,6 +106,8 @@ def test_ctrl_c_gives_130():
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # what a shell starts in the background ignores Ctrl-C, and so do its children, these tests among them
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     time.sleep(2.0)
     process.send_signal(signal.SIGINT)

@@ -28,11 +28,13 @@ from .network import Embedding, Linear
 from .optim import clip_grad_norm
 from .runtime import available_isas, get_num_threads, isa, set_num_threads, show_config
 from .sequential import Sequential
+from .torch_files import read_torch, with_prefix
+from .torch_models import from_torch, to_torch
 from .traces import DepthGatedTrace, GRUTrace, LSTM1997Trace, RNNTrace, Trace
 
 __all__ = [
     "GRU", "LSTM", "LSTM1997", "RNN", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace", "Embedding",
     "FileFormatError", "GRUTrace", "LSTM1997Trace", "Linear", "Module", "RNNTrace", "Sequential", "Trace",
-    "__version__", "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim",
-    "set_num_threads", "show_config",
+    "__version__", "available_isas", "clip_grad_norm", "from_torch", "get_num_threads", "isa", "load", "losses",
+    "optim", "read_torch", "set_num_threads", "show_config", "to_torch", "with_prefix",
 ]

@@ -19,6 +19,10 @@ from .runtime import isa as isa
 from .runtime import set_num_threads as set_num_threads
 from .runtime import show_config as show_config
 from .sequential import Sequential as Sequential
+from .torch_files import read_torch as read_torch
+from .torch_files import with_prefix as with_prefix
+from .torch_models import from_torch as from_torch
+from .torch_models import to_torch as to_torch
 from .traces import DepthGatedTrace as DepthGatedTrace
 from .traces import GRUTrace as GRUTrace
 from .traces import LSTM1997Trace as LSTM1997Trace
@@ -28,6 +32,6 @@ from .traces import Trace as Trace
 __all__ = [
     "GRU", "LSTM", "LSTM1997", "RNN", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace", "Embedding",
     "FileFormatError", "GRUTrace", "LSTM1997Trace", "Linear", "Module", "RNNTrace", "Sequential", "Trace",
-    "__version__", "available_isas", "clip_grad_norm", "get_num_threads", "isa", "load", "losses", "optim",
-    "set_num_threads", "show_config",
+    "__version__", "available_isas", "clip_grad_norm", "from_torch", "get_num_threads", "isa", "load", "losses",
+    "optim", "read_torch", "set_num_threads", "show_config", "to_torch", "with_prefix",
 ]

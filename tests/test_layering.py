@@ -28,7 +28,8 @@ for folder in FOLDERS:
 # Module -> modules of the package it may import; "later": those too, but inside functions only.
 ALLOWED = {
     "__init__": {
-        "_version", "files", "layers", "losses", "module", "network", "optim", "runtime", "sequential", "traces",
+        "_version", "files", "layers", "losses", "module", "network", "optim", "runtime", "sequential", "torch_files",
+        "torch_models", "traces",
     },
     "__main__": {"cli"},
     "_progress": set(),
@@ -66,6 +67,9 @@ ALLOWED = {
     "spec": {"params", "variants"},
     "states": {"arguments"},
     "stream": {"_core", "arguments", "params", "ragged", "spec", "states"},
+    "torch_files": {"files", "torch_pickle"},
+    "torch_models": {"layers", "module", "network", "sequential"},
+    "torch_pickle": set(),
     "traces": {"variants"},
     "variants": {"option_checks"},
     # fastlstm/benchmark/, imported by the command that needs it

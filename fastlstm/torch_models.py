@@ -1,0 +1,242 @@
+"""Models from torch and back: `from_torch`, `to_torch`. torch is imported when they are called.
+
+=========================  =====================================================
+nn.LSTM, nn.GRU, nn.RNN    `LSTM`, `GRU`, `RNN`, with all arguments
+nn.LSTMCell and the like   the same, one layer: weight_ih becomes weight_ih_l0
+nn.Embedding, nn.Linear    `Embedding`, `Linear`
+nn.ReLU, Tanh, Sigmoid,    the activation of the `Linear` just before it
+Softmax(dim=-1)
+nn.Dropout                 nothing: it does nothing at inference
+nn.Sequential              `Sequential`, whose places count what is left
+=========================  =====================================================
+
+Formulas, names and shapes of these are torch's (docs/equations.md), so weights are copied bit by bit.
+"""
+
+from .layers import GRU, LSTM, RNN
+from .module import hollow
+from .network import Embedding, Linear
+from .sequential import Sequential
+
+_RECURRENT = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+_ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softmax": "softmax"}
+_SIZES = ("input_size", "hidden_size")
+_ARGUMENTS = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")  # of recurrent layers, here and there
+
+
+def _at(place, thing):
+    """Where in a chain, and what: "0.2 (Conv1d)"."""
+    return f"{'.'.join(place) or 'the model itself'} ({type(thing).__name__})"
+
+
+# ---- from torch -------------------------------------------------------------------------------------------------
+
+
+def _weights(module, place, seen):
+    """(name -> array, dtype) of a torch module's own parameters; seen: id -> place of those met before."""
+    found = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) in seen:
+            raise ValueError(f"{name} is that of {seen[id(tensor)]}, too; weights cannot be shared")
+        seen[id(tensor)] = _at(place, module)
+        if tensor.is_meta:
+            raise ValueError(f"{name} is on the meta device and holds no numbers")
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if kind not in ("float32", "float64"):
+            raise ValueError(f"{name} holds {kind}, expected float32 or float64")
+        found[name] = tensor.detach().cpu().numpy()
+    kinds = {weight.dtype for weight in found.values()}
+    if len(kinds) != 1:
+        raise ValueError("its weights mix float32 and float64, expected one of them")
+    return found, kinds.pop().name
+
+
+def _layer(module, kind):
+    """(class here, its arguments) of a torch module of class name `kind`; None where there is no such class here."""
+    if kind.removesuffix("Cell") in _RECURRENT:
+        names = (*_SIZES, "bias") if kind.endswith("Cell") else (*_SIZES, *_ARGUMENTS)
+        names += ("proj_size",) if kind == "LSTM" else ()
+        names += ("nonlinearity",) if kind in ("RNN", "RNNCell") else ()
+        return _RECURRENT[kind.removesuffix("Cell")], {name: getattr(module, name) for name in names}
+    if kind == "Embedding":
+        for name in ("max_norm", "scale_grad_by_freq"):
+            if getattr(module, name):
+                raise ValueError(f"{name}={getattr(module, name)} has no counterpart here")
+        return Embedding, {name: getattr(module, name) for name in ("num_embeddings", "embedding_dim")}
+    if kind == "Linear":
+        sizes = {name: getattr(module, name) for name in ("in_features", "out_features")}
+        return Linear, sizes | {"bias": module.bias is not None}
+    return None
+
+
+def _build(module, kind, place, seen, activation):
+    """One layer with its weights and its mode."""
+    try:
+        found = _layer(module, kind)
+        if found is None:
+            raise ValueError("has no counterpart here")
+        cls, options = found
+        weights, dtype = _weights(module, place, seen)
+        if kind.endswith("Cell"):
+            weights = {f"{name}_l0": weight for name, weight in weights.items()}
+        if activation is not None:
+            options["activation"] = activation
+        with hollow():
+            model = cls(**options, dtype=dtype)
+        model.load_state_dict(weights)
+    except ValueError as error:
+        raise TypeError(f"from_torch: {_at(place, module)}: {error}") from None
+    model.training = module.training
+    return model
+
+
+def _is_torchs(module, torch):
+    """Of a class that torch itself defines and nobody changed: no subclass, parametrization or hook."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks")
+    if any(getattr(module, name, None) for name in hooks):
+        return False
+    return type(module) is getattr(torch.nn, type(module).__name__, None)
+
+
+def _is_dropout(module, torch):
+    return type(module) is torch.nn.Dropout and _is_torchs(module, torch)
+
+
+def _activation(module, kind, place):
+    """Name here of an activation module."""
+    if kind == "Softmax" and module.dim != -1:
+        raise TypeError(f"from_torch: {_at(place, module)} has dim={module.dim}, expected dim=-1")
+    return _ACTIVATIONS[kind]
+
+
+def _chain(module, place, seen, torch):
+    """A `Sequential` of what a torch Sequential holds; None if nothing is left."""
+    children = [item for item in module._modules.items() if not _is_dropout(item[1], torch)]
+    members, skip = [], False
+    for index, (name, child) in enumerate(children):
+        if skip:  # taken by the Linear before it
+            skip = False
+            continue
+        activation, after = None, children[index + 1][1] if index + 1 < len(children) else None
+        kind = type(after).__name__
+        if type(child) is torch.nn.Linear and kind in _ACTIVATIONS and _is_torchs(after, torch):
+            activation, skip = _activation(after, kind, (*place, children[index + 1][0])), True
+        member = _convert(child, (*place, name), seen, torch, activation)
+        members += [] if member is None else [member]
+    if not members:
+        return None
+    try:
+        model = Sequential(*members)
+    except ValueError as error:  # widths or types that do not fit; it counts what is left
+        raise TypeError(f"from_torch: {_at(place, module)}: {error}") from None
+    model.training = module.training
+    return model
+
+
+def _convert(module, place, seen, torch, activation=None):
+    """Any module; None for one that does nothing at inference."""
+    kind = type(module).__name__
+    if not _is_torchs(module, torch):
+        words = "is no plain module of torch.nn (a subclass, a parametrization, or one with hooks)"
+        raise TypeError(f"from_torch: {_at(place, module)} {words}")
+    if kind == "Sequential":
+        return _chain(module, place, seen, torch)
+    if kind in _ACTIVATIONS:
+        raise TypeError(f"from_torch: {_at(place, module)} is not right behind a Linear, which would take it")
+    return _build(module, kind, place, seen, activation)
+
+
+def from_torch(module):
+    """The model here that computes what a torch module computes, with copies of its weights.
+
+    module: torch.nn.LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell, Embedding, Linear, or Sequential of these, of Dropout
+    (left out, at inference it does nothing) and of ReLU, Tanh, Sigmoid, Softmax(dim=-1) right behind a Linear, which
+    takes them as its activation. Weights of float32 or float64, on any device. A cell becomes one layer, for sequences
+    (T, B, I). Sequential hands y of a recurrent member on, where torch's would hand on the tuple. A padding_idx is
+    left out: it changes no output, but that row then has a gradient.
+
+    Returns a `Module` of the same dtype, weights equal to the bit, `training` as of each part.
+    Raises TypeError that names place and class of anything else, of what has options that change its results
+    (max_norm), of a subclass, of a module with hooks, and of weights that two members share; ImportError without torch.
+    """
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"from_torch: module must be a torch.nn.Module, got {type(module).__name__}")
+    model = None if _is_dropout(module, torch) else _convert(module, (), {}, torch)
+    if model is None:
+        raise TypeError(f"from_torch: {_at((), module)} holds nothing that computes")
+    return model
+
+
+# ---- to torch ---------------------------------------------------------------------------------------------------
+
+
+def _refuse_options(model, place):
+    """ValueError that names every option of a recurrent layer that torch does not have."""
+    config = model.config()
+    with hollow():
+        plain = type(model)(1, 1).config()
+    known = {*_SIZES, *_ARGUMENTS, "proj_size", "dtype", "nonlinearity"}
+    found = [f"{name}={value!r}" for name, value in config.items() if name not in known and value != plain[name]]
+    if isinstance(model.hidden_size, list):
+        found.append(f"hidden_size={model.hidden_size!r}")
+    if found:
+        raise ValueError(f"to_torch: {_at(place, model)}: torch has no {', '.join(found)}")
+
+
+def _filled(cls, model, torch, *sizes, **options):
+    """A torch module with the weights and the mode of `model`; takes no random numbers."""
+    module = cls(*sizes, **options, dtype=getattr(torch, model.dtype.name), device="meta").to_empty(device="cpu")
+    module.load_state_dict({name: torch.from_numpy(weight) for name, weight in model.state_dict().items()})
+    return module.train(model.training)
+
+
+def _modules(model, place, torch):
+    """The torch modules that do what `model` does, one after the other."""
+    nn, kind = torch.nn, type(model)
+    if kind is Sequential:
+        parts = [one for n, member in enumerate(model) for one in _modules(member, (*place, str(n)), torch)]
+        chain = nn.Sequential(*parts)
+        chain.training = model.training
+        return [chain]
+    if kind is Embedding:
+        return [_filled(nn.Embedding, model, torch, model.num_embeddings, model.embedding_dim)]
+    if kind is Linear:
+        bias = "bias" in model.state_dict()
+        found = [_filled(nn.Linear, model, torch, model.in_features, model.out_features, bias=bias)]
+        for name, here in _ACTIVATIONS.items():
+            if here == model.activation:
+                after = nn.Softmax(dim=-1) if here == "softmax" else getattr(nn, name)()
+                found.append(after.train(model.training))
+        return found
+    if kind not in _RECURRENT.values():
+        raise TypeError(f"to_torch: {_at(place, model)} has no counterpart in torch")
+    _refuse_options(model, place)
+    options = {name: getattr(model, name) for name in _ARGUMENTS}
+    if kind is LSTM:
+        options["proj_size"] = model.proj_size
+    if kind is RNN:
+        options["nonlinearity"] = model.nonlinearity
+    return [_filled(getattr(nn, kind.__name__), model, torch, model.input_size, model.hidden_size, **options)]
+
+
+def to_torch(model):
+    """The torch module that computes what `model` computes, with copies of its weights: the way back of `from_torch`.
+
+    model: `LSTM`, `GRU`, `RNN` without options that torch lacks, `Embedding`, `Linear`, or `Sequential` of these. The
+    activation of a Linear becomes a module behind it, which inside a Sequential moves the places of the others. torch's
+    Sequential hands on the tuple that a recurrent member returns: with one before its end, call its members in turn.
+
+    Returns a torch.nn.Module of the same dtype on the CPU, weights equal to the bit, `training` as of each part.
+    Raises TypeError for another class, ValueError that names every option torch has not (a GRU's reset_after=False,
+    peepholes, activations, regularisers other than dropout, hidden_size=[...]); ImportError without torch.
+    """
+    import torch
+
+    found = _modules(model, (), torch)
+    if len(found) == 1:
+        return found[0]
+    chain = torch.nn.Sequential(*found)
+    chain.training = model.training
+    return chain

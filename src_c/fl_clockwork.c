@@ -31,7 +31,7 @@ static fl_active rows_of(const fl_walk *w, const fl_back_rows *l, int index, int
 {
     fl_back *job = w->job;
     const fl_model *m = job->m;
-    const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
+    const fl_packed *p = fl_walk_weights(w);
     const fl_part *part = &p->part[index];
     const int64_t all = fl_back_active(job, s), list = fl_module_list(job, index), unit = m->unit;
     fl_active a = {0, l->lower, l->dupper, l->m_rows, l->dlower}; /* lists that this cell has no other use for */
@@ -62,7 +62,7 @@ static void split_dh(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t
 {
     const fl_back *job = w->job;
     const fl_model *m = job->m;
-    const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
+    const fl_packed *p = fl_walk_weights(w);
     const int64_t clock = clock_at(w, w->row0 + i * w->row_step, s);
     m->real->add(l->dy[i], l->dh[i], l->dheard[i], m->spec.hidden_size);
     for (int k = 0; k < p->part_count; k++) {
@@ -80,7 +80,7 @@ void fl_clockwork_grads(const fl_walk *w, const fl_back_rows *l, int64_t s, int6
 {
     fl_back *job = w->job;
     const fl_model *m = job->m;
-    const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
+    const fl_packed *p = fl_walk_weights(w);
     const int masked = rows && job->free && l->mask_h[0];
     for (int64_t i = 0; i < rows; i++) {
         split_dh(w, l, i, s);

@@ -49,7 +49,7 @@ static void note(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t q, 
 {
     fl_back *job = w->job;
     const fl_model *m = job->m;
-    const fl_packed *p = &m->layers[w->s->layer * m->spec.directions + w->s->dir];
+    const fl_packed *p = fl_walk_weights(w);
     if (w->mate) return;
     job->batch_row[q] = b;
     if (w->s->dx.data) job->dx[q] = fl_at(&w->s->dx, t, b);
@@ -97,11 +97,6 @@ static void point(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t s,
     note(w, l, i, q, b, t);
 }
 
-static const fl_packed *weights_of(const fl_walk *w)
-{
-    return &w->job->m->layers[w->s->layer * w->job->m->spec.directions + w->s->dir];
-}
-
 static void product(const fl_walk *w, int64_t rows, const void *const *a, int64_t k, const void *panel, int64_t columns,
                     int64_t block0, int64_t block1, int accumulate, void *const *out)
 {
@@ -146,7 +141,7 @@ static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t 
         a[i] = job->dh + (q0 + r) * pr * m->unit;
         out[i] = job->dcell_out + r * hidden * m->unit;
     }
-    product(w, rows, a, pr, weights_of(w)->panel_rt, hidden, w->m_block0, w->m_block1, 0, out);
+    product(w, rows, a, pr, fl_walk_weights(w)->panel_rt, hidden, w->m_block0, w->m_block1, 0, out);
     fl_barrier_wait(&job->team, w->mates);
     for (int64_t i = 0; i < rows; i++) {
         const int64_t r = w->row0 + i * w->row_step;
@@ -180,7 +175,7 @@ static void cell_grads(const fl_walk *w, const fl_back_rows *l, int64_t rows, co
 {
     fl_back *job = w->job;
     const fl_model *m = job->m;
-    const fl_packed *p = weights_of(w);
+    const fl_packed *p = fl_walk_weights(w);
     const int64_t H = m->spec.hidden_size, of = (w->unit1 - w->unit0) * m->unit;
     if (m->row_body) {
         m->real->row_grad[m->body - FL_BODY_COUNT](args);
@@ -211,7 +206,7 @@ static void state_grads(const fl_walk *w, const fl_back_rows *l, int64_t rows, i
 {
     fl_back *job = w->job;
     const fl_model *m = job->m;
-    const fl_packed *p = weights_of(w);
+    const fl_packed *p = fl_walk_weights(w);
     if (m->truncated) {
         for (int64_t i = 0; i < rows; i++) {
             memset(l->dh[i], 0, (size_t)(m->recurrent * m->unit));
@@ -254,7 +249,7 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
         return;
     }
     const int projected = m->spec.proj_size != 0;
-    const fl_masks *masks = job->call->masks ? &job->call->masks[weights_of(w) - m->layers] : NULL;
+    const fl_masks *masks = job->call->masks ? &job->call->masks[fl_walk_weights(w) - m->layers] : NULL;
     const void *const *zone_h = rows && job->free && l.zone_h[0] ? l.zone_h : NULL;
     if (projected) through_projection(w, &l, rows, q0, s);
     const fl_cell_grad_args cell = {
@@ -272,7 +267,7 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
         .dc = l.dc,
         .dgates = l.dgates,
         .h = projected ? l.m_rows : NULL,
-        .options = &weights_of(w)->options,
+        .options = &fl_walk_weights(w)->options,
         .mask_g = masks && masks->mask_g ? l.mask_g : NULL,
         .zoneout_h = projected ? NULL : zone_h,
         .zoneout_c = rows && job->free && l.zone_c[0] ? l.zone_c : NULL,

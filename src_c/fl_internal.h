@@ -31,7 +31,6 @@ typedef struct fl_part {
     int64_t h_first, k_h;    /* which of the recurrent operand it hears; k_h 0: none of it */
     int64_t blocks, wide;    /* of its panels; wide: columns with padding */
     int64_t pre_first;       /* where its sums start in a row of `pre` */
-    int64_t gradient, rows;  /* its gradients start there in a row of gradients, so many of x-parts */
     const void *panel_x;     /* gate panel of I rows */
     const void *panel_h;     /* gate panel of k_h rows */
     const void *bias;        /* (wide): bias_ih + bias_hh, or bias_ih alone of gates that are apart; NULL: zero */

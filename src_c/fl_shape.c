@@ -142,7 +142,7 @@ void fl_shape_layer(const fl_model *m, fl_packed *w, int layer)
     range_of(w, FL_OF_X, &w->x_first, &w->x_rows);
     range_of(w, FL_OF_H, &w->h_first, &w->h_rows);
     range_of(w, FL_OF_FED, &w->fed_first, &w->fed_rows);
-    double weights = 0, read = 0;
+    double weights = 0;
     for (int i = 0; i < w->side_count; i++) {
         const fl_side *s = &w->side[i];
         if (s->operand != FL_OF_ONE) weights += (double)s->columns * (double)s->n;
@@ -155,7 +155,6 @@ void fl_shape_layer(const fl_model *m, fl_packed *w, int layer)
         }
     }
     weights += (double)m->spec.hidden_size * (double)m->spec.proj_size;
-    read = weights * (double)m->unit;
     w->flops = 2 * weights;
-    w->bytes = read;
+    w->bytes = weights * (double)m->unit;
 }

@@ -22,6 +22,11 @@ typedef struct fl_back_rows { /* pointer lists of one step, all (B) */
     void **dh, **dc, **dgates, **m_rows, **dlower, **dheard, **through;
 } fl_back_rows;
 
+static inline const fl_packed *fl_walk_weights(const fl_walk *w)
+{
+    return &w->job->m->layers[w->s->layer * w->job->m->spec.directions + w->s->dir];
+}
+
 /* --- fl_clockwork.c: the modules of a clockwork network, each with rows and lists of its own */
 
 /* One step back: gradients of the sums of the modules that ran, and dh. */

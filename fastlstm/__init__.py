@@ -1,5 +1,6 @@
 """fastlstm: recurrent networks on a CPU, fast, small, exact to the bit. See README.md and docs/."""
 
+import importlib as _importlib
 import os as _os
 import sys as _sys
 
@@ -21,6 +22,8 @@ except ImportError as _error:
     raise
 
 from . import losses, optim
+from .convert.torch_files import read_torch, with_prefix
+from .convert.torch_models import from_torch, to_torch
 from .files import FileFormatError, load
 from .layers import GRU, LSTM, LSTM1997, RNN, ClockworkRNN, DepthGatedLSTM
 from .module import Module
@@ -28,8 +31,6 @@ from .network import Embedding, Linear
 from .optim import clip_grad_norm
 from .runtime import available_isas, get_num_threads, isa, set_num_threads, show_config
 from .sequential import Sequential
-from .torch_files import read_torch, with_prefix
-from .torch_models import from_torch, to_torch
 from .traces import DepthGatedTrace, GRUTrace, LSTM1997Trace, RNNTrace, Trace
 
 __all__ = [
@@ -38,3 +39,15 @@ __all__ = [
     "__version__", "available_isas", "clip_grad_norm", "from_torch", "get_num_threads", "isa", "load", "losses",
     "optim", "read_torch", "set_num_threads", "show_config", "to_torch", "with_prefix",
 ]
+
+_LATER = ("onnx", "torch")  # packages that import what they are named after
+
+
+def __getattr__(name):
+    if name in _LATER:
+        return _importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_LATER})

@@ -1,6 +1,10 @@
 from . import losses as losses
 from . import optim as optim
 from ._version import __version__ as __version__
+from .convert.torch_files import read_torch as read_torch
+from .convert.torch_files import with_prefix as with_prefix
+from .convert.torch_models import from_torch as from_torch
+from .convert.torch_models import to_torch as to_torch
 from .files import FileFormatError as FileFormatError
 from .files import load as load
 from .layers import GRU as GRU
@@ -19,10 +23,6 @@ from .runtime import isa as isa
 from .runtime import set_num_threads as set_num_threads
 from .runtime import show_config as show_config
 from .sequential import Sequential as Sequential
-from .torch_files import read_torch as read_torch
-from .torch_files import with_prefix as with_prefix
-from .torch_models import from_torch as from_torch
-from .torch_models import to_torch as to_torch
 from .traces import DepthGatedTrace as DepthGatedTrace
 from .traces import GRUTrace as GRUTrace
 from .traces import LSTM1997Trace as LSTM1997Trace

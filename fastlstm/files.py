@@ -34,6 +34,12 @@ class FileFormatError(ValueError):
     """A file is not a model this version can load; the message is the path and the reason."""
 
 
+def excerpt(error, length=300):
+    """The words of an error of another library, which may quote half a file, cut to `length` characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= length else text[:length] + "..."
+
+
 # ---- saving ------------------------------------------------------------------------------
 
 
@@ -141,7 +147,7 @@ def _check_metadata_of(path, metadata):
     try:
         return json.loads(metadata.get("model", ""))
     except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: the description of the model is damaged ({error})") from error
+        raise FileFormatError(f"{path}: the description of the model is damaged ({excerpt(error)})") from error
 
 
 def _check_layers(node, tensors):
@@ -166,7 +172,7 @@ def _build(path, description, tensors):
             warnings.simplefilter("error")  # numpy's complaints about absurd sizes
             return Module.from_description(description)
     except Exception as error:
-        raise FileFormatError(f"{path}: no model can be built from its description ({error})") from error
+        raise FileFormatError(f"{path}: no model can be built from its description ({excerpt(error)})") from error
 
 
 def _check_tensors(path, handle, expected, dtype):
@@ -227,7 +233,7 @@ def load(path):
     except (FileFormatError, OSError):
         raise
     except Exception as error:  # safetensors' own kinds, and numpy's for element types it lacks
-        raise FileFormatError(f"{path}: damaged ({error})") from error
+        raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from error
     _warn_if_not_finite(path, weights)
     model._replace_weights(weights)
     return model

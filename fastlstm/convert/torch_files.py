@@ -21,7 +21,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .files import FileFormatError
+from ..files import FileFormatError, excerpt
 from .torch_pickle import MAX_AXES, STORAGES, Tensor, read
 
 _LEGACY = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02")  # torch's magic number, pickled; any pickle
@@ -202,11 +202,11 @@ def read_torch(path, key=None):
         except OSError as error:
             if error.errno not in (None, errno.EINVAL):  # EINVAL: damage sends zipfile to an impossible place
                 raise
-            raise FileFormatError(f"{path}: damaged ({error})") from None
+            raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
         except ValueError as error:
             raise FileFormatError(f"{path}: {error}") from None
         except Exception as error:  # zipfile and pickletools raise many kinds
-            raise FileFormatError(f"{path}: damaged ({error})") from None
+            raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
 
 
 def with_prefix(d, prefix):

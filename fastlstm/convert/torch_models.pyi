@@ -1,6 +1,6 @@
 from typing import Any
 
-from .module import Module
+from ..module import Module
 
 def from_torch(module: Any) -> Module: ...
 def to_torch(model: Module) -> Any: ...

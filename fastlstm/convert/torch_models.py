@@ -13,10 +13,10 @@ nn.Sequential              `Sequential`, whose places count what is left
 Formulas, names and shapes of these are torch's (docs/equations.md), so weights are copied bit by bit.
 """
 
-from .layers import GRU, LSTM, RNN
-from .module import hollow
-from .network import Embedding, Linear
-from .sequential import Sequential
+from ..layers import GRU, LSTM, RNN
+from ..module import hollow
+from ..network import Embedding, Linear
+from ..sequential import Sequential
 
 _RECURRENT = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 _ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softmax": "softmax"}

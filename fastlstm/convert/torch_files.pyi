@@ -1,8 +1,8 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from .files import _Path
-from .params import _Array
+from ..files import _Path
+from ..params import _Array
 
 _T = TypeVar("_T")
 

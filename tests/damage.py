@@ -1,0 +1,153 @@
+"""Files damaged at random, read in a process of its own that may not crash: ``python damage.py FORMAT COUNT SEED``.
+
+Each case is a sample file of the format with one to four wounds: bits flipped, bytes overwritten, numbers replaced by
+extreme ones, pieces cut out, doubled, moved or put in, the end gone. It is read, and must come out as a model or
+tensors, or as the format's documented exception, whose message starts with the file's path. What the process holds may
+grow by no more than twice the file's size (and SLACK, which is what an allocator rounds by).
+
+Prints {"cases", "read", "refused", "largest"} as JSON, the last of files beyond SLACK, in multiples of their size. A
+row of FORMATS is a function that gives (sample files' bytes, ending of their names, function that reads a path). The
+last sample has a few megabytes, so that memory shows, and is read in every sixteenth case.
+"""
+
+import json
+import os
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+SLACK = 1 << 20
+ROOM = 1 << 30  # address space beyond what the process has when it starts; nothing asks for that much
+DATA = Path(__file__).resolve().parent / "data"
+EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
+
+
+def _wound(data, rng):
+    at, length = int(rng.integers(len(data))), int(rng.integers(1, 1 + min(64, len(data))))
+    kind = rng.integers(9)
+    if kind <= 1:
+        data[at] ^= 1 << int(rng.integers(8))
+    elif kind == 2:
+        data[at : at + length] = rng.bytes(len(data[at : at + length]))
+    elif kind == 3:
+        number = EXTREMES[rng.integers(len(EXTREMES))].to_bytes(8, ("little", "big")[rng.integers(2)])
+        width = 1 << int(rng.integers(4))
+        data[at : at + width] = (number[:width] if number[0] else number[-width:])[: len(data) - at]
+    elif kind == 4:
+        del data[at : at + length]
+    elif kind == 5:
+        data[at:at] = rng.bytes(length)
+    elif kind == 6:
+        data[at:at] = data[at : at + length]
+    elif kind == 7:
+        piece, to = data[at : at + length], int(rng.integers(len(data)))
+        data[to : to + len(piece)] = piece
+    else:
+        del data[max(1, at) :]
+
+
+def damaged(data, rng):
+    """A copy of `data` with one to four wounds, most of them in its first or last 2 kB, where the sense is."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 5)):
+        place = rng.integers(3)
+        if place == 2 or len(data) < 5000:
+            _wound(data, rng)
+            continue
+        part = data[:2048] if place == 0 else data[-2048:]
+        _wound(part, rng)
+        if place == 0:
+            data[:2048] = part
+        else:
+            data[-2048:] = part
+    return bytes(data)
+
+
+# ---- formats ----------------------------------------------------------------------------------------------------
+
+
+def _safetensors():
+    import fastlstm as fl
+
+    def written(model):
+        path = Path("sample.safetensors")
+        model.save(path, {"note": "é"})
+        return path.read_bytes()
+
+    small = fl.Sequential(fl.Embedding(6, 3, rng=0), fl.LSTM(3, 4, peephole="i", rng=1), fl.Linear(4, 2, rng=2))
+    return [written(small), written(fl.GRU(6, 8, 2, rng=0)), written(fl.LSTM(300, 500, rng=0))], ".safetensors", fl.load
+
+
+def _torch():
+    import torch_bytes
+
+    import fastlstm as fl
+
+    small = {"lstm." + name: weight for name, weight in fl.LSTM(3, 4, rng=0).state_dict().items()}
+    models = small, fl.GRU(5, 6, rng=0).state_dict(), fl.LSTM(300, 500, rng=0).state_dict()
+    return [torch_bytes.state_dict(model) for model in models], ".pt", fl.read_torch
+
+
+FORMATS = {"safetensors": _safetensors, "torch": _torch}
+
+
+# ---- the process that reads them --------------------------------------------------------------------------------
+
+
+def _status(name):
+    """Bytes, of a line of /proc/self/status."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(name))
+
+
+def _read_watched(read, path):
+    """(whether it was read, bytes by which the process had grown at most)."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # VmHWM starts anew
+    before, read_it = _status("VmRSS:"), True
+    try:
+        read(path)
+    except ValueError as error:  # FileFormatError is one; anything else ends this process
+        from fastlstm import FileFormatError
+
+        assert type(error) is FileFormatError and str(error).startswith(path), repr(error)
+        assert len(str(error)) < 3000
+        read_it = False
+    return read_it, max(0, _status("VmHWM:") - before)
+
+
+def main(name, count, seed):
+    """Read `count` damaged files; raises at the first that does what it may not."""
+    import faulthandler
+    import resource
+
+    faulthandler.enable()
+    samples, ending, read = FORMATS[name]()
+    rng, path, counts, largest = np.random.default_rng(seed), os.path.abspath("damaged" + ending), Counter(), 0.0
+    for sample in samples:  # whatever is imported late; and the samples are good
+        Path(path).write_bytes(sample)
+        read(path)
+        read(path)
+    room = _status("VmSize:") + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    warnings.simplefilter("ignore")  # a flip can make a NaN
+    for case in range(count):
+        data = damaged(samples[-1] if case % 16 == 0 else samples[case % (len(samples) - 1)], rng)
+        Path(path).write_bytes(data)
+        try:
+            good, grown = _read_watched(read, path)
+            assert grown <= 2 * len(data) + SLACK, f"{grown} bytes for a file of {len(data)}"
+        except BaseException:
+            print(f"case {case} of seed {seed}: {os.path.abspath(path)}", file=sys.stderr)
+            raise
+        counts["read" if good else "refused"] += 1
+        if len(data) > SLACK:
+            largest = max(largest, grown / len(data))
+    print(json.dumps({"cases": count, **counts, "largest": round(largest, 2)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

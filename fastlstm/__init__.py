@@ -25,6 +25,7 @@ from . import losses, optim
 from .convert.torch_files import read_torch, with_prefix
 from .convert.torch_models import from_torch, to_torch
 from .files import FileFormatError, load
+from .last import Last
 from .layers import GRU, LSTM, LSTM1997, RNN, ClockworkRNN, DepthGatedLSTM
 from .module import Module
 from .network import Embedding, Linear
@@ -32,12 +33,13 @@ from .optim import clip_grad_norm
 from .runtime import available_isas, get_num_threads, isa, set_num_threads, show_config
 from .sequential import Sequential
 from .traces import DepthGatedTrace, GRUTrace, LSTM1997Trace, RNNTrace, Trace
+from .wrappers import Bidirectional, Reverse
 
 __all__ = [
-    "GRU", "LSTM", "LSTM1997", "RNN", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace", "Embedding",
-    "FileFormatError", "GRUTrace", "LSTM1997Trace", "Linear", "Module", "RNNTrace", "Sequential", "Trace",
-    "__version__", "available_isas", "clip_grad_norm", "from_torch", "get_num_threads", "isa", "load", "losses",
-    "optim", "read_torch", "set_num_threads", "show_config", "to_torch", "with_prefix",
+    "GRU", "LSTM", "LSTM1997", "RNN", "Bidirectional", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace",
+    "Embedding", "FileFormatError", "GRUTrace", "LSTM1997Trace", "Last", "Linear", "Module", "RNNTrace", "Reverse",
+    "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_torch", "get_num_threads", "isa",
+    "load", "losses", "optim", "read_torch", "set_num_threads", "show_config", "to_torch", "with_prefix",
 ]
 
 _LATER = ("onnx", "torch")  # packages that import what they are named after

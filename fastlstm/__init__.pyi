@@ -7,6 +7,7 @@ from .convert.torch_models import from_torch as from_torch
 from .convert.torch_models import to_torch as to_torch
 from .files import FileFormatError as FileFormatError
 from .files import load as load
+from .last import Last as Last
 from .layers import GRU as GRU
 from .layers import LSTM as LSTM
 from .layers import LSTM1997 as LSTM1997
@@ -28,10 +29,12 @@ from .traces import GRUTrace as GRUTrace
 from .traces import LSTM1997Trace as LSTM1997Trace
 from .traces import RNNTrace as RNNTrace
 from .traces import Trace as Trace
+from .wrappers import Bidirectional as Bidirectional
+from .wrappers import Reverse as Reverse
 
 __all__ = [
-    "GRU", "LSTM", "LSTM1997", "RNN", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace", "Embedding",
-    "FileFormatError", "GRUTrace", "LSTM1997Trace", "Linear", "Module", "RNNTrace", "Sequential", "Trace",
-    "__version__", "available_isas", "clip_grad_norm", "from_torch", "get_num_threads", "isa", "load", "losses",
-    "optim", "read_torch", "set_num_threads", "show_config", "to_torch", "with_prefix",
+    "GRU", "LSTM", "LSTM1997", "RNN", "Bidirectional", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace",
+    "Embedding", "FileFormatError", "GRUTrace", "LSTM1997Trace", "Last", "Linear", "Module", "RNNTrace", "Reverse",
+    "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_torch", "get_num_threads", "isa",
+    "load", "losses", "optim", "read_torch", "set_num_threads", "show_config", "to_torch", "with_prefix",
 ]

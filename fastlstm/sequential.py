@@ -1,10 +1,9 @@
 """Sequential: modules one after the other, a whole small model with the calls of its parts."""
 
-import copy
-from contextlib import ExitStack, contextmanager
-
 import numpy as np
 
+from .container import Container
+from .last import Last
 from .module import Module
 from .network import Embedding
 from .params import _check_size
@@ -25,9 +24,16 @@ def _widths(module):
     return getattr(module, "in_features", None), getattr(module, "out_features", None)
 
 
+def _ends_sequence(module):
+    """Whether it hands on one output per row, no sequence."""
+    members = module if isinstance(module, Sequential) else [module]
+    return any(isinstance(one, Last) or (one is not module and _ends_sequence(one)) for one in members)
+
+
 def _check_chain(modules):
     if not modules:
         raise ValueError("Sequential needs at least one module")
+    ended = None
     for place, module in enumerate(modules):
         if not isinstance(module, Module):
             raise TypeError(f"member {place} must be a Module, got {type(module).__name__}")
@@ -35,6 +41,9 @@ def _check_chain(modules):
             raise ValueError(f"member {place} is in the chain twice; weights cannot be shared")
         if module.dtype != modules[0].dtype:
             raise ValueError(f"member {place} is {module.dtype}, member 0 is {modules[0].dtype}")
+        if ended is not None and module.recurrent:
+            raise ValueError(f"member {place} takes sequences, member {ended} gives one output per row")
+        ended = place if ended is None and _ends_sequence(module) else ended
         if place == 0:
             continue
         given, taken = _widths(modules[place - 1])[1], _widths(module)[0]
@@ -42,7 +51,7 @@ def _check_chain(modules):
             raise ValueError(f"member {place} takes {taken} features, member {place - 1} gives {given}")
 
 
-class Sequential(Module):
+class Sequential(Container):
     """Modules one after the other: a whole small model, with the calls of its parts.
 
     Weights are named by place: ``0.weight``, ``1.weight_ih_l0``, ... State, trace and dstate are
@@ -57,10 +66,9 @@ class Sequential(Module):
     """
 
     def __init__(self, *modules):
-        super().__init__()
         _check_chain(modules)
+        super().__init__({str(place): module for place, module in enumerate(modules)})
         self._members = tuple(modules)
-        self.recurrent = any(module.recurrent for module in modules)
         self._single = sum(module.recurrent for module in modules) == 1
 
     @property
@@ -85,62 +93,6 @@ class Sequential(Module):
         if set(config) != {"modules"} or not isinstance(config["modules"], list):
             raise ValueError('a Sequential is configured by {"modules": [descriptions]}')
         return cls(*(Module.from_description(module) for module in config["modules"]))
-
-    def __repr__(self):
-        lines = (f"({place}): {module!r}" for place, module in enumerate(self._members))
-        inner = "\n".join(lines).replace("\n", "\n  ")
-        return f"{type(self).__name__}(\n  {inner}\n)"
-
-    # ---- weights: the members' own, under longer names -----------------------------------
-
-    def _named_weights(self):
-        return {
-            f"{place}.{name}": weight
-            for place, module in enumerate(self._members)
-            for name, weight in module._named_weights().items()
-        }
-
-    def _replace_weights(self, arrays):
-        with self._locked():
-            for place, module in enumerate(self._members):
-                head = f"{place}."
-                module._replace_weights(
-                    {name[len(head):]: a for name, a in arrays.items() if name.startswith(head)}
-                )
-
-    def _weights_changed(self):
-        for module in self._members:
-            module._weights_changed()
-
-    @contextmanager
-    def _locked(self):
-        with ExitStack() as locks:
-            for module in self._members:
-                locks.enter_context(module._locked())
-            yield
-
-    # ---- settings ------------------------------------------------------------------------
-
-    def train(self, mode=True):
-        for module in self._members:
-            module.train(mode)
-        return super().train(mode)
-
-    def set_num_threads(self, n):
-        super().set_num_threads(n)
-        for module in self._members:
-            module.set_num_threads(n)
-
-    def plan(self, T, B):
-        """Place -> plan of that member."""
-        return {str(place): module.plan(T, B) for place, module in enumerate(self._members)}
-
-    def __reduce__(self):
-        return _rebuild_sequential, (type(self), self._members, self._extras())
-
-    def __copy__(self):
-        members = tuple(copy.copy(module) for module in self._members)
-        return _rebuild_sequential(type(self), members, self._extras())
 
     # ---- calls ---------------------------------------------------------------------------
 
@@ -208,12 +160,6 @@ class Sequential(Module):
     def stream(self, batch_size=1):
         """A `SequentialStream` over the members' own streams."""
         return SequentialStream(self, batch_size)
-
-
-def _rebuild_sequential(cls, members, extras):
-    model = cls(*members)
-    vars(model).update(extras)
-    return model
 
 
 class SequentialStream:

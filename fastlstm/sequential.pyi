@@ -1,10 +1,11 @@
 from collections.abc import Iterator
 from typing import Any, overload
 
+from .container import Container
 from .module import Module
 from .params import _Array, _ArrayLike
 
-class Sequential(Module):
+class Sequential(Container):
     def __init__(self, *modules: Module) -> None: ...
     @property
     def row_axes(self) -> int: ...  # type: ignore[override]

@@ -1,0 +1,37 @@
+from typing import Any, Literal, NoReturn, TypeAlias
+
+from .container import Container
+from .recurrent import Recurrent
+
+_Merge: TypeAlias = Literal["concat", "sum", "mul", "ave"] | None
+
+MERGES: tuple[_Merge, ...]
+
+# The calls are Module's: how a state looks depends on the layers.
+class Reverse(Container):
+    layer: Recurrent[Any, Any, Any]
+    in_time: bool
+    def __init__(self, layer: Recurrent[Any, Any, Any], in_time: bool = True) -> None: ...
+    @property
+    def batch_first(self) -> bool: ...
+    @property
+    def in_features(self) -> int: ...
+    @property
+    def out_features(self) -> int: ...
+    def stream(self, batch_size: int = 1) -> NoReturn: ...
+
+class Bidirectional(Container):
+    forward_layer: Recurrent[Any, Any, Any]
+    backward_layer: Recurrent[Any, Any, Any]
+    merge: _Merge
+    def __init__(
+        self, forward_layer: Recurrent[Any, Any, Any], backward_layer: Recurrent[Any, Any, Any],
+        merge: _Merge = "concat",
+    ) -> None: ...
+    @property
+    def batch_first(self) -> bool: ...
+    @property
+    def in_features(self) -> int: ...
+    @property
+    def out_features(self) -> int | None: ...
+    def stream(self, batch_size: int = 1) -> NoReturn: ...

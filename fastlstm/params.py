@@ -297,7 +297,8 @@ def check_state_dict(d, shapes, dtype, strict=True):
         if words:
             wrong_types.append(f"{name} {words}")
         elif array.shape != tuple(shape):
-            wrong_shapes.append(f"{name} has shape {array.shape}, expected {tuple(shape)}")
+            note = ", which is transposed" if array.shape[::-1] == tuple(shape) else ""
+            wrong_shapes.append(f"{name} has shape {array.shape}, expected {tuple(shape)}{note}")
         else:
             found[name] = array
 

@@ -86,9 +86,8 @@ def _torch():
 
     import fastlstm as fl
 
-    small = {"lstm." + name: weight for name, weight in fl.LSTM(3, 4, rng=0).state_dict().items()}
-    models = small, fl.GRU(5, 6, rng=0).state_dict(), fl.LSTM(300, 500, rng=0).state_dict()
-    return [torch_bytes.state_dict(model) for model in models], ".pt", fl.read_torch
+    models = fl.RNN(3, 4, rng=0), fl.GRU(5, 6, 2, bidirectional=True, rng=0), fl.LSTM(300, 500, rng=0)
+    return [torch_bytes.state_dict(model.state_dict()) for model in models], ".pt", fl.from_torch
 
 
 FORMATS = {"safetensors": _safetensors, "torch": _torch}
@@ -119,12 +118,23 @@ def _read_watched(read, path):
     return read_it, max(0, _status("VmHWM:") - before)
 
 
+def give_back_at_once():
+    """Freed memory goes back to the system: what the allocator kept from one case would hide the next one's growth."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 1 << 16)  # M_TRIM_THRESHOLD
+
+
 def main(name, count, seed):
     """Read `count` damaged files; raises at the first that does what it may not."""
     import faulthandler
     import resource
 
     faulthandler.enable()
+    give_back_at_once()
     samples, ending, read = FORMATS[name]()
     rng, path, counts, largest = np.random.default_rng(seed), os.path.abspath("damaged" + ending), Counter(), 0.0
     for sample in samples:  # whatever is imported late; and the samples are good

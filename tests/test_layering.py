@@ -77,8 +77,9 @@ ALLOWED = {
     # fastlstm/convert/: models in and out
     "onnx_orders": set(),
     "torch_files": {"files", "torch_pickle"},
-    "torch_models": {"layers", "module", "network", "sequential"},
+    "torch_models": {"layers", "module", "network", "sequential", "torch_states"},
     "torch_pickle": set(),
+    "torch_states": {"files", "layers", "module", "torch_files"},
     # fastlstm/benchmark/, imported by the command that needs it
     "case": {"variants", "work"},
     "cases": {"case"},

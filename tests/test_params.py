@@ -251,7 +251,7 @@ def test_every_problem_is_named_at_once_and_nothing_changes():
         "missing bias_ih_l0, expected shape (12,); "
         "unexpected weight_hr_l0; "
         "unexpected step; "
-        "weight_ih_l0 has shape (2, 12), expected (12, 2); "
+        "weight_ih_l0 has shape (2, 12), expected (12, 2), which is transposed; "
         "bias_hh_l0 holds <U1, expected real numbers"
     )
     assert list(d) == list(before)

@@ -1,4 +1,4 @@
-"""Models from torch and back: `from_torch`, `to_torch`. torch is imported when they are called.
+"""Models from torch and back: `from_torch`, `to_torch`. torch is imported when a module of it is at hand.
 
 =========================  =====================================================
 nn.LSTM, nn.GRU, nn.RNN    `LSTM`, `GRU`, `RNN`, with all arguments
@@ -13,10 +13,14 @@ nn.Sequential              `Sequential`, whose places count what is left
 Formulas, names and shapes of these are torch's (docs/equations.md), so weights are copied bit by bit.
 """
 
+import os
+from collections.abc import Mapping
+
 from ..layers import GRU, LSTM, RNN
 from ..module import hollow
 from ..network import Embedding, Linear
 from ..sequential import Sequential
+from .torch_states import layer_of_dict, layer_of_file
 
 _RECURRENT = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 _ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softmax": "softmax"}
@@ -146,27 +150,63 @@ def _convert(module, place, seen, torch, activation=None):
     return _build(module, kind, place, seen, activation)
 
 
-def from_torch(module):
-    """The model here that computes what a torch module computes, with copies of its weights.
+def _from_module(source, prefix):
+    """The model of a torch.nn.Module, or of the part of it that `prefix` names."""
+    import torch
 
-    module: torch.nn.LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell, Embedding, Linear, or Sequential of these, of Dropout
-    (left out, at inference it does nothing) and of ReLU, Tanh, Sigmoid, Softmax(dim=-1) right behind a Linear, which
-    takes them as its activation. Weights of float32 or float64, on any device. A cell becomes one layer, for sequences
-    (T, B, I). Sequential hands y of a recurrent member on, where torch's would hand on the tuple. A padding_idx is
-    left out: it changes no output, but that row then has a gradient.
+    if not isinstance(source, torch.nn.Module):
+        words = f"got {type(source).__name__}"
+        raise TypeError(f"from_torch: source must be a torch.nn.Module, a state dict or a path, {words}")
+    try:
+        module = source.get_submodule(prefix.rstrip("."))
+    except AttributeError:
+        known = [f"{name}." for name, part in source.named_modules() if type(part).__name__ in _RECURRENT]
+        words = f"; there are {', '.join(map(repr, known[:12]))}" if known else ""
+        raise ValueError(f"from_torch: {type(source).__name__} has no module {prefix!r}{words}") from None
+    place = tuple(prefix.rstrip(".").split(".")) if prefix else ()
+    model = None if _is_dropout(module, torch) else _convert(module, place, {}, torch)
+    if model is None:
+        raise TypeError(f"from_torch: {_at(place, module)} holds nothing that computes")
+    return model
+
+
+def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, nonlinearity=None):
+    """The model here that computes what a torch model computes, with copies of its weights.
+
+    source: one of
+
+    * a torch.nn.LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell, Embedding, Linear, or Sequential of these, of Dropout (left
+      out, at inference it does nothing) and of ReLU, Tanh, Sigmoid, Softmax(dim=-1) right behind a Linear, which takes
+      them as its activation. Weights of float32 or float64, on any device. A cell becomes one layer, for sequences
+      (T, B, I). Sequential hands y of a recurrent member on, where torch's would hand on the tuple. A padding_idx is
+      left out: it changes no output, but that row then has a gradient.
+    * a state dict, name -> tensor or array, or the path of a file with one: ``.pt``, ``.pth`` (see `read_torch`) or
+      safetensors. torch is not needed then, and nothing in the file is executed. The names and shapes of *one*
+      recurrent layer tell its class and sizes. float16, and bfloat16 in a file of torch, become float32.
+
+    prefix: where the layer is in a larger model, "encoder.lstm."; key: the state dict's name in a checkpoint that holds
+    several things, "state_dict". batch_first, dropout, nonlinearity ("tanh" or "relu", of an RNN): what a state dict
+    does not tell; by default as those of the classes here.
 
     Returns a `Module` of the same dtype, weights equal to the bit, `training` as of each part.
     Raises TypeError that names place and class of anything else, of what has options that change its results
     (max_norm), of a subclass, of a module with hooks, and of weights that two members share; ImportError without torch.
+    Of a state dict ValueError that names every tensor that is missing, unexpected, transposed or of a wrong size; of a
+    file FileFormatError, which is one, with its path. Warns (RuntimeWarning) of NaN and infinity.
     """
-    import torch
-
-    if not isinstance(module, torch.nn.Module):
-        raise TypeError(f"from_torch: module must be a torch.nn.Module, got {type(module).__name__}")
-    model = None if _is_dropout(module, torch) else _convert(module, (), {}, torch)
-    if model is None:
-        raise TypeError(f"from_torch: {_at((), module)} holds nothing that computes")
-    return model
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a string, got {type(prefix).__name__}")
+    options = {"batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity}
+    if isinstance(source, (str, bytes, os.PathLike)):
+        return layer_of_file(source, prefix, key, **options)
+    given = [name for name, value in {"key": key, **options}.items() if value is not None]
+    if isinstance(source, Mapping):
+        if key is not None:
+            raise ValueError("key is for a file; of a dict of state dicts give source[key]")
+        return layer_of_dict(source, prefix, **options)
+    if given:
+        raise ValueError(f"from_torch: {', '.join(given)} cannot be given with a module, which has its own")
+    return _from_module(source, prefix)
 
 
 # ---- to torch ---------------------------------------------------------------------------------------------------

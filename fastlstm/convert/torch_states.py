@@ -1,0 +1,159 @@
+"""The recurrent layer that a state dict of torch describes by its names and shapes: files, with torch or without.
+
+``<prefix>weight_ih_l0 (G*H, I)``, ``weight_hh_l0 (G*H, R)``, ... say class, sizes, number of layers, directions,
+projection and biases; a cell's names have no ``_l0``. They do not say batch_first, dropout, nor an RNN's nonlinearity:
+those are arguments.
+"""
+
+import os
+import re
+import warnings
+
+from safetensors import safe_open
+
+from ..files import FileFormatError, _check_frame, _warn_if_not_finite, excerpt
+from ..layers import GRU, LSTM, RNN
+from ..module import hollow
+from .torch_files import read_torch, with_prefix
+
+_CLASSES = {4: LSTM, 3: GRU, 1: RNN}  # by rows of weight_hh per hidden unit
+_FIRST = re.compile(r"(.*?)weight_hh(_l0)?")  # what every recurrent layer and cell has
+
+
+# ---- tensors of a file ------------------------------------------------------------------------------------------
+
+
+def is_safetensors(path):
+    """Whether the first bytes of a file are those of safetensors: a length, then JSON."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40
+
+
+def _safe_tensors(path):
+    """Name -> array of a safetensors file, whoever wrote it. FileFormatError."""
+    with open(path, "rb") as file:
+        _check_frame(path, file)
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - it is no dict
+    except OSError:
+        raise
+    except Exception as error:  # safetensors' own kinds, and numpy's for element types it lacks
+        raise FileFormatError(f"{path}: damaged, or of an element type NumPy lacks ({excerpt(error)})") from None
+
+
+def read_tensors(path, key=None):
+    """Name -> array of a file that torch or safetensors wrote; key: as for `read_torch`."""
+    path = os.fsdecode(path)
+    if os.path.isfile(path) and is_safetensors(path):
+        if key is not None:
+            raise FileFormatError(f"{path}: a safetensors file holds no dict under {key!r}")
+        return _safe_tensors(path)
+    return read_torch(path, key)
+
+
+# ---- the layer they describe ------------------------------------------------------------------------------------
+
+
+def _below(d, prefix):
+    """The tensors of one layer: those below `prefix`, or, where none is given, all there are."""
+    if prefix:
+        return with_prefix(d, prefix)
+    places = [match[1] for match in map(_FIRST.fullmatch, d) if match]
+    if places and "" not in places:
+        words = " or ".join(repr(place) for place in places[:12])
+        raise ValueError(f"its recurrent layers have names of their own: prefix= may be {words}")
+    if not places:
+        raise ValueError("no weight_hh_l0 in it, so no recurrent layer of torch")
+    return dict(d)
+
+
+def _shape(d, name):
+    """Shape of a matrix that must be there."""
+    if name not in d:
+        raise ValueError(f"missing {name}")
+    shape = tuple(getattr(d[name], "shape", ()))
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"{name} has shape {shape}, expected a matrix")
+    return shape
+
+
+def _sizes(d, end):
+    """(class, input_size, hidden_size, proj_size) by the shapes of the first layer; `end` of its names."""
+    rows, recurrent = _shape(d, f"weight_hh{end}")
+    hidden = _shape(d, f"weight_hr{end}")[1] if f"weight_hr{end}" in d else recurrent
+    gates = rows / hidden
+    if gates not in _CLASSES or (hidden != recurrent and gates != 4):
+        words = f"weight_hh{end} has shape ({rows}, {recurrent}), with {hidden} hidden units; expected 4, 3 or 1 times"
+        raise ValueError(f"{words} as many rows as hidden units (LSTM, GRU, RNN)")
+    taken = _shape(d, f"weight_ih{end}")
+    if taken[0] != rows:
+        note = ", which is transposed" if taken[1] == rows else ""
+        raise ValueError(f"weight_ih{end} has shape {taken}, expected ({rows}, input_size){note}")
+    return _CLASSES[int(gates)], taken[1], hidden, recurrent if hidden != recurrent else 0
+
+
+def _kind(value):
+    """Name of the element type of an array or tensor."""
+    kind = getattr(value, "dtype", None)
+    return getattr(kind, "name", None) or str(kind).removeprefix("torch.")
+
+
+def _dtype(d):
+    """float64 if all are, else float32, which holds every float16. ValueError for anything else."""
+    kinds = {name: _kind(value) for name, value in d.items()}
+    for name, kind in kinds.items():
+        if kind not in ("float16", "float32", "float64"):
+            raise ValueError(f"{name} holds {kind}, expected float16, float32 or float64")
+    found = sorted(set(kinds.values()))
+    if len(found) > 1:
+        raise ValueError(f"its weights mix {' and '.join(found)}, expected one of them")
+    return "float64" if found == ["float64"] else "float32"
+
+
+def layer_of(d, prefix="", **options):
+    """The recurrent layer of a state dict; see `from_torch`. ValueError names what does not fit."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a string, got {type(prefix).__name__}")
+    d = _below(d, prefix)
+    end = "_l0" if "weight_hh_l0" in d or "weight_hh" not in d else ""
+    cls, taken, hidden, proj = _sizes(d, end)
+    if cls is not RNN and options.get("nonlinearity") is not None:
+        raise ValueError(f"nonlinearity is for an RNN, these are the weights of a {cls.__name__}")
+    given = {name: value for name, value in options.items() if value is not None}
+    if proj:
+        given["proj_size"] = proj
+    if not end:
+        d = {f"{name}_l0": value for name, value in d.items()}
+    layers = sum(re.fullmatch(r"weight_hh_l\d+", name) is not None for name in d)
+    with hollow():
+        model = cls(
+            taken, hidden, layers, bias="bias_ih_l0" in d, bidirectional="weight_hh_l0_reverse" in d, dtype=_dtype(d),
+            **given,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the caller tells it with the file's name
+        model.load_state_dict(d)
+    return model
+
+
+def layer_of_file(path, prefix="", key=None, **options):
+    """The same of a file; FileFormatError with its path."""
+    path = os.fsdecode(path)
+    d = read_tensors(path, key)
+    try:
+        model = layer_of(d, prefix, **options)
+    except ValueError as error:
+        raise FileFormatError(f"{path}: {excerpt(error, 2000)}") from None
+    _warn_if_not_finite(path, model._named_weights())
+    return model
+
+
+def layer_of_dict(d, prefix="", **options):
+    """The same of a mapping, checked."""
+    if not all(isinstance(name, str) for name in d):
+        raise TypeError("a state dict maps names to tensors; there is a key that is no string")
+    model = layer_of(d, prefix, **options)
+    _warn_if_not_finite("from_torch", model._named_weights())
+    return model

@@ -1,4 +1,4 @@
-"""The command ``fastlstm``: info, run, inspect, bench.
+"""The command ``fastlstm``: info, run, inspect, convert, bench.
 
 A user's mistake ends in one line on standard error and status 2, Ctrl-C in 130, a closed pipe in
 silence. Everything but the argument parser is imported by the command that needs it.
@@ -65,15 +65,33 @@ def _parser():
         "row per time step, a column per feature, with or without a header line. A model that "
         "starts with an embedding takes integers, (T,) or (T, B). OUT: .npy, .npz (array 'y') or .csv.",
     )
-    run.add_argument("model", nargs="?", metavar="MODEL", help="a model saved by fastlstm")
+    run.add_argument("model", nargs="?", metavar="MODEL", help="a model of any format that inspect reads")
     run.add_argument("input", nargs="?", metavar="INPUT", help="what to feed it: .npy, .npz or .csv")
     run.add_argument("-o", "--output", metavar="OUT", help="where to write the result: .npy, .npz or .csv")
     run.add_argument("--key", metavar="NAME", help="which array of an .npz to feed (default: 'x')")
     run.set_defaults(command=_run)
 
-    inspect = commands.add_parser("inspect", help="layers, tensors, size and plan of a saved model")
-    inspect.add_argument("model", metavar="MODEL")
+    inspect = commands.add_parser(
+        "inspect", help="layers, tensors, size and plan of a model in a file: fastlstm, torch, ONNX, Keras"
+    )
+    inspect.add_argument("model", metavar="FILE")
+    inspect.add_argument("--key", metavar="KEY", help="which dict of a torch checkpoint, e.g. state_dict")
     inspect.set_defaults(command=_inspect)
+
+    convert = commands.add_parser(
+        "convert",
+        help="read a model of any format, write it in another",
+        description="Read the recurrent layer or model in SRC: fastlstm (.safetensors), a state dict of torch (.pt, "
+        ".pth, .safetensors), ONNX (.onnx) or Keras (.keras, .h5). Write it to DST: .safetensors, .onnx (needs onnx) "
+        "or .pt (needs torch). `fastlstm inspect SRC` lists what is in a file.",
+    )
+    convert.add_argument("source", metavar="SRC")
+    convert.add_argument("target", metavar="DST", help=".safetensors, .onnx, .pt or .pth")
+    convert.add_argument("--name", metavar="NAME", help="which of several layers: a prefix of torch, a node of ONNX")
+    convert.add_argument("--key", metavar="KEY", help="which dict of a torch checkpoint, e.g. state_dict")
+    convert.add_argument("--batch-first", action="store_true", help="a state dict's layer takes (B, T, I)")
+    convert.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of a state dict's RNN (default: tanh)")
+    convert.set_defaults(command=_convert)
 
     bench = commands.add_parser(
         "bench",
@@ -114,34 +132,27 @@ def _info(_):
 
 
 def _inspect(arguments):
-    model = _load(arguments.model)
+    from .convert import formats, inspection
+
+    options = {} if arguments.key is None else {"key": arguments.key}
+    found = _read(arguments.model, formats.contents, **options)
+    for line in inspection.lines(found):
+        print(line)
+
+
+def _convert(arguments):
+    from .convert import formats
+
+    _check_output(arguments.target, formats.SUFFIXES)
+    given = {"key": arguments.key, "nonlinearity": arguments.nonlinearity, "batch_first": arguments.batch_first or None}
+    options = {name: value for name, value in given.items() if value is not None}
+    model = _read(arguments.source, formats.only_model, name=arguments.name, **options)
+    try:
+        _write(arguments.target, lambda path: formats.write(model, path))
+    except (ImportError, TypeError, ValueError) as error:
+        raise Mistake(f"cannot write {arguments.target}: {error}") from error
+    print(f"{arguments.source} -> {arguments.target}")
     print(model)
-    weights = model.state_dict()
-    wide = max(map(len, weights), default=0)
-    for name, weight in weights.items():
-        print(f"  {name:<{wide}}  {weight.shape!s:<14} {weight.dtype}")
-    size = sum(weight.nbytes for weight in weights.values())
-    print(f"{sum(w.size for w in weights.values()):,} parameters, {size:,} bytes")
-    for key, text in sorted(model.metadata.items()):
-        print(f"  {key}: {text}")
-    for steps, batch in ((1, 1), (100, 1), (50, 64)):
-        print("\nplan")
-        for line in _plan_lines(model, steps, batch):
-            print(f"  {line}")
-
-
-def _plan_lines(model, steps, batch):
-    """The plan of a layer, or of the members of a chain that carry a state."""
-    import fastlstm as fl
-
-    if not isinstance(model, fl.Sequential):
-        return str(model.plan(steps, batch)).splitlines()
-    lines = []
-    for place, part in enumerate(model):
-        if part.recurrent:
-            first, *rest = _plan_lines(part, steps, batch)
-            lines += [f"({place}) {first}", *(f"    {line}" for line in rest)]
-    return lines
 
 
 def _s(count):
@@ -257,22 +268,34 @@ def _run_bundled(output):
 
 
 def _load(path):
-    import fastlstm as fl
+    from .convert import formats
+
+    return _read(path, formats.only_model)
+
+
+def _read(path, reader, **options):
+    """What a reader of convert/formats.py makes of a file; its warnings as lines of their own."""
+    import warnings
 
     try:
-        return fl.load(path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = reader(path, **options)
     except FileNotFoundError as error:
         raise Mistake(f"no such model: {path}") from error
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         reason = str(error).removeprefix(f"{path}: ")
         raise Mistake(f"cannot load {path}: {reason}") from error
+    for warning in caught:
+        print("fastlstm: warning:", " ".join(str(warning.message).split()), file=sys.stderr)
+    return found
 
 
-def _check_output(path):
-    from .arrays import SUFFIXES
-
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise Mistake(f"cannot write {path}: the suffix must be one of {', '.join(SUFFIXES)}")
+def _check_output(path, suffixes=None):
+    if suffixes is None:
+        from .arrays import SUFFIXES as suffixes  # noqa: N811 - it is the same thing of another kind of file
+    if Path(path).suffix.lower() not in suffixes:
+        raise Mistake(f"cannot write {path}: the suffix must be one of {', '.join(suffixes)}")
     _check_folder(path)
 
 

@@ -56,15 +56,20 @@ def read_tensors(path, key=None):
 # ---- the layer they describe ------------------------------------------------------------------------------------
 
 
+def places(d):
+    """Prefixes of the recurrent layers in a state dict, in its order."""
+    return list(dict.fromkeys(match[1] for match in map(_FIRST.fullmatch, d) if match))
+
+
 def _below(d, prefix):
     """The tensors of one layer: those below `prefix`, or, where none is given, all there are."""
     if prefix:
         return with_prefix(d, prefix)
-    places = [match[1] for match in map(_FIRST.fullmatch, d) if match]
-    if places and "" not in places:
-        words = " or ".join(repr(place) for place in places[:12])
+    found = places(d)
+    if found and "" not in found:
+        words = " or ".join(repr(place) for place in found[:12])
         raise ValueError(f"its recurrent layers have names of their own: prefix= may be {words}")
-    if not places:
+    if not found:
         raise ValueError("no weight_hh_l0 in it, so no recurrent layer of torch")
     return dict(d)
 

@@ -1,0 +1,194 @@
+"""Files of any format by what is in them: what `fastlstm inspect` shows and `fastlstm convert` reads and writes.
+
+==============  =======================================  ================================
+in              told by                                  read by
+==============  =======================================  ================================
+fastlstm        safetensors with a model's description   `fastlstm.load`
+safetensors     a length, then JSON                      `fastlstm.from_torch`
+torch           a zip archive with data.pkl              `fastlstm.from_torch`
+Keras           a zip archive with config.json, or HDF5  `fastlstm.from_keras`
+ONNX            its name: .onnx                          `fastlstm.from_onnx`
+==============  =======================================  ================================
+
+Written are .safetensors, .onnx (with the package onnx) and .pt, .pth (with torch), by their names.
+"""
+
+import os
+import stat
+import zipfile
+from typing import Any, NamedTuple
+
+from ..files import FileFormatError, _warn_if_not_finite, excerpt, load
+from .torch_states import is_safetensors, layer_of, places, read_tensors
+
+SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
+_LAYER_OPTIONS = ("batch_first", "nonlinearity")  # what a state dict does not tell
+
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    kind: a key of `_READERS`. models: name -> model, "" where the file is one model. refused: name -> why a recurrent
+    layer of it cannot be had. others: name -> array of the tensors that belong to no recurrent layer.
+    """
+
+    kind: str
+    models: dict[str, Any]
+    refused: dict[str, str]
+    others: dict[str, Any]
+
+
+# ---- in ---------------------------------------------------------------------------------------------------------
+
+
+def _kind_of_zip(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise FileFormatError(f"{path}: a damaged zip archive ({excerpt(error)})") from None
+    return "Keras" if "config.json" in names and not any(name.endswith("/data.pkl") for name in names) else "torch"
+
+
+def kind_of(path):
+    """The format of a file, by its first bytes; FileFormatError for what is none, OSError as it comes."""
+    path = os.fsdecode(path)
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise FileFormatError(f"{path}: not a regular file")  # a pipe would wait for ever
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if head.startswith(b"PK\x03\x04"):
+        return _kind_of_zip(path)
+    if head == b"\x89HDF\r\n\x1a\n":
+        return "Keras"
+    if path.lower().endswith(".onnx"):
+        return "ONNX"
+    if path.lower().endswith((".pt", ".pth")) and not is_safetensors(path):
+        return "torch"  # which says what is wrong with it
+    if is_safetensors(path) or path.lower().endswith(".safetensors"):
+        return "safetensors"
+    raise FileFormatError(f"{path}: neither safetensors nor a checkpoint of torch, a model of Keras or .onnx")
+
+
+def _no_options(kind, path, options):
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise FileFormatError(f"{path}: {', '.join(given)} are for state dicts of torch; {kind} tells them itself")
+
+
+def _state_dict(kind, path, key=None, **options):
+    """Every recurrent layer of a state dict, by its prefix."""
+    tensors = read_tensors(path, key)
+    if not tensors:
+        raise FileFormatError(f"{path}: holds no tensors")
+    models, refused = {}, {}
+    for place in places(tensors):
+        try:
+            models[place] = layer_of({n: t for n, t in tensors.items() if n.startswith(place)}, place, **options)
+        except ValueError as error:
+            refused[place] = excerpt(error, 2000)
+            continue
+        _warn_if_not_finite(f"{path}: {place}" if place else path, models[place]._named_weights())
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith((*models, *refused))}
+    if "" in models or "" in refused:
+        rest = {}
+    return Contents(kind, models, refused, rest)
+
+
+def _safetensors(kind, path, **options):
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            ours = (handle.metadata() or {}).get("format") == "fastlstm"
+    except Exception:  # read_tensors says what is wrong with it
+        ours = False
+    if not ours:
+        return _state_dict(kind, path, **options)
+    _no_options("a model of fastlstm", path, options)
+    return Contents("fastlstm", {"": load(path)}, {}, {})
+
+
+def _onnx(kind, path, **options):
+    from .onnx_read import from_onnx
+
+    _no_options(kind, path, options)
+    return Contents(kind, from_onnx(path), {}, {})
+
+
+def _keras(kind, path, **options):
+    from .keras_models import from_keras
+
+    _no_options(kind, path, options)
+    return Contents(kind, {"": from_keras(path)}, {}, {})
+
+
+_READERS = {"safetensors": _safetensors, "torch": _state_dict, "ONNX": _onnx, "Keras": _keras}
+
+
+def contents(path, **options):
+    """`Contents` of a file. options: key, batch_first, nonlinearity as of `from_torch`, for state dicts only.
+
+    Raises FileFormatError (path and reason), OSError as it comes, ImportError where the format needs a library.
+    """
+    path = os.fsdecode(path)
+    kind = kind_of(path)
+    return _READERS[kind](kind, path, **options)
+
+
+def only_model(path, name=None, **options):
+    """The one model of a file, or the one called `name`: a prefix of torch ("encoder.lstm."), a node of ONNX.
+
+    Raises FileFormatError that lists the names where there are several, or says why one was refused.
+    """
+    found = contents(path, **options)
+    names = [*found.models, *found.refused]
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name in found.refused:
+        raise FileFormatError(f"{path}: {name or 'its layer'}: {found.refused[name]}")
+    if name not in found.models:
+        listed = ", ".join(map(repr, names[:20])) or "none"
+        words = f"no recurrent layer is called {name!r}" if name is not None else f"{len(names)} recurrent layers"
+        raise FileFormatError(f"{path}: {words}; there are {listed}")
+    return found.models[name]
+
+
+# ---- out --------------------------------------------------------------------------------------------------------
+
+
+def _write_torch(model, path):
+    import torch
+
+    from .torch_models import to_torch
+
+    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
+    try:
+        torch.save(to_torch(model).state_dict(), temporary)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _write_onnx(model, path):
+    from .onnx_write import to_onnx
+
+    to_onnx(model, path)
+
+
+def write(model, path):
+    """Write a model in the format that the end of `path` names, whole or not at all.
+
+    Raises ValueError for another ending and for what the format cannot express, ImportError without its library.
+    """
+    path = os.fsdecode(path)
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"cannot write {path}: the suffix must be one of {', '.join(SUFFIXES)}")
+    if suffix == ".safetensors":
+        model.save(path)
+    elif suffix == ".onnx":
+        _write_onnx(model, path)
+    else:
+        _write_torch(model, path)

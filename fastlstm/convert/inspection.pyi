@@ -1,0 +1,5 @@
+from collections.abc import Iterator
+
+from .formats import Contents
+
+def lines(found: Contents) -> Iterator[str]: ...

@@ -1,0 +1,114 @@
+"""`fastlstm convert` and `inspect` on files of every format, and what they say of those they cannot read."""
+
+import numpy as np
+import pytest
+import torch_bytes as tb
+from command_line import fails, fastlstm, succeeds
+from safetensors.numpy import save_file
+
+import fastlstm as fl
+
+
+def state_dict(**layers):
+    return {f"{place}.{name}": w for place, layer in layers.items() for name, w in layer.state_dict().items()}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint with two recurrent layers, one that is damaged, and a head."""
+    d = state_dict(encoder=fl.LSTM(3, 5, 2, rng=0), decoder=fl.RNN(3, 4, rng=1), bad=fl.GRU(2, 2, rng=2))
+    del d["bad.weight_ih_l0"]
+    d["head.weight"] = np.ones((2, 4), "f4")
+    path = tmp_path / "a.pt"
+    path.write_bytes(tb.state_dict(d))
+    return path
+
+
+def test_inspect_of_a_checkpoint(checkpoint):
+    text = succeeds("inspect", checkpoint)
+    for words in ("a checkpoint of torch: 3 recurrent layers", "'encoder.':", "LSTM(3, 5, num_layers=2)",
+                  "'decoder.':", "RNN(3, 4)", "weight_hh_l1", "'bad.' cannot be read: missing weight_ih_l0",
+                  "tensors of no recurrent layer", "head.weight  (2, 4)"):
+        assert words in text, words
+
+
+def test_convert_a_layer_of_a_checkpoint(checkpoint, tmp_path):
+    out = tmp_path / "b.safetensors"
+    assert "LSTM(3, 5, num_layers=2" in succeeds("convert", checkpoint, out, "--name", "encoder.", "--batch-first")
+    model = fl.load(out)
+    assert model.batch_first
+    expected = fl.from_torch(checkpoint, "encoder.").state_dict()
+    assert all(np.array_equal(weight, expected[name]) for name, weight in model.state_dict().items())
+    succeeds("convert", checkpoint, out, "--name", "decoder.", "--nonlinearity", "relu")
+    assert fl.load(out).nonlinearity == "relu"
+
+
+def test_of_one_layer_no_name_is_needed(tmp_path):
+    layer = fl.GRU(3, 4, rng=0)
+    save_file(state_dict(gru=layer), tmp_path / "a.safetensors")
+    succeeds("convert", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert repr(fl.load(tmp_path / "b.safetensors")) == repr(layer)
+    assert "a state dict in safetensors: 1 recurrent layer" in succeeds("inspect", tmp_path / "a.safetensors")
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    assert "output (5, 1, 4)" in succeeds("run", tmp_path / "a.safetensors", tmp_path / "x.npy")
+
+
+def test_our_own_files(tmp_path):
+    model = fl.Sequential(fl.Bidirectional(fl.LSTM(3, 4), fl.GRU(3, 4), "sum"), fl.Last(fl.RNN(4, 2)))
+    model.save(tmp_path / "a.safetensors", {"note": "é"})
+    succeeds("convert", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    text = succeeds("inspect", tmp_path / "b.safetensors")
+    assert text.startswith("Sequential(") and "merge='sum'" in text and "(backward_layer) 1 step" in text
+
+
+def test_warnings_are_lines(tmp_path):
+    d = fl.GRU(3, 4, rng=0).state_dict()
+    d["weight_hh_l0"][0, 0] = np.nan
+    save_file(d, tmp_path / "a.safetensors")
+    result = fastlstm("convert", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert result.returncode == 0
+    assert result.stderr.startswith("fastlstm: warning: ") and result.stderr.count("\n") == 1
+    assert "NaN or infinity in weight_hh_l0" in result.stderr
+
+
+def test_mistakes(checkpoint, tmp_path):
+    out = tmp_path / "b.safetensors"
+    good, missing = tmp_path / "good.safetensors", tmp_path / "nothing.pt"
+    fl.LSTM(2, 3, peephole="i").save(good)
+    for words, arguments in [
+        ("3 recurrent layers; there are 'encoder.', 'decoder.', 'bad.'", (checkpoint, out)),
+        ("no recurrent layer is called 'x.'", (checkpoint, out, "--name", "x.")),
+        ("bad.: missing weight_ih_l0", (checkpoint, out, "--name", "bad.")),
+        ("holds no dict under 'k'", (checkpoint, out, "--key", "k")),
+        ("no such model", (missing, out)),
+        ("the suffix must be one of .safetensors, .onnx, .pt, .pth", (good, tmp_path / "b.keras")),
+        ("there is no folder", (good, tmp_path / "no" / "b.pt")),
+        ("key are for state dicts of torch", (good, out, "--key", "k")),
+        ("neither safetensors nor", (__file__, out)),
+        ("Is a directory", (tmp_path, out)),
+    ]:
+        assert words in fails("convert", *arguments)
+        assert not out.exists()
+    damaged = {
+        "cut.pt": checkpoint.read_bytes()[:-30], "text.pt": b"no model", "a.onnx": b"", "b.keras": b"PK\3\4",
+        "empty": b"", "a.h5": b"\x89HDF\r\n\x1a\nxxxx",
+    }
+    for name, data in damaged.items():
+        (tmp_path / name).write_bytes(data)
+        assert "cannot load" in fails("inspect", tmp_path / name)
+
+
+def test_to_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    model = fl.LSTM(3, 4, 2, bidirectional=True, rng=0)
+    model.save(tmp_path / "a.safetensors")
+    succeeds("convert", tmp_path / "a.safetensors", tmp_path / "b.pt")
+    module = torch.nn.LSTM(3, 4, 2, bidirectional=True)
+    module.load_state_dict(torch.load(tmp_path / "b.pt", weights_only=True))
+    succeeds("convert", tmp_path / "b.pt", tmp_path / "c.safetensors")
+    assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+    fl.LSTM(2, 3, peephole="i").save(tmp_path / "a.safetensors")
+    before = (tmp_path / "b.pt").read_bytes()
+    assert "torch has no peephole='i'" in fails("convert", tmp_path / "a.safetensors", tmp_path / "b.pt")
+    assert (tmp_path / "b.pt").read_bytes() == before

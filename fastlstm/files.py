@@ -12,6 +12,7 @@ use them. Nothing is ever unpickled. The file holds no packed weights: it means 
 machine.
 """
 
+import itertools
 import json
 import os
 import stat
@@ -43,14 +44,16 @@ def excerpt(error, length=300):
 # ---- saving ------------------------------------------------------------------------------
 
 
-def _check_metadata(metadata):
+def check_metadata(metadata, reserved=_RESERVED):
+    """A dict of strings that UTF-8 can express, without the keys that describe the model; TypeError or ValueError."""
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata must be a dict of strings, got {type(metadata).__name__}")
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata must map strings to strings, got {key!r}: {value!r}")
-        if key in _RESERVED:
-            raise ValueError(f"metadata key {key!r} is taken; {', '.join(_RESERVED)} describe the model")
+        if key in reserved:
+            words = "describes" if len(reserved) == 1 else "describe"
+            raise ValueError(f"metadata key {key!r} is taken; {', '.join(reserved)} {words} the model")
         try:
             (key + value).encode()
         except UnicodeEncodeError:
@@ -78,6 +81,32 @@ def _header(model, weights, metadata):
     return struct.pack("<Q", len(text)) + text
 
 
+def write_whole(path, pieces):
+    """Write `pieces`, bytes or C-contiguous buffers, to the file `path`: all of them or nothing.
+
+    A file that was there stays as it was until the new one is complete; its permissions are kept, a symbolic link is
+    followed. Raises OSError as the system gives it.
+    """
+    path = os.path.realpath(os.fsdecode(path))
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"cannot save a model to {path}: it is a directory")
+
+    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())  # else a crash may leave the new name on an empty file
+        with suppress(FileNotFoundError):
+            os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
 def save(model, path, metadata=None):
     """Write `model` to the file `path`, whole or not at all.
 
@@ -90,28 +119,15 @@ def save(model, path, metadata=None):
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
-    metadata = _check_metadata(model.metadata if metadata is None else metadata)
-    path = os.path.realpath(os.fsdecode(path))
+    metadata = check_metadata(model.metadata if metadata is None else metadata)
+    path = os.fsdecode(path)
     weights = model.state_dict()
     header = _header(model, weights, metadata)
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"cannot save a model to {path}: it is a directory")
+    write_whole(path, itertools.chain([header], map(_little_endian, weights.values())))
 
-    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(header)
-            for weight in weights.values():
-                file.write(weight.astype(weight.dtype.newbyteorder("<"), copy=False).data)
-            file.flush()
-            os.fsync(file.fileno())  # else a crash may leave the new name on an empty file
-        with suppress(FileNotFoundError):
-            os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+
+def _little_endian(weight):
+    return weight.astype(weight.dtype.newbyteorder("<"), copy=False).data
 
 
 # ---- loading -----------------------------------------------------------------------------

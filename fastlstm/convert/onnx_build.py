@@ -117,7 +117,7 @@ class Graph:
         for name, constant in constants.items():
             kind = helper.np_dtype_to_tensor_dtype(constant.dtype)
             described[name] = TensorProto(name=name, dims=constant.shape, data_type=kind).SerializeToString()
-        return _pieces(*(one.SerializeToString(deterministic=True) for one in (head, front, back, tail)), {
+        return _pieces(*(one.SerializeToString() for one in (head, front, back, tail)), {
             name: (described[name] + _field(_RAW_DATA, constant.size), constant) for name, constant in constants.items()
         })
 

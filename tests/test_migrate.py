@@ -46,7 +46,8 @@ def draw(*shape, seed=0):
 def test_every_program_is_run():
     text = Path(__file__).read_text(encoding="utf-8")
     assert len(BLOCKS) == 11
-    assert [name for name in BLOCKS if f'"{name}"' not in text] == ["keras-before"]  # Keras itself is too large to ask for
+    # Keras itself is too large to ask for
+    assert [name for name in BLOCKS if f'"{name}"' not in text.replace('== ["keras-before"]', "")] == ["keras-before"]
 
 
 def test_torch(tmp_path):
@@ -66,14 +67,16 @@ def test_torch_accelerated(tmp_path):
 
 
 def test_onnx(tmp_path):
-    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper, numpy_helper
 
     weights = {"W": draw(1, 20, 3, seed=1), "R": draw(1, 20, 5, seed=2), "B": draw(1, 40, seed=3)}
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("LSTM", ["X", *weights], ["Y", "Y_h", "Y_c"], name="lstm", hidden_size=5)], "model",
-        [info("X", TensorProto.FLOAT, ["T", "B", 3])], [info(name, TensorProto.FLOAT, None) for name in ("Y", "Y_h", "Y_c")],
+        [info("X", TensorProto.FLOAT, ["T", "B", 3])],
+        [info(name, TensorProto.FLOAT, None) for name in ("Y", "Y_h", "Y_c")],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

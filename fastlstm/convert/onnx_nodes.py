@@ -1,0 +1,218 @@
+"""Recurrent nodes in an ONNX file, and what gives their inputs: the file is walked, not parsed.
+
+What is not asked for (other nodes, their weights) is stepped over. A node may be in the main graph or in one inside it
+(a branch of If, the body of Loop or Scan). A value is looked for in its graph, then in those around it.
+Numbers of fields: onnx.proto.
+"""
+
+import itertools
+import re
+from typing import NamedTuple
+
+from .onnx_wire import LENGTH, MAX_NAME, attribute, fields, message, one, text
+
+OPERATORS = ("LSTM", "GRU", "RNN")
+STANDARD = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
+MAX_NODES, MAX_DEPTH, MAX_STEPS = 1024, 16, 16  # recurrent nodes; graphs in a node, and in each other; Identity chains
+_LIKE = re.compile(b"lstm|gru|rnn", re.IGNORECASE)
+
+_NODE, _INITIALIZER, _INPUT, _SPARSE = 1, 5, 11, 15  # of GraphProto
+_FUNCTION_NODE = 7
+_IN, _OUT, _NAME, _OP, _ATTRIBUTE, _DOMAIN = 1, 2, 3, 4, 5, 7  # of NodeProto
+_GRAPHS = (6, 11)  # of AttributeProto: one, several
+_NODE_KINDS = dict.fromkeys((_IN, _OUT, _NAME, _OP, _ATTRIBUTE, _DOMAIN), LENGTH)
+
+
+def short(name):
+    """A name in quotes, cut."""
+    return repr(name if len(name) <= 100 else name[:100] + "...")
+
+
+class Node(NamedTuple):
+    """A recurrent node. graphs: the spans of the graph it is in and of those around that, innermost first."""
+
+    op_type: str
+    name: str
+    inputs: list
+    outputs: list
+    attributes: list
+    graphs: tuple
+
+    @property
+    def place(self):
+        """How errors call it."""
+        return f"node {short(self.name or next(filter(None, self.outputs), ''))} ({self.op_type[:100]})"
+
+
+class Source(NamedTuple):
+    """What gives a value: the span of a tensor, the name of another value (Identity), or why it cannot be had."""
+
+    tensor: tuple | None = None
+    alias: str | None = None
+    refusal: str | None = None
+
+
+# ---- nodes ----------------------------------------------------------------------------------------------------------
+
+
+def _node(data, span, graphs):
+    found = message(data, span, _NODE_KINDS)
+    names = ([text(data, piece) for piece in found[number]] for number in (_IN, _OUT))
+    return Node(text(data, one(found[_OP])), text(data, one(found[_NAME])), *names, found[_ATTRIBUTE], graphs)
+
+
+def _check_kind(node, domain, function):
+    """Refuse what only looks like an operator that is read, and what cannot be read where it is."""
+    if node.op_type not in OPERATORS or domain not in STANDARD:
+        raise ValueError(f"{node.place} is of domain {short(domain)}; LSTM, GRU and RNN of ONNX itself are read")
+    if function is not None:
+        words = "; onnx.inliner puts what functions do in the place where they are called"
+        raise ValueError(f"{node.place} is inside the function {short(function)}{words}")
+
+
+def _inner(data, span):
+    """The first graphs in an attribute, one more than a node may have."""
+    found = ((a, b) for number, kind, a, b in fields(data, span) if number in _GRAPHS and kind == LENGTH)
+    return itertools.islice(found, MAX_DEPTH + 1)
+
+
+def search(data, span, found, around=(), function=None):
+    """Append the recurrent nodes of a graph and of the graphs inside it to `found`. function: its name if it is one."""
+    graphs = (span, *around)
+    if len(graphs) > MAX_DEPTH:
+        raise ValueError(f"graphs inside graphs, more than {MAX_DEPTH} deep")
+    wanted = _NODE if function is None or around else _FUNCTION_NODE
+    for number, kind, a, b in fields(data, span):
+        if number != wanted or kind != LENGTH:
+            continue
+        op, domain, inner = None, None, []
+        for part, how, start, end in fields(data, (a, b)):
+            if how == LENGTH and part in (_OP, _DOMAIN):
+                op, domain = ((start, end), domain) if part == _OP else (op, (start, end))
+            elif how == LENGTH and part == _ATTRIBUTE:
+                inner += _inner(data, (start, end))
+                if len(inner) > MAX_DEPTH:
+                    raise ValueError(f"a node with more than {MAX_DEPTH} graphs inside")
+        if op and _LIKE.search(data[slice(*op)]):
+            found.append(_node(data, (a, b), graphs))
+            _check_kind(found[-1], text(data, domain), function)
+            if len(found) > MAX_NODES:
+                raise ValueError(f"more than {MAX_NODES} recurrent nodes")
+        for graph in inner:
+            search(data, graph, found, graphs, function)
+
+
+# ---- values -----------------------------------------------------------------------------------------------------
+
+
+def _constant(data, span, name):
+    """What a Constant node gives."""
+    values = dict(attribute(data, piece) for piece in message(data, span, _NODE_KINDS)[_ATTRIBUTE])
+    if list(values) != ["value"] or not isinstance(values["value"], tuple):
+        return Source(refusal=f"is {short(name)}, a Constant without a tensor")
+    return Source(tensor=values["value"])
+
+
+def _produced(data, span, wanted):
+    """(name, `Source`) of the outputs of a node that are wanted."""
+    op, found = None, []
+    for number, kind, a, b in fields(data, span):
+        if number == _OP and kind == LENGTH:
+            op = a, b
+        elif number == _OUT and kind == LENGTH and b - a <= MAX_NAME and bytes(data[a:b]) in wanted:
+            found.append(text(data, (a, b)))
+    for name in found:
+        kind = text(data, op)
+        if kind == "Constant":
+            yield name, _constant(data, span, name)
+        elif kind == "Identity":
+            yield name, Source(alias=text(data, one(message(data, span, _NODE_KINDS)[_IN])))
+        else:
+            words = f"computed at run time by {kind[:100] or 'a node without a type'}"
+            yield name, Source(refusal=f"is {short(name)}, {words}")
+
+
+def _label(data, span, number):
+    """The name in a message, as bytes; b"" for one that is longer than any that is looked for."""
+    label = one(message(data, span, {number: LENGTH})[number], (0, 0))
+    return bytes(data[slice(*label)]) if label[1] - label[0] <= MAX_NAME else b""
+
+
+def _label_of(data, number, span):
+    """The name of an initializer, an input, or a sparse initializer, which is that of its values."""
+    if number == _SPARSE:
+        span = one(message(data, span, {1: LENGTH})[1], (0, 0))
+    return _label(data, span, 1 if number == _INPUT else 8)
+
+
+def _enter(found, name, number, span):
+    """An initializer goes before an input of the same name, whose default it is."""
+    if number == _INITIALIZER:
+        if name in found and found[name].tensor:
+            raise ValueError(f"there is more than one initializer {short(name)}")
+        found[name] = Source(tensor=span)
+    else:
+        words = "an input of the graph" if number == _INPUT else "a sparse initializer, which is not read"
+        found.setdefault(name, Source(refusal=f"is {short(name)}, {words}"))
+
+
+def _walk(data, graph, names):
+    """Name -> `Source` of those of `names` (bytes) that a graph gives."""
+    found = {}
+    for number, kind, a, b in fields(data, graph):
+        if kind != LENGTH:
+            continue
+        if number == _NODE:
+            for name, source in _produced(data, (a, b), names):
+                found.setdefault(name, source)
+        elif number in (_INITIALIZER, _INPUT, _SPARSE):
+            label = _label_of(data, number, (a, b))
+            if label in names:
+                _enter(found, label.decode(), number, (a, b))
+    return found
+
+
+class Values:
+    """What gives the inputs of nodes, found in a few walks over the graphs they are in."""
+
+    def __init__(self, data, nodes, wanted):
+        """wanted: names of the inputs of each of `nodes`."""
+        around, names = {}, {}
+        for node, given in zip(nodes, wanted, strict=True):
+            for place, graph in enumerate(node.graphs):
+                around[graph] = node.graphs[place + 1 :]
+                names.setdefault(graph, set())
+            names[node.graphs[0]].update(given)
+        self._found = {}
+        for graph in sorted(names, key=lambda one: -len(around[one])):  # the innermost first
+            self._found[graph], missing = self._resolve(data, graph, names[graph])
+            if around[graph]:
+                names[around[graph][0]].update(missing)
+
+    @staticmethod
+    def _resolve(data, graph, names):
+        """(name -> `Source` in one graph, names that it does not give)."""
+        found, asked = {}, set()
+        for _ in range(MAX_STEPS):
+            asked |= names
+            found |= _walk(data, graph, {name.encode() for name in names})
+            names = {source.alias for source in found.values() if source.alias is not None} - asked
+            if not names:
+                return found, asked - set(found)
+        raise ValueError(f"more than {MAX_STEPS} Identity nodes after each other, up to {short(min(names))}")
+
+    def tensor(self, name, graphs):
+        """The span of the tensor that is the value `name` in the first of `graphs`; ValueError if none is."""
+        for graph in graphs:
+            for _ in range(MAX_STEPS + 1):
+                source = self._found[graph].get(name)
+                if source is None or source.alias is None:
+                    break
+                name = source.alias
+            else:
+                raise ValueError(f"is {short(name)}, an Identity of itself")
+            if source is not None:
+                if source.refusal:
+                    raise ValueError(source.refusal)
+                return source.tensor
+        raise ValueError(f"is {short(name)}, which nothing in the file gives")

@@ -1,0 +1,200 @@
+"""`from_onnx`: the recurrent nodes of an ONNX file as layers, without the package onnx.
+
+The file is mapped into memory and walked (onnx_nodes.py); weights are copied out of it in the order of gates that
+layers have (onnx_layers.py), piece by piece, so that nothing is in memory twice.
+"""
+
+import os
+import stat
+import warnings
+
+import numpy as np
+
+from ..files import FileFormatError, excerpt
+from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
+from .onnx_nodes import STANDARD, Values, search
+from .onnx_tensors import Mapped, array, described
+from .onnx_wire import LENGTH, VARINT, attribute, fields, message, one, signed, text
+
+MAX_IR = 14  # of onnx 1.23
+_IR, _GRAPH, _OPSET, _FUNCTION = 1, 7, 8, 25  # of ModelProto
+_STATES = ("initial_h", "initial_c")
+
+
+# ---- the model --------------------------------------------------------------------------------------------------
+
+
+def _graph_and_opset(data, size):
+    """(span of the graph, version of the standard operators)."""
+    try:
+        found = message(data, (0, size), {_IR: VARINT, _GRAPH: LENGTH, _OPSET: LENGTH}, 1024)
+        ir, graph = one(found[_IR]), one(found[_GRAPH])
+    except ValueError as error:
+        raise ValueError(f"not an ONNX model, or {error}") from None
+    if ir is None or graph is None:
+        raise ValueError("not an ONNX model: there is no graph, or no version of its format")
+    if not 0 < ir <= MAX_IR:
+        raise ValueError(f"written in ONNX's format (IR) {signed(ir)}; 1 to {MAX_IR} are read")
+    versions = {}
+    for span in found[_OPSET]:
+        entry = message(data, span, {1: LENGTH, 2: VARINT})
+        if text(data, one(entry[1])) in STANDARD:
+            versions["opset"] = signed(one(entry[2], 0))
+    if not versions and ir >= 3:
+        raise ValueError("names no version of ONNX's operators (opset)")
+    opset = versions.get("opset", 1)
+    check_opset(opset)
+    return graph, opset
+
+
+def _nodes(data, size, graph):
+    """Every recurrent node of a model; in functions there may be none."""
+    found = []
+    search(data, graph, found)
+    for number, kind, a, b in fields(data, (0, size)):
+        if number == _FUNCTION and kind == LENGTH:
+            name = text(data, one(message(data, (a, b), {1: LENGTH})[1]))
+            search(data, (a, b), found, function=name)
+    if not found:
+        raise ValueError("there is no LSTM, GRU or RNN in it")
+    return found
+
+
+# ---- a node -----------------------------------------------------------------------------------------------------
+
+
+def _inputs(node):
+    """Name in ONNX's documentation -> name in the graph, of those that are given."""
+    names = INPUTS[node.op_type]
+    for what, found, most in (("inputs", node.inputs, names), ("outputs", node.outputs, OUTPUTS[node.op_type])):
+        if len(found) > len(most):
+            raise ValueError(f"has {len(found)} {what}, expected {len(most)} at most: {', '.join(most)}")
+    given = {name: value for name, value in zip(names, node.inputs, strict=False) if value}
+    missing = [name for name in ("X", "W", "R") if name not in given]
+    if missing:
+        raise ValueError(f"has no input {', '.join(missing)}")
+    return given
+
+
+def _attributes(data, node):
+    found = {}
+    for span in node.attributes:
+        name, value = attribute(data, span)
+        if name in found:
+            raise ValueError(f"has attribute {name[:100]!r} twice")
+        found[name] = value
+    return found
+
+
+class _Reader:
+    """One file on its way to layers."""
+
+    def __init__(self, path, mapped):
+        self.path, self.mapped, self.folder = path, mapped, os.path.dirname(os.path.abspath(path))
+        self.room = 2 * mapped.size  # bytes that all layers together may take; what lies in other files adds to it
+        self.counted = set()
+        graph, self.opset = _graph_and_opset(mapped.data, mapped.size)
+        self.nodes = _nodes(mapped.data, mapped.size, graph)
+        self.inputs = [self._told(node, _inputs, node) for node in self.nodes]
+        wanted = [[given[n] for n in (*WEIGHTS, *_STATES) if n in given] for given in self.inputs]
+        self.values = Values(mapped.data, self.nodes, wanted)
+
+    @staticmethod
+    def _told(node, function, *arguments):
+        """A function's result; its errors name the node."""
+        try:
+            return function(*arguments)
+        except ValueError as error:
+            raise ValueError(f"{node.place} {error}") from None
+
+    def layers(self):
+        """Name -> layer."""
+        found = {}
+        for node, given in zip(self.nodes, self.inputs, strict=True):
+            names = [name for name in (node.name, *node.outputs) if name and name not in found]
+            if not names:
+                raise ValueError(f"{node.place} has no name and no output, or those of another one")
+            found[names[0]] = self._told(node, self._layer, node, given)
+        return found
+
+    def _tensor(self, node, given, name):
+        try:
+            return described(self.mapped.data, self.values.tensor(given[name], node.graphs))
+        except ValueError as error:
+            raise ValueError(f"cannot be read: {name} {error}") from None
+
+    def _layer(self, node, given):
+        how = recipe(node.op_type, _attributes(self.mapped.data, node), self.opset)
+        tensors = {name: self._tensor(node, given, name) for name in WEIGHTS if name in given}
+        check_shapes(how, {name: tensors[name].shape if name in tensors else None for name in WEIGHTS})
+        width = np.dtype(target_type({name: tensor.type for name, tensor in tensors.items()})).itemsize
+        arrays, releases = {}, {}
+        for name, tensor in tensors.items():
+            arrays[name], releases[name] = self._array(name, tensor)
+            self.room -= tensor.count * width
+        if self.room < 0:
+            raise ValueError("shares its weights with others, which together need more than twice the file's size")
+        model = layer(how, arrays, releases)
+        self._warn(node, given, model)
+        return model
+
+    def _array(self, name, tensor):
+        """(array, what gives its pages back)."""
+        try:
+            found, mapped = array(self.mapped, tensor, self.folder)
+        except ValueError as error:
+            raise ValueError(f"cannot be read: {name} {error}") from None
+        if mapped is not self.mapped and tensor.span not in self.counted:
+            self.counted.add(tensor.span)
+            self.room += 2 * found.nbytes
+        return found, mapped.release
+
+    def _warn(self, node, given, model):
+        weights = model._named_weights()
+        odd = [name for name, w in weights.items() if not np.isfinite([w.min(), w.max()]).all()]
+        if odd:
+            words = f"{self.path}: {node.place} has NaN or infinity in {', '.join(odd)}"
+            warnings.warn(words, RuntimeWarning, stacklevel=6)
+        for name in _STATES:
+            if name in given and self._starts(node, given, name):
+                words = f"{name} is stored in the file and not zero; the layer starts from zeros if no state is given"
+                warnings.warn(f"{self.path}: {node.place}: {words}", RuntimeWarning, stacklevel=6)
+
+    def _starts(self, node, given, name):
+        """Whether an initial state is stored, and not zero."""
+        try:
+            self.values.tensor(given[name], node.graphs)
+        except ValueError:
+            return False  # given at run time
+        found, release = self._array(name, self._tensor(node, given, name))
+        some = bool(np.any(found))
+        release()
+        return some
+
+
+def from_onnx(path):
+    """The recurrent layers of an ONNX file by name, with copies of their weights; the package onnx is not needed.
+
+    path: a model with nodes LSTM, GRU, RNN of ONNX's own operators, opset 7 to 28, in its main graph or in branches and
+    bodies of If, Loop, Scan. Weights are initializers or Constant nodes, also behind Identity, float32 or float64;
+    float16 and bfloat16 are widened to float32. They may lie in other files of the model's folder (external data).
+
+    Returns a dict: the node's name, or that of its first output if it has none or another node has it, -> `LSTM`,
+    `GRU`, `RNN` (direction="bidirectional": bidirectional=True), `Reverse` of one (direction="reverse"), or
+    `Bidirectional` where the two directions differ in activations. layout=1 is batch_first=True. y is (T, B, D*H) or
+    (B, T, D*H), a state (D, B, H); sequence_lens are `lengths`. What a graph does around its nodes stays outside.
+
+    Raises FileFormatError (a ValueError: path, node and reason) for a file that is damaged, of a newer version, without
+    such nodes, or with a recurrent node that cannot be read: of another domain (com.microsoft's), inside a function,
+    with unknown attributes, with weights that are computed at run time or do not fit; nothing is returned then.
+    FileNotFoundError and other OSErrors of the model itself come as they are. Warns (RuntimeWarning) of NaN and
+    infinity, and of an initial state that is stored in the file. Memory stays below twice the file's size.
+    """
+    path = os.fsdecode(path)
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise FileFormatError(f"{path}: not a regular file")  # a pipe would wait for ever
+    with open(path, "rb") as file:
+        try:
+            return _Reader(path, Mapped(file)).layers()
+        except ValueError as error:
+            raise FileFormatError(f"{path}: {excerpt(error, 1000)}") from None

@@ -1,0 +1,207 @@
+"""Tensors of an ONNX file as arrays that own nothing, where the file allows it; tensors in files beside it.
+
+A weight is float32 or float64, or float16 or bfloat16, which a layer widens to float32. Its numbers are raw bytes,
+little-endian, in the model or in another file of its folder, or a field of floats, doubles, or (of 16-bit types) ints.
+Source: TensorProto in onnx.proto; external data: ONNX's ExternalData.md.
+"""
+
+import math
+import mmap
+import os
+import re
+import stat
+from typing import NamedTuple
+
+import numpy as np
+
+from .onnx_wire import FIXED32, FIXED64, LENGTH, VARINT, fields, message, numbers, one, signed, text, varint
+
+# TensorProto.DataType -> (name, dtype in the file, field that holds numbers one by one, its kind)
+TYPES = {
+    1: ("float32", "<f4", 4, FIXED32), 11: ("float64", "<f8", 10, FIXED64), 10: ("float16", "<f2", 5, VARINT),
+    16: ("bfloat16", "<u2", 5, VARINT),
+}
+_OTHERS = [  # the first seventeen
+    "undefined", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16",
+    "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16",
+]
+MAX_AXES = 8
+_DIMS, _TYPE, _SEGMENT, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 3, 8, 9, 13, 14
+_KINDS = {_TYPE: VARINT, _SEGMENT: LENGTH, _NAME: LENGTH, _RAW: LENGTH, _EXTERNAL: LENGTH, _LOCATION: VARINT}
+_DATA = {4, 5, 6, 7, _RAW, 10, 11}  # every field that can hold numbers
+
+
+class Mapped:
+    """A file's bytes, mapped into memory; `release` gives back the pages that were read."""
+
+    def __init__(self, file):
+        self.size = os.fstat(file.fileno()).st_size
+        self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+
+    def release(self):
+        """Pages come back from the file when they are read again."""
+        if hasattr(self.data, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+            self.data.madvise(mmap.MADV_DONTNEED)
+
+
+class Tensor(NamedTuple):
+    """A tensor of float numbers: where its message is, what it says of itself, its place in another file if it has."""
+
+    span: tuple
+    type: str
+    shape: tuple
+    external: dict | None
+
+    @property
+    def count(self):
+        """How many numbers."""
+        return math.prod(self.shape)
+
+
+def described(data, span):
+    """The `Tensor` in a message. Raises ValueError for types that are no weights, and impossible shapes."""
+    found = message(data, span, _KINDS)
+    code = one(found[_TYPE], 0)
+    if code not in TYPES:
+        name = _OTHERS[code] if code < len(_OTHERS) else f"type {code}"
+        raise ValueError(f"holds {name}, expected float32, float64, float16 or bfloat16")
+    if found[_SEGMENT]:
+        raise ValueError("is a segment of a tensor, which is not read")
+    shape = tuple(numbers(data, span, _DIMS, VARINT, MAX_AXES))
+    if min(shape, default=0) < 0:
+        raise ValueError(f"has shape {shape}")
+    external, present = None, {number for number, *_ in fields(data, span)} & _DATA
+    if one(found[_LOCATION], 0) or found[_EXTERNAL]:
+        if present or signed(one(found[_LOCATION], 0)) != 1:
+            raise ValueError("is in another file and in this one")
+        external = dict(_entry(data, entry) for entry in found[_EXTERNAL])
+    return Tensor(span, TYPES[code][0], shape, external)
+
+
+def _entry(data, span):
+    found = message(data, span, {1: LENGTH, 2: LENGTH})
+    return text(data, one(found[1])), text(data, one(found[2]))
+
+
+# ---- numbers ----------------------------------------------------------------------------------------------------
+
+
+def array(mapped, tensor, folder):
+    """(array in the tensor's shape, the `Mapped` it looks into); bfloat16 as its bits, uint16.
+
+    A view of the mapped file, but for numbers that are stored one by one. Raises ValueError for sizes that differ.
+    """
+    dtype, number, kind = next(row[1:] for row in TYPES.values() if row[0] == tensor.type)
+    needed = tensor.count * np.dtype(dtype).itemsize
+    if not needed:
+        return np.empty(tensor.shape, dtype), mapped
+    if tensor.external is not None:
+        mapped, at, length = _elsewhere(tensor.external, folder)
+        _check_size(tensor, length, needed)
+        return np.frombuffer(mapped.data, dtype, tensor.count, at).reshape(tensor.shape), mapped
+    spans = [(a, b) for n, how, a, b in _of_data(mapped.data, tensor, (number, _RAW)) if n == _RAW]
+    if spans:
+        at, end = one(spans)
+        _check_size(tensor, end - at, needed)
+        return np.frombuffer(mapped.data, dtype, tensor.count, at).reshape(tensor.shape), mapped
+    return _one_by_one(mapped.data, tensor, dtype, number, kind).reshape(tensor.shape), mapped
+
+
+def _check_size(tensor, length, needed):
+    if length != needed:
+        raise ValueError(f"has {length} bytes, expected {needed} for {tensor.type} of shape {tensor.shape}")
+
+
+def _of_data(data, tensor, allowed):
+    """The fields with numbers, all of them the same one of `allowed`."""
+    found = {number for number, *_ in fields(data, tensor.span)} & _DATA
+    if len(found) > 1 or found - set(allowed):
+        raise ValueError(f"{tensor.type} has its numbers in fields {sorted(found)}, expected {allowed[0]} or {_RAW}")
+    return (field for field in fields(data, tensor.span) if field[0] in found)
+
+
+def _one_by_one(data, tensor, dtype, number, kind):
+    """Numbers of a repeated field, packed or not: counted first, so that no more memory is taken than there are."""
+    width = {FIXED32: 4, FIXED64: 8, VARINT: 1}[kind]
+    pieces, size = [], 0
+    for _, how, a, b in _of_data(data, tensor, (number, _RAW)):
+        if how not in (kind, LENGTH) or (how == LENGTH and (b - a) % width):
+            raise ValueError(f"damaged: numbers of kind {how} and {b - a} bytes")
+        size += 1 if kind == how == VARINT else (b - a) // width
+        pieces = [(a, b)] if how == LENGTH and not pieces else [None]
+    if kind != VARINT and size == tensor.count and pieces and pieces[0]:
+        return np.frombuffer(data, dtype, size, pieces[0][0])  # all in one piece
+    if size < tensor.count or (kind != VARINT and size != tensor.count):
+        raise ValueError(f"has {size} numbers, expected {tensor.count} for shape {tensor.shape}")
+    found, at = np.empty(tensor.count, dtype), 0
+    for _, how, a, b in _of_data(data, tensor, (number, _RAW)):
+        if kind != VARINT:
+            piece = np.frombuffer(data, dtype, (b - a) // width, a)
+            found[at : at + len(piece)] = piece
+            at += len(piece)
+        else:
+            at = _bits(found, at, [a] if how == VARINT else _varints(data, a, b))
+    if at != tensor.count:
+        raise ValueError(f"has {at} numbers, expected {tensor.count} for shape {tensor.shape}")
+    return found
+
+
+def _varints(data, at, end):
+    while at < end:
+        value, at = varint(data, at, end)
+        yield value
+
+
+def _bits(found, at, values):
+    """Store numbers of 16 bits, each the bits of a float; gives where the next one goes."""
+    bits = found.view(np.uint16)
+    for value in values:
+        if value > 0xFFFF or at == len(bits):
+            raise ValueError(f"has more than {len(bits)} numbers, or one beyond 16 bits, {value}")
+        bits[at] = value
+        at += 1
+    return at
+
+
+# ---- in another file --------------------------------------------------------------------------------------------
+
+
+def _integer(external, name, default):
+    value = external.get(name, default)
+    if not re.fullmatch("[0-9]{1,18}", value):
+        raise ValueError(f"is in another file, at {name} {value[:40]!r}")
+    return int(value)
+
+
+def _inside(folder, location):
+    """The real path of a file that lies in the folder of the model or below, a regular file; else ValueError."""
+    parts = re.split(r"[\\/]", location)
+    if not location or "\0" in location or os.path.isabs(location) or ".." in parts or re.match("[A-Za-z]:", location):
+        raise ValueError(f"is in another file, {location[:200]!r}, expected one in the folder of the model")
+    folder = os.path.realpath(folder)
+    path = os.path.realpath(os.path.join(folder, location))
+    if os.path.commonpath([folder, path]) != folder:
+        raise ValueError(f"is in another file, {location[:200]!r}, a link that leaves the folder of the model")
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        raise ValueError(f"is in another file, {location[:200]!r}: {error.strerror}") from None
+    if not regular:
+        raise ValueError(f"is in another file, {location[:200]!r}, which is not a regular file")
+    return path
+
+
+def _elsewhere(external, folder):
+    """(`Mapped`, offset, length) of numbers in another file."""
+    path = _inside(folder, external.get("location", ""))
+    try:
+        with open(path, "rb") as file:
+            mapped = Mapped(file)
+    except OSError as error:
+        raise ValueError(f"is in another file, {external['location'][:200]!r}: {error.strerror}") from None
+    at = _integer(external, "offset", "0")
+    length = _integer(external, "length", str(max(0, mapped.size - at)))
+    if at + length > mapped.size:
+        words = f"at offset {at} with length {length}, but that has {mapped.size} bytes"
+        raise ValueError(f"is in another file, {external['location'][:200]!r}, {words}")
+    return mapped, at, length

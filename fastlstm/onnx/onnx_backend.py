@@ -1,0 +1,160 @@
+"""A backend as ``onnx.backend.base`` describes it: recurrent nodes run here, the rest in ONNX's reference evaluator."""
+
+import os
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx.backend import base
+from onnx.reference import ReferenceEvaluator
+
+from .onnx_operators import operators
+
+
+class _Evaluator(ReferenceEvaluator):
+    """With our operators, inside functions and graphs inside graphs too."""
+
+    def __init__(self, proto, opsets=None, functions=None, verbose=0, new_ops=None, **options):
+        super().__init__(proto, opsets, functions, verbose, operators, **options)
+
+    def _init(self):
+        super()._init()
+        for array in self.rt_inits_.values():  # weights nobody can change are recognised without being compared
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
+
+
+def _loaded(model):
+    """A ModelProto from one, its bytes, or a path."""
+    if isinstance(model, onnx.ModelProto):
+        return model
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        return onnx.load_model_from_string(bytes(model))
+    if isinstance(model, (str, os.PathLike)):
+        return onnx.load(os.fspath(model))
+    raise TypeError(f"model must be a ModelProto, bytes or a path, got {type(model).__name__}")
+
+
+def _by_name(names, inputs):
+    """Name -> value, of a sequence with as many."""
+    if not isinstance(inputs, (tuple, list)):
+        raise TypeError(f"inputs must be a dict, a tuple or a list, got {type(inputs).__name__}")
+    if len(inputs) != len(names):
+        raise ValueError(f"inputs must be {len(names)}: {', '.join(names)}; got {len(inputs)}")
+    return dict(zip(names, inputs, strict=True))
+
+
+def _no_more(call, arguments):
+    if arguments:
+        raise TypeError(f"{call}() has no argument {', '.join(arguments)}")
+
+
+class Prepared(base.BackendRep):
+    """A model that is ready to `run`, any number of times; what is packed of its weights is kept.
+
+    input_names: of the inputs without a default, in order; output_names.
+    """
+
+    def __init__(self, model):
+        self._evaluator = _Evaluator(model)
+        initial = {tensor.name for tensor in model.graph.initializer}
+        initial |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+        self._types = {value.name: value.type for value in model.graph.input}
+        self.input_names = [name for name in self._types if name not in initial]
+        self.output_names = [value.name for value in model.graph.output]
+
+    def _feeds(self, inputs):
+        if not isinstance(inputs, dict):
+            every = isinstance(inputs, (tuple, list)) and len(inputs) == len(self._types)
+            inputs = _by_name(list(self._types) if every else self.input_names, inputs)
+        wrong = [f"missing {name}" for name in self.input_names if name not in inputs]
+        wrong += [f"unexpected {name}" for name in inputs if name not in self._types]
+        if wrong:
+            raise ValueError(f"inputs do not fit: {', '.join(wrong)}")
+        return {name: self._checked(name, value) for name, value in inputs.items()}
+
+    def _checked(self, name, value):
+        """An input that is a tensor as an array of its type; others as they are."""
+        kind = self._types[name]
+        if not kind.HasField("tensor_type"):
+            return value
+        expected, value = helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type), np.asarray(value)
+        if value.dtype != expected:
+            raise TypeError(f"input {name} has type {value.dtype}, expected {expected}")
+        return value
+
+    def run(self, inputs, **kwargs):
+        """The outputs, a named tuple that takes names in brackets, too.
+
+        inputs: arrays by name, or in the order of the graph's inputs; those with a default may be left out.
+        Raises TypeError or ValueError that names the input or the node.
+        """
+        _no_more("run", kwargs)
+        found = self._evaluator.run(None, self._feeds(inputs))
+        return base.namedtupledict("Outputs", self.output_names)(*found)
+
+
+class Backend(base.Backend):
+    """ONNX's interface of a backend, on the CPU."""
+
+    @classmethod
+    def supports_device(cls, device):
+        """Whether `device` is "CPU"."""
+        try:
+            return base.Device(device).type == base.DeviceType.CPU
+        except (AttributeError, TypeError, ValueError):
+            return False
+
+    @classmethod
+    def _check(cls, call, device, more):
+        if not cls.supports_device(device):
+            raise ValueError(f"device must be 'CPU', got {device!r}")
+        _no_more(call, more)
+
+    @classmethod
+    def is_compatible(cls, model, device="CPU", **kwargs):
+        """Whether `prepare` takes the model."""
+        try:
+            cls.prepare(model, device, **kwargs)
+        except Exception:  # of the checker, the evaluator, or ours
+            return False
+        return True
+
+    @classmethod
+    def prepare(cls, model, device="CPU", **kwargs):
+        """A `Prepared` model. model: a ModelProto, its bytes, or a path (next to which external data are looked for).
+
+        Raises onnx.checker.ValidationError for a model that is none, ValueError for recurrent nodes that the engine
+        cannot run, which names them, and what the reference evaluator raises for operators that it does not have.
+        """
+        cls._check("prepare", device, kwargs)
+        model = _loaded(model)
+        onnx.checker.check_model(model)
+        return Prepared(model)
+
+    @classmethod
+    def run_model(cls, model, inputs, device="CPU", **kwargs):
+        """``prepare(model, device).run(inputs)``."""
+        return cls.prepare(model, device, **kwargs).run(inputs)
+
+    @classmethod
+    def run_node(cls, node, inputs, device="CPU", outputs_info=None, *, opset_version=None, **kwargs):
+        """The outputs of one node, a named tuple. inputs: arrays by name, or in order without those left out.
+
+        opset_version: of its operators; None for the newest that the package onnx has. outputs_info is not needed.
+        Raises as `prepare` and `Prepared.run` do.
+        """
+        cls._check("run_node", device, kwargs)
+        names = list(dict.fromkeys(name for name in node.input if name))
+        found = inputs if isinstance(inputs, dict) else _by_name(names, inputs)
+        found = {name: np.asarray(value) for name, value in found.items()}
+        kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in found.items()}
+        given = [helper.make_tensor_value_info(name, kinds[name], array.shape) for name, array in found.items()]
+        left = [helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name]
+        opset = helper.make_opsetid(node.domain, opset_version or onnx.defs.onnx_opset_version())
+        model = helper.make_model(helper.make_graph([node], "node", given, left), opset_imports=[opset])
+        return Prepared(model).run(found)
+
+
+is_compatible, prepare = Backend.is_compatible, Backend.prepare
+run_model, run_node, supports_device = Backend.run_model, Backend.run_node, Backend.supports_device

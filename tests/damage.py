@@ -26,6 +26,8 @@ EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**6
 
 
 def _wound(data, rng):
+    if not data:  # an earlier wound took all
+        return
     at, length = int(rng.integers(len(data))), int(rng.integers(1, 1 + min(64, len(data))))
     kind = rng.integers(9)
     if kind <= 1:
@@ -90,7 +92,17 @@ def _torch():
     return [torch_bytes.state_dict(model.state_dict()) for model in models], ".pt", fl.from_torch
 
 
-FORMATS = {"safetensors": _safetensors, "torch": _torch}
+def _onnx():
+    import onnx_bytes as ob
+
+    import fastlstm as fl
+
+    small = ob.recurrent("GRU", ob.weights("GRU", 3, 4), how="packed", linear_before_reset=1)
+    large = ob.recurrent("LSTM", ob.weights("LSTM", 300, 500), direction="reverse")
+    return [ob.varied(), small, ob.varied(), large], ".onnx", fl.from_onnx
+
+
+FORMATS = {"onnx": _onnx, "safetensors": _safetensors, "torch": _torch}
 
 
 # ---- the process that reads them --------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
+import abc
 from typing import Any
 
 from onnx.reference.op_run import OpRun
 
-class _Recurrent(OpRun):  # type: ignore[misc]
+class _Recurrent(OpRun, metaclass=abc.ABCMeta):  # type: ignore[misc]
+    op_domain: str
     def __init__(self, onnx_node: Any, run_params: dict[str, Any], schema: Any = None) -> None: ...
 
 class LSTM(_Recurrent): ...

@@ -1,4 +1,4 @@
-"""ONNX models as bytes, made by hand, without the package onnx: protobuf's wire format. Numbers of fields: onnx.proto."""
+"""ONNX models as bytes, made by hand, without the package onnx. Numbers of fields: onnx.proto."""
 
 import struct
 
@@ -86,11 +86,11 @@ def node(op, inputs, outputs, name="", domain="", typed=True, **attributes):
 
 
 def graph(nodes, initializers=(), inputs=("x",), outputs=("y",)):
-    """A GraphProto; inputs and outputs have a name and float32 numbers."""
-    described = [field(1, field(1, 1))]  # TypeProto.tensor_type.elem_type
-    info = [field(1, name) + field(2, described[0]) for name in inputs]
-    found = fields(1, nodes) + field(2, "main") + fields(5, initializers) + fields(11, info)
-    return found + fields(12, (field(1, name) + field(2, described[0]) for name in outputs))
+    """A GraphProto; inputs and outputs are float32 with three axes."""
+    kind = field(2, field(1, field(1, 1) + field(2, fields(1, [b""] * 3))))  # tensor_type: elem_type, shape
+    found = fields(1, nodes) + field(2, "main") + fields(5, initializers)
+    found += fields(11, (field(1, name) + kind for name in inputs))
+    return found + fields(12, (field(1, name) + kind for name in outputs))
 
 
 def model(content, opset=17, ir=8, domain="", more=b""):

@@ -44,7 +44,7 @@ _OWN = {"LSTM": {"input_forget": int}, "GRU": {"linear_before_reset": int}, "RNN
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 # defaults of alpha and beta, those of the operators of these names; Affine and ScaledTanh are none any more
 _CONSTANTS = {"HardSigmoid": (0.2, 0.5), "Elu": (1.0,), "LeakyRelu": (0.01,), "ThresholdedRelu": (1.0,)}
-_CHUNK = 1 << 20  # bytes copied between two calls of `release`
+_CHUNK = 1 << 18  # bytes copied between two calls of `release`
 
 
 class Recipe(NamedTuple):
@@ -93,7 +93,7 @@ def _check_types(op_type, attributes, opset):
 def _choice(attributes, name, allowed, default):
     value = attributes.get(name, default)
     if value not in allowed:
-        raise ValueError(f"has {name} {str(value)[:100]!r}, expected {' or '.join(map(repr, allowed))}")
+        raise ValueError(f"has {name} {repr(value)[:100]}, expected {' or '.join(map(repr, allowed))}")
     return value
 
 

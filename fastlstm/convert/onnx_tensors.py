@@ -104,7 +104,9 @@ def array(mapped, tensor, folder):
         at, end = one(spans)
         _check_size(tensor, end - at, needed)
         return np.frombuffer(mapped.data, dtype, tensor.count, at).reshape(tensor.shape), mapped
-    return _one_by_one(mapped.data, tensor, dtype, number, kind).reshape(tensor.shape), mapped
+    found = _one_by_one(mapped.data, tensor, dtype, number, kind).reshape(tensor.shape)
+    mapped.release()
+    return found, mapped
 
 
 def _check_size(tensor, length, needed):

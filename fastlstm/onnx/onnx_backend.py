@@ -128,9 +128,9 @@ class Backend(base.Backend):
         cannot run, which names them, and what the reference evaluator raises for operators that it does not have.
         """
         cls._check("prepare", device, kwargs)
-        model = _loaded(model)
-        onnx.checker.check_model(model)
-        return Prepared(model)
+        loaded = _loaded(model)
+        onnx.checker.check_model(os.fspath(model) if isinstance(model, (str, os.PathLike)) else loaded)
+        return Prepared(loaded)
 
     @classmethod
     def run_model(cls, model, inputs, device="CPU", **kwargs):

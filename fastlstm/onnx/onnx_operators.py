@@ -83,7 +83,7 @@ def _compute(how, model, given):
     """[Y, Y_h, Y_c] in the type of X."""
     types = {name: given[name].dtype.name for name in ("X", "W", *_INITIAL) if given.get(name) is not None}
     if len(set(types.values())) > 1:
-        raise TypeError(f"has inputs of different types: {', '.join(f'{n} {kind}' for n, kind in types.items())}")
+        raise ValueError(f"has inputs of different types: {', '.join(f'{n} {kind}' for n, kind in types.items())}")
     x = given["X"]
     if x.ndim != 3:
         raise ValueError(f"has X of shape {x.shape}, expected three axes")
@@ -108,11 +108,11 @@ class _Recurrent(OpRun):
         self._how = None if self.has_linked_attribute else self._recipe(vars(self))
 
     def _told(self, function, *arguments):
-        """A function's result; its errors name the node."""
+        """A function's result; its errors name the node. All are ValueErrors: of a TypeError OpRun keeps no words."""
         try:
             return function(*arguments)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{self._place} {error}") from None
+            raise ValueError(f"{self._place} {error}") from None
 
     def _recipe(self, values):
         attributes = {name: values[name] for name in self._given}
@@ -130,8 +130,8 @@ class _Recurrent(OpRun):
     def _run(self, *inputs, **attributes):
         """Y, Y_h and, of an LSTM, Y_c, as many as the node has outputs.
 
-        attributes: those of the node, and of a function that calls it. Raises ValueError or TypeError that names the
-        node for what does not fit.
+        attributes: those of the node, and of a function that calls it. Raises ValueError that names the node for what
+        does not fit.
         """
         given = dict(zip(INPUTS[self.onnx_node.op_type], inputs, strict=False))
         how = self._how or self._recipe(attributes)

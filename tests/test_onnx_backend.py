@@ -1,0 +1,155 @@
+"""fastlstm.onnx as a backend: every node test of LSTM, GRU, RNN that comes with the package onnx, and the interface."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+import fastlstm as fl
+
+onnx = pytest.importorskip("onnx")
+from onnx import helper  # noqa: E402
+
+NAMES = {  # those that have been there since onnx 1.16
+    "test_lstm_defaults", "test_lstm_with_initial_bias", "test_lstm_with_peepholes", "test_lstm_batchwise",
+    "test_gru_defaults", "test_gru_with_initial_bias", "test_gru_seq_length", "test_gru_batchwise",
+    "test_simple_rnn_defaults", "test_simple_rnn_with_initial_bias", "test_rnn_seq_length", "test_simple_rnn_batchwise",
+}
+
+
+def node_tests():
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the other operators' tests
+        found = load_model_tests(kind="node")
+    return [case for case in found if re.match("test_(lstm|gru|rnn|simple_rnn)_", case.name)]
+
+
+def test_the_node_tests_of_onnx(monkeypatch, capsys):
+    """All that there are, none left out; each is seen to run here, and not in ONNX's evaluator."""
+    from fastlstm.onnx import onnx_operators
+
+    cases, built, real = node_tests(), [], onnx_operators.layer
+    monkeypatch.setattr(onnx_operators, "layer", lambda *given: built.append(real(*given)) or built[-1])
+    results = {}
+    for case in cases:
+        assert fl.onnx.is_compatible(case.model), case.name
+        ready, before = fl.onnx.prepare(case.model), len(built)
+        for inputs, outputs in case.data_sets:
+            found = ready.run(inputs)
+            assert len(found) == len(outputs) and len(built) == before + 1
+            for ours, theirs in zip(found, outputs):
+                assert ours.dtype == theirs.dtype and ours.shape == theirs.shape, case.name
+                np.testing.assert_allclose(ours, theirs, rtol=case.rtol, atol=case.atol, err_msg=case.name)
+        results[case.name] = "passed"
+    with capsys.disabled():
+        print("", *(f"{name}: {words}" for name, words in results.items()), sep="\n")
+    assert set(results) >= NAMES and len(results) == len(cases) > 0
+
+
+def small(opset=17):
+    rng = np.random.default_rng(0)
+    node = helper.make_node("RNN", ["x", "W", "R"], ["y", "h"], "n", hidden_size=4)
+    arrays = {"W": rng.standard_normal((1, 4, 3)), "R": rng.standard_normal((1, 4, 4))}
+    tensors = [onnx.numpy_helper.from_array(array.astype("f4"), name) for name, array in arrays.items()]
+    inputs = [helper.make_tensor_value_info("x", 1, ["T", "B", 3]), helper.make_tensor_value_info("R", 1, [1, 4, 4])]
+    axes = {"y": ["T", 1, "B", 4], "h": [1, "B", 4]}
+    outputs = [helper.make_tensor_value_info(name, 1, shape) for name, shape in axes.items()]
+    graph = helper.make_graph([node], "g", inputs, outputs, tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+X = np.ones((2, 1, 3), "f4")
+
+
+def test_forms_of_a_model(tmp_path):
+    model = small()
+    onnx.save(model, tmp_path / "m.onnx")
+    onnx.save(small(), tmp_path / "e.onnx", save_as_external_data=True, location="e.bin", size_threshold=0)
+    assert (tmp_path / "e.bin").stat().st_size >= 4 * (12 + 16)
+    data = model.SerializeToString()
+    forms = [model, data, bytearray(data), tmp_path / "m.onnx", str(tmp_path / "m.onnx"), tmp_path / "e.onnx"]
+    found = [fl.onnx.run_model(form, [X]) for form in forms]
+    assert all(np.array_equal(a, b) for other in found for a, b in zip(found[0], other))
+    layers = [fl.from_onnx(tmp_path / name)["n"] for name in ("m.onnx", "e.onnx")]
+    assert all(np.array_equal(layer(X)[0], found[0].y[:, 0]) for layer in layers)
+    with pytest.raises(TypeError, match="model must be a ModelProto, bytes or a path, got int"):
+        fl.onnx.prepare(3)
+
+
+def test_forms_of_inputs():
+    ready = fl.onnx.prepare(small())
+    assert ready.input_names == ["x"] and ready.output_names == ["y", "h"]
+    R = np.zeros((1, 4, 4), "f4")
+    found = ready.run({"x": X})
+    assert np.array_equal(found["y"], found[0]) and np.array_equal(found.h, found[1]) and found.y.shape == (2, 1, 1, 4)
+    assert np.array_equal(ready.run((X,)).y, found.y)
+    other = ready.run([X, R])  # R has a default, which may be replaced
+    assert np.array_equal(other.y, ready.run({"R": R, "x": X}).y) and not np.array_equal(other.y, found.y)
+    assert np.array_equal(ready.run([X]).y, found.y)  # and comes back
+
+
+@pytest.mark.parametrize("inputs, error, words", [
+    (X, TypeError, "inputs must be a dict, a tuple or a list, got ndarray"),
+    ([], ValueError, "inputs must be 1: x; got 0"),
+    ([X] * 3, ValueError, "inputs must be 1: x; got 3"),
+    ({}, ValueError, "missing x"),
+    ({"x": X, "z": X}, ValueError, "unexpected z"),
+    ([X.astype(float)], TypeError, "input x has type float64, expected float32"),
+    ([X[:, :, :2]], ValueError, r"node 'n' \(RNN\) x"),
+])
+def test_inputs_that_are_refused(inputs, error, words):
+    with pytest.raises(error, match=words):
+        fl.onnx.prepare(small()).run(inputs)
+
+
+def test_arguments_that_are_refused():
+    ready = fl.onnx.prepare(small())
+    for call in (
+        lambda: ready.run([X], more=1), lambda: fl.onnx.prepare(small(), more=1),
+        lambda: fl.onnx.run_model(small(), [X], more=1), lambda: fl.onnx.run_node(small().graph.node[0], [], more=1),
+    ):
+        with pytest.raises(TypeError, match=r"has no argument more"):
+            call()
+    for call in (fl.onnx.prepare, lambda model, device: fl.onnx.run_node(model.graph.node[0], [], device)):
+        with pytest.raises(ValueError, match="device must be 'CPU', got 'CUDA'"):
+            call(small(), "CUDA")
+
+
+def test_compatible():
+    assert fl.onnx.is_compatible(small()) and fl.onnx.is_compatible(small(), "CPU:0")
+    assert not fl.onnx.is_compatible(small(), "CUDA") and not fl.onnx.is_compatible(b"nothing")
+    assert not fl.onnx.is_compatible(small(6))
+    odd = small()
+    odd.graph.node[0].attribute.append(helper.make_attribute("clip", -1.0))
+    assert not fl.onnx.is_compatible(odd)
+    with pytest.raises(ValueError, match=r"node 'n' \(RNN\) has clip -1.0"):
+        fl.onnx.prepare(odd)
+    with pytest.raises(onnx.checker.ValidationError):
+        fl.onnx.prepare(onnx.ModelProto())
+
+
+def test_devices():
+    assert fl.onnx.supports_device("CPU") and fl.onnx.supports_device("CPU:0")
+    for device in ("CUDA", "CUDA:1", "TPU", "", "CPU:x", 3):
+        assert not fl.onnx.supports_device(device)
+
+
+def test_run_node():
+    model = small()
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    node, wanted = model.graph.node[0], fl.onnx.run_model(model, [X])
+    for given in ([X, *arrays.values()], {"x": X, **arrays}):
+        found = fl.onnx.run_node(node, given)
+        assert np.array_equal(found.y, wanted.y) and np.array_equal(found["h"], wanted.h)
+    assert np.array_equal(fl.onnx.run_node(node, [X, *arrays.values()], opset_version=7).y, wanted.y)
+    bidirectional = helper.make_node("RNN", ["x", "W", "R", "", "", "h0"], ["", "h"], hidden_size=4)
+    given = [X, *arrays.values(), np.ones((1, 1, 4), "f4")]
+    assert fl.onnx.run_node(bidirectional, given).h.shape == (1, 1, 4)
+    assert fl.onnx.run_node(helper.make_node("Neg", ["a"], ["b"]), [X]).b.sum() == -6
+    with pytest.raises(ValueError, match="inputs must be 3: x, W, R; got 1"):
+        fl.onnx.run_node(node, [X])
+    with pytest.raises(ValueError, match="opset 6"):
+        fl.onnx.run_node(node, [X, *arrays.values()], opset_version=6)

@@ -133,8 +133,7 @@ def test_names(read):
     tensors = [ob.tensor(name, array) for name, array in arrays.items()]
 
     def names(*nodes):
-        extra = [ob.tensor("space", np.zeros(300, "f4"))]  # the nodes share their weights
-        return list(read(ob.model(ob.graph(nodes, tensors + extra))))
+        return list(read(ob.model(ob.graph(nodes, tensors))))
 
     def node(name, outputs):
         return ob.node("RNN", ["x", *arrays], outputs, name)
@@ -236,6 +235,17 @@ def test_external_data(read, tmp_path):
         assert np.array_equal(read(outside(**external))["rnn"].state_dict()["weight_ih_l0"], W[0])
 
 
+def test_external_data_may_be_larger_than_the_model(read, tmp_path):
+    arrays = ob.weights("GRU", 60, 50)
+    for name, array in arrays.items():
+        (tmp_path / name).write_bytes(array.tobytes())
+    tensors = [ob.tensor(name, array, {"location": name}) for name, array in arrays.items()]
+    node = ob.node("GRU", ["x", *arrays], ["y"], "rnn")
+    found = read(ob.model(ob.graph([node], tensors)))["rnn"].state_dict()
+    wanted = read(ob.recurrent("GRU", arrays))["rnn"].state_dict()
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
 @pytest.mark.parametrize("external, words", [
     ({"location": "../x.bin"}, "'../x.bin', expected one in the folder of the model"),
     ({"location": "a/../../x.bin"}, "expected one in the folder"),
@@ -319,6 +329,7 @@ def nested(depth):
     (ob.model(ob.graph([ob.node("DynamicQuantizeLSTM", ["x"], ["y"], "q", "com.microsoft")])),
      r"node 'q' \(DynamicQuantizeLSTM\) is of domain 'com.microsoft'"),
     (ob.model(ob.graph([ob.node("GRU", ["x", "W", "R"], ["y"], "q", "com.example")])), "of domain 'com.example'"),
+    (ob.model(ob.graph([ob.node("MyGru", ["x"], ["y"], "q", "h")]), more=FUNCTION), r"'q' \(MyGru\) is of domain 'h'"),
     (ob.model(ob.graph([ob.node("SuperLSTM", ["x", "W", "R"], ["y"], "q")])), r"'q' \(SuperLSTM\) is of domain ''"),
     (nested(16), "graphs inside graphs, more than 16 deep"),
     (ob.model(ob.graph([ob.node("Case", [], ["y"], **{f"g{n}": ob.Graph(GRAPH) for n in range(17)})])),
@@ -328,6 +339,13 @@ def nested(depth):
 ])
 def test_models_that_are_refused(data, words, read):
     refused(read, data, words)
+
+
+def test_functions_without_recurrent_nodes(read):
+    """Their names may say what they like; so may those of other operators."""
+    function = ob.field(25, ob.field(1, "LSTMish") + ob.field(7, ob.node("Add", ["x", "x"], ["y"])) + ob.field(10, "h"))
+    calls = [ob.node("LSTMish", ["x"], ["z"], domain="h"), ob.node("Congruent", ["x"], ["v"], domain="h")]
+    assert list(read(ob.model(ob.fields(1, calls) + GRAPH, more=function))) == ["rnn"]
 
 
 def test_nested_to_the_limit(read):
@@ -447,13 +465,18 @@ def test_stored_initial_states_are_told(read, tmp_path):
     assert len(caught) == 1 and caught[0].filename == __file__
 
 
-def test_weights_that_many_share(read):
-    """A small file cannot ask for much memory."""
+def test_nodes_that_share_weights(read):
+    """Those that do the same are one layer; a small file cannot ask for much memory by others."""
     arrays = ob.weights("RNN", 50, 50)
-    nodes = [ob.node("RNN", ["x", *arrays], ["y"], f"n{k}") for k in range(3)]
     tensors = [ob.tensor(*item) for item in arrays.items()]
-    assert len(read(ob.model(ob.graph(nodes[:2], tensors)))) == 2
-    refused(read, ob.model(ob.graph(nodes, tensors)), r"node 'n2' \(RNN\) shares its weights .* twice the file's size")
+
+    def model(*clips):
+        nodes = [ob.node("RNN", ["x", *arrays], ["y"], f"n{k}", clip=clip) for k, clip in enumerate(clips)]
+        return ob.model(ob.graph(nodes, tensors))
+
+    found = read(model(1.0, *[2.0] * 9))
+    assert len(found) == 10 and found["n0"] is not found["n1"] and found["n1"] is found["n9"]
+    refused(read, model(1.0, 2.0, 3.0), r"node 'n2' \(RNN\) shares weights with .* twice the file's size")
 
 
 CROWDS = {
@@ -477,6 +500,21 @@ def test_crowds_take_no_memory(name, tmp_path):
     assert list(found) == ["rnn"] and peak < 300_000
 
 
+def test_a_crowd_of_numbers(tmp_path):
+    path, many = tmp_path / "model.onnx", [0.5] * 100_000
+    packed = ob.field(1, "activation_alpha") + ob.field(7, np.array(many, "<f4").tobytes()) + ob.field(20, 6)
+    for attribute in (packed, ob.attribute("activation_alpha", many)):
+        node = ob.node("RNN", ["x", "W", "R"], ["y"], "rnn") + ob.field(5, attribute)
+        path.write_bytes(ob.model(ob.graph([node], [ob.tensor(*item) for item in ob.weights("RNN").items()])))
+        tracemalloc.start()
+        try:
+            with pytest.raises(fl.FileFormatError, match="more than 4096 numbers"):
+                fl.from_onnx(path)
+            assert tracemalloc.get_traced_memory()[1] < 500_000
+        finally:
+            tracemalloc.stop()
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="no /proc here")
 @pytest.mark.parametrize("how, kind, least", [
     ("raw", "f2", 1.9), ("raw", "f4", 0.9), ("raw", "f8", 0.9), ("packed", "f4", 0.9), ("unpacked", "f4", 0.7),
@@ -484,8 +522,7 @@ def test_crowds_take_no_memory(name, tmp_path):
 def test_memory(how, kind, least, tmp_path):
     """Twice the file's size is enough: float16 alone is doubled, and nothing else is held beside the weights."""
     (tmp_path / "small").write_bytes(ob.varied())
-    width = 999 if how != "unpacked" else 300
-    (tmp_path / "large").write_bytes(ob.recurrent("RNN", ob.weights("RNN", width, 1001, dtype=kind), how=how))
+    (tmp_path / "large").write_bytes(ob.recurrent("RNN", ob.weights("RNN", 999, 1001, dtype=kind), how=how))
     program = f"""
 import sys; sys.path.insert(0, {str(Path(damage.__file__).parent)!r})
 import damage, os, fastlstm as fl
@@ -494,4 +531,4 @@ print(damage._read_watched(fl.from_onnx, "large")[1] / os.path.getsize("large"))
 """
     child = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr[-3000:]
-    assert least <= float(child.stdout) <= 2 + damage.SLACK / (tmp_path / "large").stat().st_size
+    assert least <= float(child.stdout) <= 2.2  # the allocator rounds, too

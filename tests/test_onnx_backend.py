@@ -79,6 +79,16 @@ def test_forms_of_a_model(tmp_path):
         fl.onnx.prepare(3)
 
 
+def test_weights_of_a_prepared_model_cannot_change():
+    """So that a run need not compare them with what was packed; not even those that were stored number by number."""
+    model = small()
+    W = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("W", 1, W.shape, W.ravel()))
+    ready = fl.onnx.prepare(model)
+    assert not any(array.flags.writeable for array in ready._evaluator.rt_inits_.values())
+    assert np.array_equal(ready.run([X]).y, fl.onnx.run_model(small(), [X]).y)
+
+
 def test_forms_of_inputs():
     ready = fl.onnx.prepare(small())
     assert ready.input_names == ["x"] and ready.output_names == ["y", "h"]

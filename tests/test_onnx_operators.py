@@ -112,12 +112,20 @@ def test_weights_that_are_fed(name, monkeypatch):
     assert len(built) == 4  # to the bit
     view = feeds[name].view()
     view.flags.writeable = False  # but its base can be changed
-    session.run(None, feeds | {name: view})
+    feeds[name] -= 0.5
+    agrees(case, session.run(None, feeds | {name: view}))
     feeds[name] -= 0.5
     agrees(case, session.run(None, feeds | {name: view}))
 
 
-def test_b_comes_and_goes(monkeypatch):
+def test_as_many_outputs_as_asked_for():
+    case = draw("LSTM")
+    for count in (1, 2, 3):
+        node = evaluator(as_proto(case._replace(outputs=case.outputs[:count]))).rt_nodes_[0]
+        assert len(node.run(*(case.arrays.get(name) for name in case.inputs))) == count
+
+
+def test_b_comes_and_goes():
     """One node object, called with and without a bias."""
     case = draw("GRU")
     node = evaluator(as_proto(case)).rt_nodes_[0]
@@ -204,6 +212,25 @@ def test_functions(direction, monkeypatch):
     found = fl.onnx.prepare(function_model(case, direction)).run([case.arrays["X"]])
     agrees(case, found)
     assert len(built) == 1
+
+
+def test_a_function_that_is_called_in_two_ways():
+    """One node object, whose attribute changes from call to call."""
+    case = draw("GRU")
+    model = function_model(case, "forward")
+    call = onnx.NodeProto()
+    call.CopyFrom(model.graph.node[0])
+    call.attribute[0].s = b"reverse"
+    del call.output[:]
+    model.graph.node.append(call)
+    for name, axes in (("Y2", 4), ("Y_h2", 3)):
+        model.graph.node[1].output.append(name)
+        model.graph.output.append(helper.make_tensor_value_info(name, 1, [None] * axes))
+    session = fl.onnx.prepare(model)
+    for _ in range(2):
+        found = session.run([case.arrays["X"]])
+        agrees(case, found[:2])
+        agrees(case._replace(attributes={"direction": "reverse"}), found[2:])
 
 
 def test_graphs_inside_graphs(monkeypatch):

@@ -60,6 +60,25 @@ def test_a_message_ends_where_it_is_told_to():
         list(wire.fields(data, (0, 5)))
 
 
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 33, 5000])
+@pytest.mark.parametrize("width", [4, 8])
+def test_runs(count, width):
+    """Fields of the same number in one piece, which ends where another one starts, or the message."""
+    tag, value = {4: b"\x25", 8: b"\x21"}[width], bytes([37]) * width  # 37 is the tag, too
+    run, stride = (tag + value) * count, width + 1
+    for before, after in ((b"", b""), (ob.field(1, 5), ob.field(1, 5)), (tag + value + b"\x08\x01", b"\x08\x25")):
+        data = before + run + after
+        found = [(a, b) for n, kind, a, b in wire.fields(data, whole(data), runs=True) if n == 4]
+        assert found[-1] == (len(before) + 1, len(before) + count * stride)
+        single = [(a, b) for n, kind, a, b in wire.fields(data, whole(data)) if n == 4]
+        assert sum((b - a + 1) // stride for a, b in found) == len(single) == count + before.count(tag + value)
+    cut = run[:-1]
+    with pytest.raises(ValueError, match="cut short"):
+        list(wire.fields(cut, whole(cut), runs=True))
+    with pytest.raises(ValueError, match="cut short"):
+        list(wire.fields(cut, whole(cut)))
+
+
 def test_message_and_its_limits():
     data = ob.fields(1, [7, 8]) + ob.field(2, "a") + ob.field(9, 1.0)
     assert wire.message(data, whole(data), {1: 0, 2: 2, 3: 2}) == {1: [7, 8], 2: [(6, 7)], 3: []}
@@ -67,6 +86,9 @@ def test_message_and_its_limits():
         wire.message(data, whole(data), {1: 0}, 1)
     with pytest.raises(ValueError, match="field 1 is of kind 0, expected 2"):
         wire.message(data, whole(data), {1: 2})
+    twice = ob.fields(5, [0.5, 0.5])
+    with pytest.raises(ValueError, match="field 5 more than once"):
+        wire.message(twice, whole(twice), {5: 5})
     assert wire.one([]) is None and wire.one([], 3) == 3 and wire.one([4]) == 4
     with pytest.raises(ValueError, match="twice"):
         wire.one([1, 1])
@@ -153,8 +175,12 @@ def test_tensors(kind, how, tmp_path):
 
 def test_packed_in_pieces(tmp_path):
     head = ob.fields(1, [5]) + ob.field(2, 1)
-    pieces = [ob.field(4, np.arange(2, dtype="<f4").tobytes()), ob.field(4, 7.0), ob.field(4, bytes(8))]
-    assert tensor_of(head + b"".join(pieces), tmp_path).tolist() == [0, 1, 7, 0, 0]
+    packed, one = ob.field(4, np.arange(2, dtype="<f4").tobytes()), ob.field(4, 7.0)
+    for pieces, wanted in (
+        ([packed, one, packed], [0, 1, 7, 0, 1]), ([one, ob.field(8, "t"), one, packed, one], [7, 7, 0, 1, 7]),
+        ([one] * 5, [7] * 5), ([packed + b"", packed, one], [0, 1, 0, 1, 7]),
+    ):
+        assert tensor_of(head + b"".join(pieces), tmp_path).tolist() == wanted
 
 
 def test_dims_packed_in_pieces(tmp_path):
@@ -171,6 +197,7 @@ F32 = ob.field(2, 1)
     (ob.field(2, 99), "holds type 99"),
     (ob.field(2, -1), "holds type 18446744073709551615"),
     (ob.fields(1, [2]) + F32 + ob.field(9, bytes(7)), "has 7 bytes, expected 8 for float32 of shape .2,."),
+    (ob.fields(1, [2]) + F32 + ob.field(9, bytes(12)), "has 12 bytes, expected 8"),
     (ob.fields(1, [2**40, 2**40]) + F32 + ob.field(9, bytes(8)), "has 8 bytes, expected 4835703278458516698824704"),
     (ob.fields(1, [-2, -2]) + F32 + ob.field(9, bytes(16)), "has shape .-2, -2."),
     (ob.fields(1, [1] * 9) + F32 + ob.field(9, bytes(4)), "more than 8 numbers"),

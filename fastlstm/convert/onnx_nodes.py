@@ -14,7 +14,7 @@ from .onnx_wire import LENGTH, MAX_NAME, attribute, fields, message, one, text
 OPERATORS = ("LSTM", "GRU", "RNN")
 STANDARD = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
 MAX_NODES, MAX_DEPTH, MAX_STEPS = 1024, 16, 16  # recurrent nodes; graphs in a node, and in each other; Identity chains
-_LIKE = re.compile(b"lstm|gru|rnn", re.IGNORECASE)
+_LIKE = re.compile(b"LSTM|GRU|RNN|Lstm|Gru|Rnn|lstm|rnn")  # of an operator's name: not Congruent
 
 _NODE, _INITIALIZER, _INPUT, _SPARSE = 1, 5, 11, 15  # of GraphProto
 _FUNCTION_NODE = 7
@@ -61,45 +61,68 @@ def _node(data, span, graphs):
     return Node(text(data, one(found[_OP])), text(data, one(found[_NAME])), *names, found[_ATTRIBUTE], graphs)
 
 
-def _check_kind(node, domain, function):
-    """Refuse what only looks like an operator that is read, and what cannot be read where it is."""
-    if node.op_type not in OPERATORS or domain not in STANDARD:
-        raise ValueError(f"{node.place} is of domain {short(domain)}; LSTM, GRU and RNN of ONNX itself are read")
-    if function is not None:
-        words = "; onnx.inliner puts what functions do in the place where they are called"
-        raise ValueError(f"{node.place} is inside the function {short(function)}{words}")
-
-
 def _inner(data, span):
     """The first graphs in an attribute, one more than a node may have."""
     found = ((a, b) for number, kind, a, b in fields(data, span) if number in _GRAPHS and kind == LENGTH)
     return itertools.islice(found, MAX_DEPTH + 1)
 
 
-def search(data, span, found, around=(), function=None):
-    """Append the recurrent nodes of a graph and of the graphs inside it to `found`. function: its name if it is one."""
-    graphs = (span, *around)
-    if len(graphs) > MAX_DEPTH:
-        raise ValueError(f"graphs inside graphs, more than {MAX_DEPTH} deep")
-    wanted = _NODE if function is None or around else _FUNCTION_NODE
-    for number, kind, a, b in fields(data, span):
-        if number != wanted or kind != LENGTH:
-            continue
-        op, domain, inner = None, None, []
-        for part, how, start, end in fields(data, (a, b)):
-            if how == LENGTH and part in (_OP, _DOMAIN):
-                op, domain = ((start, end), domain) if part == _OP else (op, (start, end))
-            elif how == LENGTH and part == _ATTRIBUTE:
-                inner += _inner(data, (start, end))
+class Search:
+    """The recurrent nodes of a model, in `found`. functions: gives the spans of its functions, as often as asked."""
+
+    def __init__(self, data, graph, functions):
+        """Raises ValueError that names a recurrent node that cannot be read, for what it is or where it is."""
+        self.data, self.functions, self.found = data, functions, []
+        self._graph(graph)
+        for span in functions():
+            self._graph(span, function=text(data, one(message(data, span, {1: LENGTH})[1])))
+
+    def _graph(self, span, around=(), function=None):
+        """A graph and the graphs inside it. function: its name, if it is one or in one."""
+        graphs = (span, *around)
+        if len(graphs) > MAX_DEPTH:
+            raise ValueError(f"graphs inside graphs, more than {MAX_DEPTH} deep")
+        wanted = _NODE if function is None or around else _FUNCTION_NODE
+        for number, kind, a, b in fields(self.data, span):
+            if number == wanted and kind == LENGTH:
+                for inner in self._node((a, b), graphs, function):
+                    self._graph(inner, graphs, function)
+
+    def _node(self, span, graphs, function):
+        """Spans of the graphs inside a node, which is kept if it is recurrent."""
+        op, inner = None, []
+        for number, kind, a, b in fields(self.data, span):
+            if kind == LENGTH and number == _OP:
+                op = a, b
+            elif kind == LENGTH and number == _ATTRIBUTE:
+                inner += _inner(self.data, (a, b))
                 if len(inner) > MAX_DEPTH:
                     raise ValueError(f"a node with more than {MAX_DEPTH} graphs inside")
-        if op and _LIKE.search(data[slice(*op)]):
-            found.append(_node(data, (a, b), graphs))
-            _check_kind(found[-1], text(data, domain), function)
-            if len(found) > MAX_NODES:
-                raise ValueError(f"more than {MAX_NODES} recurrent nodes")
-        for graph in inner:
-            search(data, graph, found, graphs, function)
+        if op and _LIKE.search(self.data[slice(*op)]):
+            self._keep(span, graphs, function)
+        return inner
+
+    def _keep(self, span, graphs, function):
+        node = _node(self.data, span, graphs)
+        domain = text(self.data, one(message(self.data, span, _NODE_KINDS)[_DOMAIN]))
+        if node.op_type not in OPERATORS or domain not in STANDARD:
+            if self._calls(node.op_type, domain):
+                return  # what is in the function matters
+            raise ValueError(f"{node.place} is of domain {short(domain)}; LSTM, GRU and RNN of ONNX itself are read")
+        if function is not None:
+            words = "; onnx.inliner puts what functions do in the place where they are called"
+            raise ValueError(f"{node.place} is inside the function {short(function)}{words}")
+        self.found.append(node)
+        if len(self.found) > MAX_NODES:
+            raise ValueError(f"more than {MAX_NODES} recurrent nodes")
+
+    def _calls(self, name, domain):
+        """Whether the model has a function of this name and domain."""
+        for span in self.functions():
+            found = message(self.data, span, {1: LENGTH, 10: LENGTH})
+            if (name, domain) == (text(self.data, one(found[1])), text(self.data, one(found[10]))):
+                return True
+        return False
 
 
 # ---- values -----------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def described(data, span):
     shape = tuple(numbers(data, span, _DIMS, VARINT, MAX_AXES))
     if min(shape, default=0) < 0:
         raise ValueError(f"has shape {shape}")
-    external, present = None, {number for number, *_ in fields(data, span)} & _DATA
+    external, present = None, {number for number, *_ in fields(data, span, runs=True)} & _DATA
     if one(found[_LOCATION], 0) or found[_EXTERNAL]:
         if present or signed(one(found[_LOCATION], 0)) != 1:
             raise ValueError("is in another file and in this one")
@@ -104,9 +104,7 @@ def array(mapped, tensor, folder):
         at, end = one(spans)
         _check_size(tensor, end - at, needed)
         return np.frombuffer(mapped.data, dtype, tensor.count, at).reshape(tensor.shape), mapped
-    found = _one_by_one(mapped.data, tensor, dtype, number, kind).reshape(tensor.shape)
-    mapped.release()
-    return found, mapped
+    return _one_by_one(mapped.data, tensor, dtype, number, kind).reshape(tensor.shape), mapped
 
 
 def _check_size(tensor, length, needed):
@@ -116,33 +114,34 @@ def _check_size(tensor, length, needed):
 
 def _of_data(data, tensor, allowed):
     """The fields with numbers, all of them the same one of `allowed`."""
-    found = {number for number, *_ in fields(data, tensor.span)} & _DATA
+    found = {number for number, *_ in fields(data, tensor.span, runs=True)} & _DATA
     if len(found) > 1 or found - set(allowed):
         raise ValueError(f"{tensor.type} has its numbers in fields {sorted(found)}, expected {allowed[0]} or {_RAW}")
-    return (field for field in fields(data, tensor.span) if field[0] in found)
+    return (field for field in fields(data, tensor.span, runs=True) if field[0] in found)
 
 
 def _one_by_one(data, tensor, dtype, number, kind):
     """Numbers of a repeated field, packed or not: counted first, so that no more memory is taken than there are."""
     width = {FIXED32: 4, FIXED64: 8, VARINT: 1}[kind]
-    pieces, size = [], 0
+    pieces, size = 0, 0
     for _, how, a, b in _of_data(data, tensor, (number, _RAW)):
         if how not in (kind, LENGTH) or (how == LENGTH and (b - a) % width):
             raise ValueError(f"damaged: numbers of kind {how} and {b - a} bytes")
-        size += 1 if kind == how == VARINT else (b - a) // width
-        pieces = [(a, b)] if how == LENGTH and not pieces else [None]
-    if kind != VARINT and size == tensor.count and pieces and pieces[0]:
-        return np.frombuffer(data, dtype, size, pieces[0][0])  # all in one piece
+        size += 1 if how == VARINT else (b - a) // width if how == LENGTH else (b - a + 1) // (width + 1)
+        pieces += 1
     if size < tensor.count or (kind != VARINT and size != tensor.count):
         raise ValueError(f"has {size} numbers, expected {tensor.count} for shape {tensor.shape}")
-    found, at = np.empty(tensor.count, dtype), 0
+    found, at = None if pieces == 1 and kind != VARINT else np.empty(tensor.count, dtype), 0
     for _, how, a, b in _of_data(data, tensor, (number, _RAW)):
-        if kind != VARINT:
-            piece = np.frombuffer(data, dtype, (b - a) // width, a)
-            found[at : at + len(piece)] = piece
-            at += len(piece)
-        else:
+        if kind == VARINT:
             at = _bits(found, at, [a] if how == VARINT else _varints(data, a, b))
+            continue
+        step = width if how == LENGTH else width + 1  # a tag between
+        piece = np.ndarray((b - a + step - width) // step, dtype, data, a, (step,))
+        if found is None:
+            return piece
+        found[at : at + len(piece)] = piece
+        at += len(piece)
     if at != tensor.count:
         raise ValueError(f"has {at} numbers, expected {tensor.count} for shape {tensor.shape}")
     return found

@@ -34,8 +34,24 @@ def signed(value):
     return value - (1 << 64) if value >> 63 else value
 
 
-def fields(data, span):
-    """(number, kind, a, b) of every field of a message: a is the value of a varint, else (a, b) is its span."""
+def _run_end(data, at, end, tag, stride):
+    """Where a run of fields of `stride` bytes ends, all with the same tag of one byte; `at`: behind the first."""
+    count, tag = 16, bytes([tag])
+    while True:
+        count = min(2 * count, 1 << 20, (end - at) // stride)
+        tags = data[at : at + count * stride : stride]
+        same = count - len(tags.lstrip(tag))
+        at += same * stride
+        if same < count or not count:
+            return at
+
+
+def fields(data, span, runs=False):
+    """(number, kind, a, b) of every field of a message: a is the value of a varint, else (a, b) is its span.
+
+    runs: fields of 4 or 8 bytes with the same number that follow each other are given as one, from the first value to
+    the last, with tags of one byte between.
+    """
     at, end = span
     while at < end:
         tag = data[at]
@@ -58,8 +74,11 @@ def fields(data, span):
         elif kind in _SIZES:
             if _SIZES[kind] > end - at:
                 raise ValueError(f"damaged or cut short at byte {at}")
-            yield number, kind, at, at + _SIZES[kind]
-            at += _SIZES[kind]
+            last = at + _SIZES[kind]
+            if runs and tag < 0x80:
+                last = _run_end(data, last, end, tag, 1 + _SIZES[kind])
+            yield number, kind, at, last
+            at = last
         else:
             raise ValueError(f"damaged: a field of kind {kind} before byte {at}")
 
@@ -67,9 +86,11 @@ def fields(data, span):
 def message(data, span, kinds, limit=64):
     """Number -> list of values, of the fields in `kinds` (number -> kind); others are skipped. limit: of a list."""
     found = {number: [] for number in kinds}
-    for number, kind, a, b in fields(data, span):
+    for number, kind, a, b in fields(data, span, runs=True):
         if number not in found:
             continue
+        if kind in _SIZES and b - a > _SIZES[kind]:
+            raise ValueError(f"damaged: field {number} more than once in the message at byte {span[0]}")
         if kind != kinds[number]:
             raise ValueError(f"damaged: field {number} is of kind {kind}, expected {kinds[number]}, at byte {span[0]}")
         if len(found[number]) == limit:
@@ -156,7 +177,7 @@ def attribute(data, span):
     name, kind = text(data, one(found[_NAME])), one(found[_TYPE], 0)
     if found[_REFERENCE]:
         raise ValueError(f"attribute {name[:100]!r} refers to one of a function")
-    present = {number for number, *_ in fields(data, span)} & set(_OF_TYPE.values())
+    present = {number for number, *_ in fields(data, span, runs=True)} & set(_OF_TYPE.values())
     field = _OF_TYPE.get(kind) if kind else next(iter(present), None)
     if field is None or present - {field}:
         raise ValueError(f"attribute {name[:100]!r} has type {kind} and values in fields {sorted(present)}")

@@ -22,6 +22,7 @@ except ImportError as _error:
     raise
 
 from . import losses, optim
+from .convert.keras_models import from_keras
 from .convert.onnx_read import from_onnx
 from .convert.onnx_write import to_onnx
 from .convert.torch_files import read_torch, with_prefix
@@ -40,7 +41,7 @@ from .wrappers import Bidirectional, Reverse
 __all__ = [
     "GRU", "LSTM", "LSTM1997", "RNN", "Bidirectional", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace",
     "Embedding", "FileFormatError", "GRUTrace", "LSTM1997Trace", "Last", "Linear", "Module", "RNNTrace", "Reverse",
-    "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_onnx", "from_torch",
+    "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_keras", "from_onnx", "from_torch",
     "get_num_threads", "isa", "load", "losses", "optim", "read_torch", "set_num_threads", "show_config", "to_onnx",
     "to_torch", "with_prefix",
 ]

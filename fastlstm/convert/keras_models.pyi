@@ -1,0 +1,4 @@
+from ..files import _Path
+from ..module import Module
+
+def from_keras(path: _Path) -> Module: ...

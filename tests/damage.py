@@ -103,6 +103,26 @@ def _onnx():
 
 
 FORMATS = {"onnx": _onnx, "safetensors": _safetensors, "torch": _torch}
+def _keras(ending):
+    import zipfile
+
+    import keras_bytes
+
+    import fastlstm as fl
+
+    samples = []
+    for archive in sorted(DATA.glob("keras_*.zip")):
+        with zipfile.ZipFile(archive) as files:
+            names = [name for name in files.namelist() if name.endswith(ending) and "mask" not in name]
+            samples += [files.read(name) for name in names]
+    layers = [keras_bytes.layer("LSTM", units=500), keras_bytes.layer("Dense")]
+    large = keras_bytes.written(ending, layers, keras_bytes.weights(*layers, inputs=300))
+    return [*samples, large], ending, fl.from_keras
+
+
+FORMATS = {
+    "safetensors": _safetensors, "torch": _torch, "keras": lambda: _keras(".keras"), "h5": lambda: _keras(".h5"),
+}
 
 
 # ---- the process that reads them --------------------------------------------------------------------------------

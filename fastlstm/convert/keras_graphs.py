@@ -92,7 +92,8 @@ def members(model):
     nodes = _is(model.config.get("layers"), list, "layers")
     if kind == "Sequential":
         layers = [layer_of(node) for node in nodes]
-        return [Member(one) for one in _numbered([one for one in layers if one.kind != "InputLayer"])]
+        inputs = [one for one in layers if one.kind == "InputLayer"]  # which a Sequential does not count
+        return [Member(one) for one in (*inputs, *_numbered([one for one in layers if one not in inputs]))]
     return _path(model, nodes)
 
 
@@ -108,7 +109,7 @@ def _tensors(value, what):
 
 
 def _history(value, what):
-    if not isinstance(value, list) or len(value) not in (3, 4) or not isinstance(value[0], str):
+    if not isinstance(value, list) or len(value) not in (3, 4) or [type(one) for one in value[:3]] != [str, int, int]:
         raise ValueError(f"{what} is {str(value)[:100]!r}, expected a layer's name and two numbers")
     return value[0], value[2]
 

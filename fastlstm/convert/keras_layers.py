@@ -82,8 +82,8 @@ def size(config, name):
     return value
 
 
-def flag(config, name, default=False):
-    """True or False."""
+def flag(config, name, default=None):
+    """True or False; default: of a setting that some versions leave out."""
     value = config.get(name, default)
     if not isinstance(value, bool):
         raise ValueError(f"{name} is {str(value)[:60]!r}, expected true or false")
@@ -141,14 +141,14 @@ def recurrent_options(kind, config, major):
     options = {"hidden_size": size(config, "units"), "bias": True, "batch_first": True}
     if kind.startswith("CuDNN"):
         return cls, options
-    options["bias"] = flag(config, "use_bias", True)
+    options["bias"] = flag(config, "use_bias")
     candidate = _recurrent_activation(config, "activation", major)
     if cls is RNN:
         return cls, options | {"activations": (candidate,)}
     gates = _recurrent_activation(config, "recurrent_activation", major)
     if cls is LSTM:
         return cls, options | {"activations": (gates, candidate, candidate)}
-    return cls, options | {"activations": (gates, candidate), "reset_after": flag(config, "reset_after")}
+    return cls, options | {"activations": (gates, candidate), "reset_after": flag(config, "reset_after", False)}
 
 
 def recurrent_shapes(kind, config, inputs):
@@ -158,8 +158,8 @@ def recurrent_shapes(kind, config, inputs):
     shapes = {"kernel": (inputs, rows), "recurrent_kernel": (H, rows)}
     if kind.startswith("CuDNN"):
         return shapes | {"bias": (2 * rows,)}
-    if flag(config, "use_bias", True):
-        shapes["bias"] = (2, rows) if cls is GRU and flag(config, "reset_after") else (rows,)
+    if flag(config, "use_bias"):
+        shapes["bias"] = (2, rows) if cls is GRU and flag(config, "reset_after", False) else (rows,)
     return shapes
 
 
@@ -200,7 +200,7 @@ def plain_shapes(kind, config, inputs):
     if kind == "Embedding":
         return {"embeddings": (size(config, "input_dim"), size(config, "output_dim"))}
     units = size(config, "units")
-    return {"kernel": (inputs, units)} | ({"bias": (units,)} if flag(config, "use_bias", True) else {})
+    return {"kernel": (inputs, units)} | ({"bias": (units,)} if flag(config, "use_bias") else {})
 
 
 def plain_layer(kind, shapes, activation):

@@ -131,15 +131,14 @@ def _directions(layer):
         kl.check_config(one.kind, one.config)
         if kl.flag(one.config, "go_backwards") != expected:
             raise ValueError(f"holds {one} with go_backwards={not expected}, expected {expected}")
-    for name in ("return_sequences", "return_state"):
-        if kl.flag(forward.config, name) != kl.flag(backward.config, name):
-            raise ValueError(f"the two layers it holds differ in {name}")
+    if kl.flag(forward.config, "return_sequences") != kl.flag(backward.config, "return_sequences"):
+        raise ValueError("the two layers it holds differ in return_sequences")
     return forward, backward
 
 
 def _bidirectional(file, layer, scope, notes, pair):
     forward, backward = _directions(layer)
-    merge, sequences = layer.config.get("merge_mode", "concat"), kl.flag(forward.config, "return_sequences")
+    merge, sequences = layer.config.get("merge_mode", "missing"), kl.flag(forward.config, "return_sequences")
     if merge not in ("concat", "sum", "mul", "ave", None):
         raise ValueError(f"merge_mode is {str(merge)[:60]!r}, expected concat, sum, mul, ave or None")
     if merge is None and not pair:
@@ -189,15 +188,19 @@ def _unwrapped(layer, scope):
     return layer, scope
 
 
-def _what_computes(layers, scope, notes):
+def _what_computes(layers, scope, notes, top):
     """(layer, scope, pair) of what does something at inference, every setting checked."""
     found = []
     for layer, pair in layers:
         try:
+            if pair and layer.kind != "Bidirectional":
+                raise ValueError("has one output, the model takes two of it (states are no outputs)")
+            if pair and not top:
+                raise ValueError("gives two outputs inside another model")
             layer, own = _unwrapped(layer, scope.layer(layer.name, layer.key, layer.kind in MODELS))
             if layer.kind not in MODELS:
                 kl.check_config(layer.kind, layer.config)
-                if kl.dtype_of(layer.config)[1]:
+                if layer.kind != "InputLayer" and kl.dtype_of(layer.config)[1]:
                     notes.half.append(str(layer))
             linear = layer.kind == "Activation" and kl.dense_activation(layer.kind, layer.config) is None
         except ValueError as error:
@@ -220,7 +223,7 @@ def _convert(file, layer, scope, pair, notes, activation):
     if layer.kind == "Bidirectional":
         return _bidirectional(file, layer, scope, notes, pair)
     model = _plain(file, layer, scope, notes, activation)
-    if layer.kind == "Embedding" and kl.flag(layer.config, "mask_zero"):
+    if layer.kind == "Embedding" and kl.flag(layer.config, "mask_zero", False):
         notes.masks.append(str(layer))
         notes.masked = str(layer)
     return model
@@ -234,9 +237,9 @@ def _taken(layer, after):
     return kl.dense_activation(after.kind, after.config), True
 
 
-def _chain(file, model, scope, notes):
+def _chain(file, model, scope, notes, top=False):
     """A member or a `Sequential` of what a model holds; None if nothing is left."""
-    layers, found, skip = _what_computes(members(model), scope, notes), [], False
+    layers, found, skip = _what_computes(members(model), scope, notes, top), [], False
     for index, (layer, own, pair) in enumerate(layers):
         if skip:  # taken by the Dense before it
             skip = False
@@ -268,7 +271,7 @@ def _model(file, path):
     notes, top = _Notes(), layer_of(file.model)
     if top.kind not in MODELS:
         raise ValueError(f"a model of class {top.kind[:60]!r}; a Sequential or Functional one can be read")
-    model = _chain(file, top, file.scope, notes)
+    model = _chain(file, top, file.scope, notes, top=True)
     if model is None:
         raise ValueError("holds nothing that computes")
     file.check_all_used()

@@ -228,12 +228,23 @@ def archive_of(target, kept):
     print(target, target.stat().st_size)
 
 
+def sample(target):
+    """One small model of the newest Keras, for the page about moving here."""
+    set_float("float32")
+    model = sequential(layers.LSTM(H, return_sequences=True), layers.Dense(3))
+    rng = np.random.default_rng(1)
+    model.set_weights([(rng.normal(size=w.shape) * 0.5).astype(w.dtype) for w in model.get_weights()])
+    model.save(target)
+
+
 def main():
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     here = Path(__file__).resolve().parent
     target = Path(sys.argv[1] if sys.argv[1:] else here) / f"keras_{keras.__version__}.zip"
     archive_of(target, None if sys.argv[1:] else KEPT)
+    if keras.__version__ == "3.15.1" and not sys.argv[1:]:
+        sample(here / "keras_sample.keras")
 
 
 if __name__ == "__main__":

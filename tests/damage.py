@@ -115,6 +115,9 @@ def _keras(ending):
         with zipfile.ZipFile(archive) as files:
             names = [name for name in files.namelist() if name.endswith(ending) and "mask" not in name]
             samples += [files.read(name) for name in names]
+    names = [keras_bytes.layer("SimpleRNN", "réseau"), keras_bytes.layer("Dense", "层")]  # another kind of group
+    if ending == ".h5":
+        samples.append(keras_bytes.written(ending, names))
     layers = [keras_bytes.layer("LSTM", units=500), keras_bytes.layer("Dense")]
     large = keras_bytes.written(ending, layers, keras_bytes.weights(*layers, inputs=300))
     return [*samples, large], ending, fl.from_keras

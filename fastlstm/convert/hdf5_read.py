@@ -6,7 +6,7 @@ default is small, so here it is read directly, every offset and size checked bef
 ==============  ==========================================================================
 superblock      version 0 or 1, 8-byte offsets and lengths
 object header   version 1, with continuations
-group           a symbol table: B-tree of version 1, symbol nodes, local heap; hard links
+group           a symbol table: B-tree of version 1, symbol nodes, local heap; or a few link messages
 attribute       text: fixed or of variable length (global heap), one or a list
 dataset         in one piece, no filters, little-endian IEEE floats
 ==============  ==========================================================================
@@ -25,7 +25,7 @@ MAX_TEXT = 1 << 20  # bytes of all text of an attribute
 _MAX_LINKS = 10_000  # in a file
 _MAX_MESSAGES = 1000  # in an object header
 _UNDEFINED = 2**64 - 1
-_LATER = "written with a later layout of HDF5 ({}), which h5py uses only where it is asked to (libver, track_order)"
+_LATER = "written in a later layout of HDF5 ({}), of h5py's libver or track_order, or for many names beyond ASCII"
 
 # What a float's description holds beyond its version: byte order and sign, size, places of exponent and mantissa.
 _FLOATS = {
@@ -75,7 +75,7 @@ class Hdf5:
 
     def __init__(self, file, start, size):
         self._file, self._start, self.size = file, start, size
-        self._left = 4 * size + 65536  # bytes of structures that may still be read: nothing goes round in circles
+        self._left = 16 * size + (1 << 20)  # bytes of structures that may still be read: nothing goes round in circles
         self._links, self._numbers = 0, 0
         head = self._read(0, 16)
         if head[:8] != SIGNATURE:
@@ -95,7 +95,7 @@ class Hdf5:
         """Bytes of a structure."""
         if at < 0 or n < 0 or at + n > self.size:
             raise Damaged("a structure lies outside the file")
-        self._left -= n
+        self._left -= max(n, 64)
         if self._left < 0:
             raise Damaged("its structures run in circles")
         self._file.seek(self._start + at)
@@ -148,31 +148,62 @@ class Hdf5:
     # ---- groups --------------------------------------------------------------------------
 
     def links(self, node):
-        """Name -> node of the members of a group; None of what is no group."""
+        """Name -> node of the members of a group, in order; None of what is no group."""
         messages = self._messages(node)
-        kinds = {kind for kind, _ in messages}
-        if kinds & {2, 6}:
-            raise ValueError(_LATER.format("groups of links"))
-        if 17 not in kinds:
+        kinds, found, last = {kind for kind, _ in messages}, {}, b""
+        if 17 in kinds:
+            members = self._symbols(*_unpack("<QQ", self._only(messages, 17, "group")))
+        elif 2 in kinds:
+            members = sorted(self._link(body) for kind, body in messages if kind == 6)
+            self._check_compact(self._only(messages, 2, "group"))
+        else:
             return None
-        tree, heap = _unpack("<QQ", self._only(messages, 17, "group"))
+        for name, child in members:
+            if name <= last:
+                raise Damaged("the members of a group are out of order")
+            found[_text(name)], last = child, name
+            self._links += 1
+            if self._links > _MAX_LINKS:
+                raise ValueError(f"more than {_MAX_LINKS} groups and arrays")
+        return found
+
+    def _symbols(self, tree, heap):
+        """(name, node) of the members of a symbol table."""
         size, _, at = _unpack("<QQQ", self._signed(heap, 32, b"HEAP"), 8)
-        names, found, last = self._read(at, size), {}, b""
+        names = self._read(at, size)
         for symbols in self._leaves(tree, None):
             count = _unpack("<H", self._signed(symbols, 8, b"SNOD"), 6)[0]
             data = self._read(symbols + 8, 40 * count)
             for place in range(0, 40 * count, 40):
                 offset, child, cached = _unpack("<QQI", data, place)
                 name = names[offset : names.find(b"\0", offset)] if offset < size else b""
-                if cached == 2:
-                    raise ValueError(f"{_text(name)!r} is a symbolic link, expected a group or an array")
-                if cached > 2 or name <= last:
-                    raise Damaged("the members of a group are out of order")
-                found[_text(name)], last = child, name
-                self._links += 1
-                if self._links > _MAX_LINKS:
-                    raise ValueError(f"more than {_MAX_LINKS} groups and arrays")
-        return found
+                if cached > 1:
+                    raise ValueError(f"{_text(name)[:100]!r} is a symbolic link, expected a group or an array")
+                yield name, child
+
+    @staticmethod
+    def _link(body):
+        """(name, node) of a link message: what a group has once a name in it is not ASCII."""
+        version, flags = _unpack("<BB", body)
+        if version != 1:
+            raise Damaged("a link is of no known version")
+        place, kind = 2, 0
+        if flags & 8:
+            place, kind = 3, _unpack("<B", body, 2)[0]
+        place += (8 if flags & 4 else 0) + (1 if flags & 16 else 0)  # order of creation, character set
+        length = _unpack("<" + "BHIQ"[flags & 3], body, place)[0]
+        place += 1 << (flags & 3)
+        name = body[place : place + length]
+        if kind != 0:
+            raise ValueError(f"{_text(name)[:100]!r} is a symbolic link, expected a group or an array")
+        return name, _unpack("<Q", body, place + length)[0]
+
+    @staticmethod
+    def _check_compact(body):
+        """Refuse a group whose links lie outside its header."""
+        flags = _unpack("<BB", body)[1]
+        if _unpack("<Q", body, 10 if flags & 1 else 2)[0] != _UNDEFINED:
+            raise ValueError(_LATER.format("a group of many links"))
 
     def _leaves(self, node, level):
         """Addresses of the symbol nodes under a B-tree's node, in order."""

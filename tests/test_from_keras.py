@@ -88,6 +88,43 @@ def test_old_ways_to_write(read):
     assert not read(kb.h5(kb.sequential(plain), kb.weights(plain), "2.1.0")).reset_after
 
 
+def test_archives_of_keras_2_13(read, refused):
+    """Which writes every layer once but counts it twice."""
+    layers = [kb.layer("Dense", f"d{n}", units=n + 2) for n in range(3)]
+    arrays = kb.weights(*layers)
+    for step in (1, 2):
+        names = ["dense", f"dense_{step}", f"dense_{2 * step}"]
+        paths = {
+            f"_layer_checkpoint_dependencies/{name}/vars/{n}": array
+            for name, own in zip(names, arrays.values()) for n, array in enumerate(own.values())
+        }
+        data = kb.keras(kb.sequential(*layers), paths, "2.13.1")
+        if step == 1:
+            refused(data, r"layer 'd1' .*: kernel \(.*dense_2/vars/0\) has shape \(3, 4\), expected", ".keras")
+        else:
+            found = read(data, ".keras").state_dict()
+            assert found["2.weight"].tobytes() == arrays["d2"]["kernel"].T.tobytes()
+
+
+def test_models_inside_models_of_keras_2(read):
+    """Their weights' names say nothing of the models inside."""
+    inner = [kb.layer("Dense", "deep", units=5), kb.layer("LSTM", "below")]
+    model = kb.sequential(kb.sequential(kb.sequential(*inner, name="third"), kb.layer("GRU"), name="second"))
+    plain = kb.weights(*inner, kb.layer("GRU"))
+
+    def fill(file):
+        group = file["model_weights/second"]
+        for name, own in plain.items():
+            for weight, array in own.items():
+                group[f"{name}/{weight}:0"] = array
+        group.attrs["weight_names"] = [f"{name}/{weight}:0".encode() for name in plain for weight in plain[name]]
+
+    found = read(kb.h5(model, {"second": {}}, change=fill))
+    assert [type(one).__name__ for one in found] == ["Sequential", "GRU"]
+    assert found[0][0].state_dict()["weight"].tobytes() == plain["deep"]["kernel"].T.tobytes()
+    assert found[1].input_size == 4
+
+
 def test_what_belongs_to_training_is_left_out(read):
     arrays = kb.numbered(kb.weights(LSTM)) | {
         "layers/lstm/cell/seed_generator/vars/0": np.zeros(2, "u4"), "optimizer/vars/0": np.array(3),
@@ -96,6 +133,9 @@ def test_what_belongs_to_training_is_left_out(read):
 
     def more(file):
         file["optimizer_weights/Adam/iter"] = 3
+        group, path = file["model_weights/lstm"], "lstm/seed_generator/seed_generator_state"
+        names = [name.encode() for name in group.attrs["weight_names"]]
+        group[path], group.attrs["weight_names"] = np.zeros(2, "u4"), [*names, path.encode()]
 
     assert isinstance(read(kb.h5(kb.sequential(LSTM), kb.weights(LSTM), change=more)), fl.LSTM)
 
@@ -255,6 +295,11 @@ def test_odd_layers(layer, words, refused):
         refused(data, words, ending)
 
 
+def test_two_activations(refused):
+    layers = [kb.layer("Dense", activation="tanh"), kb.layer("Activation")]
+    refused(kb.written(".h5", layers), r"layer 'activation' \(Activation\) is not right behind a Dense without an act")
+
+
 def test_masks_and_turned_layers(refused):
     turned = kb.layer("LSTM", go_backwards=True)
     layers = [kb.layer("Masking", mask_value=0.0), turned]
@@ -310,6 +355,12 @@ def test_graphs_that_are_chains(read):
     for graph in ({}, {"gru": new}, {"gru": [[["lstm", 1, 0]]]}, {"outputs": ["gru", 0, 0]}):
         model = read(kb.h5(kb.functional(INPUT, state, GRU, **graph), arrays))
         assert [type(one).__name__ for one in model] == ["LSTM", "Last"]
+
+
+def test_two_last_outputs(refused):
+    both = kb.layer("Bidirectional", layer=kb.layer("LSTM", return_sequences=False), merge_mode=None)
+    graph = kb.functional(INPUT, both, outputs=[["bidirectional", 0, 0], ["bidirectional", 0, 1]])
+    refused(kb.h5(graph, kb.weights(INPUT, both)), "merge_mode None and without return_sequences has no counterpart")
 
 
 def test_two_outputs_inside_another_model(refused):

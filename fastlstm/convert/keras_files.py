@@ -18,7 +18,7 @@ import zlib
 from .hdf5_read import MAX_TEXT, SIGNATURE, Hdf5
 
 _MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
-_ROOTS = ("layers", "_layer_checkpoint_dependencies")  # the second: Keras 2.12 and 2.13
+_ROOTS = ("layers", "_layer_checkpoint_dependencies")  # the second: Keras 2.13, which counts every layer twice
 _TRAINING = "seed_generator"  # random numbers of dropout
 _DEPTH = 50  # of groups
 
@@ -82,7 +82,7 @@ class File:
 class _Scope:
     """Tensors below a place in the file. arrays: path -> node, used: paths asked for; both of the whole file.
 
-    layer(name, key, model): those of a member of a model, by its name and by its class and number among the members,
+    layer(name, key, model): those of a member of a model, by its name and by its class and number there,
     and whether it is a model itself; part(role, name): those of a layer inside a layer, where role is its attribute
     there; tensors(names, cell): name -> (path, node) of a layer's own.
     """
@@ -113,7 +113,8 @@ class _Numbered(_Scope):
         return _Numbered(self.arrays, "/".join(filter(None, (self._path, *parts))), self.used, self._root)
 
     def layer(self, name, key, model=False):
-        return self._below(self._root, key)
+        number = key[1] * (1 + _ROOTS.index(self._root))
+        return self._below(self._root, f"{key[0]}_{number}" if number else key[0])
 
     def part(self, role, name):
         return self._below(role)

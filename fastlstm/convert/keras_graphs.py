@@ -16,12 +16,12 @@ _SETTINGS = {
 
 
 class Layer(NamedTuple):
-    """One layer of a description. key: class and number among the members of its model, as .keras files name it."""
+    """One layer of a description. key: class as .keras files name it, number among those of its class in its model."""
 
     kind: str
     name: str
     config: dict
-    key: str = ""
+    key: tuple[str, int] = ("", 0)
 
     def __str__(self):
         return f"layer {self.name[:100]!r} ({self.kind[:60]})"
@@ -78,8 +78,8 @@ def _numbered(layers):
             raise ValueError(f"two layers are named {layer.name[:100]!r}")
         names.add(layer.name)
         base = _snake(layer.kind)
-        count = counts[base] = counts.get(base, -1) + 1
-        found.append(layer._replace(key=f"{base}_{count}" if count else base))
+        counts[base] = counts.get(base, -1) + 1
+        found.append(layer._replace(key=(base, counts[base])))
     return found
 
 
@@ -91,9 +91,7 @@ def members(model):
         raise ValueError(f"{model} has the setting {sorted(map(str, odd))[0][:60]!r}, which is not known here")
     nodes = _is(model.config.get("layers"), list, "layers")
     if kind == "Sequential":
-        layers = [layer_of(node) for node in nodes]
-        inputs = [one for one in layers if one.kind == "InputLayer"]  # which a Sequential does not count
-        return [Member(one) for one in (*inputs, *_numbered([one for one in layers if one not in inputs]))]
+        return [Member(one) for one in _numbered([layer_of(node) for node in nodes])]
     return _path(model, nodes)
 
 

@@ -106,14 +106,7 @@ def _recurrent(file, layer, scope, notes):
             words = "go_backwards with return_sequences puts its steps elsewhere than lengths= would"
             raise ValueError(f"is reached by the mask of {notes.masked}: {words}")
         model = Reverse(model, in_time=False)
-    return _end(model, sequences, notes)
-
-
-def _end(model, sequences, notes):
-    if sequences:
-        return model
-    notes.masked = None
-    return Last(model)
+    return model if sequences else Last(model)
 
 
 def _directions(layer):
@@ -162,7 +155,7 @@ def _bidirectional(file, layer, scope, notes, pair):
             for one, own, part in zip((forward, backward), scopes, parts, strict=True)
         ]
         model = Bidirectional(*both, merge=merge)
-    return _end(model, sequences, notes)
+    return model if sequences else Last(model)
 
 
 # ---- chains -----------------------------------------------------------------------------------------------------

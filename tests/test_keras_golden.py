@@ -1,4 +1,4 @@
-"""fastlstm.from_keras: models that Keras saved give what Keras computed (tests/data/make_keras_golden.py).
+"""fastlstm.from_keras: models that Keras saved give what Keras computed (tests/data/make_*.py).
 
 Neither Keras nor h5py is needed.
 """
@@ -38,7 +38,7 @@ def outputs(model, x, **options):
 
 
 def test_the_cases_are_there():
-    assert [path.stem for path in ARCHIVES] == ["keras_2.15.0", "keras_3.0.5", "keras_3.15.1"]
+    assert [path.stem for path in ARCHIVES] == ["keras_2.15.0", "keras_2.2.4", "keras_3.0.5", "keras_3.15.1"]
     count = Counter(name.rpartition(".")[2] for _, name in CASES)
     assert count["keras"] > 20 and count["h5"] > 20
 

@@ -1,0 +1,16 @@
+from typing import Any, BinaryIO
+
+from ..params import _Array
+from .hdf5_read import Array, Hdf5
+
+class File:
+    version: str
+    major: int
+    model: dict[str, Any]
+    scope: Any
+    def __init__(self, version: Any, model: dict[str, Any], h5: Hdf5, scope: Any) -> None: ...
+    def array(self, node: int) -> Array: ...
+    def numbers(self, array: Array) -> _Array: ...
+    def check_all_used(self) -> None: ...
+
+def read_file(file: BinaryIO) -> File: ...

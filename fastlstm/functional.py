@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arguments import check_dy, check_lengths, check_reset, check_x, own
+from .arguments import check_dy, check_lengths, check_reset, check_x, contiguous, own
 from .params import by_layer, trace_of
 from .spec import Layout, Spec
 from .states import check_state, copied, new_state, outward
@@ -54,14 +54,18 @@ def _for_core(spec, masks):
     return masks.get("dropout"), by_layer(inside, spec.names) if inside else None
 
 
-def forward_cached(pack, spec, x, state=None, lengths=None, reset=None, masks=None, threads=0, pooled=True):
+def forward_cached(
+    pack, spec, x, state=None, lengths=None, reset=None, masks=None, threads=0, pooled=True, shared=False
+):
     """Forward for training or tracing: ``y, state, Kept``.
 
     masks: None, or a function of (T, B) that gives them by name, contiguous and in the model's dtype.
     pack: a function of the masks that gives the model. Both are called when all arguments have been found good.
+    shared: x, state and y are not copied: the caller sees to it that none of them changes before backward.
     """
     array, layout = check_x(spec, x)
-    state0 = copied(check_state(spec, state, layout))
+    state0 = check_state(spec, state, layout)
+    state0 = state0 if shared else copied(state0)
     lengths, reset = check_lengths(lengths, layout), check_reset(reset, layout)
     lengths = None if lengths is None else lengths.copy()
     staten = new_state(spec, layout.batch)
@@ -70,10 +74,11 @@ def forward_cached(pack, spec, x, state=None, lengths=None, reset=None, masks=No
     for mask in (m for entry in masks.values() for m in (entry if isinstance(entry, list) else [entry])):
         mask.flags.writeable = False  # backward reads them again
     core = pack(masks).forward_cached(
-        own(array, x), state0, staten, lengths, reset, dropout, inside, threads, pooled
+        contiguous(array) if shared else own(array, x), state0, staten, lengths, reset, dropout, inside, threads, pooled
     )
-    # the cache keeps its own y: the caller may change what it is handed
-    y = np.ascontiguousarray(layout.outward(core.y)).copy() if layout.batched else core.y[:, 0].copy()
+    y = layout.outward(core.y)
+    if not shared:  # the cache keeps its own y: the caller may change what it is handed
+        y = y.copy(order="C")
     return y, outward(spec, staten, layout), Kept(core, layout, spec, masks)
 
 

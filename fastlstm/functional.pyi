@@ -23,7 +23,7 @@ def forward(
 def forward_cached(
     pack: Callable[[_Masks], _core.Model | Chain], spec: Spec, x: _ArrayLike, state: Any = None,
     lengths: _ArrayLike | None = None, reset: _ArrayLike | None = None,
-    masks: Callable[[int, int], _Masks] | None = None, threads: int = 0, pooled: bool = True,
+    masks: Callable[[int, int], _Masks] | None = None, threads: int = 0, pooled: bool = True, shared: bool = False,
 ) -> tuple[_Array, Any, Kept]: ...
 def trace(spec: Spec, kept: Kept) -> Any: ...
 @overload

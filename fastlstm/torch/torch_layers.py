@@ -1,0 +1,262 @@
+"""LSTM, GRU, RNN: torch's modules, which they are subclasses of, with this engine behind ``forward``.
+
+Everything but the arithmetic is torch's own: constructor, parameters and their initialisation, names, state_dict,
+pickling, words of errors. Tensors go into the engine and come out of it without a copy.
+
+What torch does otherwise than by running a module goes to torch's own forward, which gives the same numbers: tracing
+(torch.jit.trace, torch.export, torch.onnx), transforms of torch.func, forward-mode derivatives, dispatch modes,
+subclasses of Tensor. torch.compile leaves the call alone (a break of the graph, as at torch's own layers).
+"""
+
+import functools
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence
+
+from .. import _core
+from ..params import weight_shapes
+from ..spec import Spec
+from ..variants import variant
+from .torch_function import Recurrence, Rows, Run
+from .torch_panels import Panels
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_CELLS = {
+    "LSTM": ("lstm", {}),
+    "GRU": ("gru", {}),
+    "RNN_TANH": ("rnn", {"nonlinearity": "tanh"}),
+    "RNN_RELU": ("rnn", {"nonlinearity": "relu"}),
+}
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+_transforms = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+
+
+class _Sizes(NamedTuple):
+    """Of a stack: name -> shape of its weights, and the spec of its calls."""
+
+    shapes: dict
+    spec: Spec
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(mode, input_size, hidden_size, num_layers, bias, bidirectional, proj_size, dtype):
+    cell, options = _CELLS[mode]
+    v = variant(cell, **options)
+    shapes = weight_shapes(v, input_size, hidden_size, num_layers, bias, bidirectional, proj_size)
+    directions = 2 if bidirectional else 1
+    return _Sizes(shapes, Spec(v, input_size, (hidden_size,) * num_layers, proj_size, directions, dtype, False))
+
+
+def refusal(name, tensor):
+    """Why the engine cannot work with a weight, in words; None when it can."""
+    if tensor.device.type == "cpu" and tensor.dtype in _DTYPES:
+        return None
+    return f"{name} is {tensor.dtype} on {tensor.device}; fastlstm runs float32 and float64 on the CPU"
+
+
+def _watched(tensor):
+    """Whether torch is doing something else than running a module; see the top of this file."""
+    return (
+        type(tensor) not in _PLAIN
+        or torch._C._get_tracing_state() is not None
+        or _transforms()
+        or _dispatch_modes() > 0
+        or forward_ad._current_level >= 0
+        or tensor.is_nested
+    )
+
+
+def _state_of(hx, parts):
+    """hx as a tuple of tensors, () for None; None for what is neither."""
+    if hx is None:
+        return ()
+    state = hx if parts > 1 else (hx,)
+    if not isinstance(state, (tuple, list)) or len(state) != parts:
+        return None
+    return tuple(state) if all(type(one) in _PLAIN for one in state) else None
+
+
+def _fits(tensor, dtype, shape):
+    return (
+        tensor.dtype is dtype
+        and tensor.shape == shape
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+    )
+
+
+class _Layer:
+    """The call; a subclass names torch's class as its second base."""
+
+    trusts_versions = False
+
+    def forward(self, input, hx=None):
+        """``y, (hn, cn)``, of a GRU or RNN ``y, hn``; arguments, shapes and errors as of torch's own layer.
+
+        input: (T, B, I), (B, T, I) with batch_first, (T, I), or a PackedSequence, which makes y one. The weights decide
+        about the type: under autocast x and hx are converted to it. Dropout draws what torch's layer would draw.
+
+        Raises what torch's layer raises, and RuntimeError for weights that are not float32 or float64 on the CPU.
+        """
+        return _call()(self, input, hx)
+
+    def _forward(self, input, hx):
+        packed = isinstance(input, PackedSequence)
+        x = input.data if packed else input
+        weights = self._live_weights()
+        if _watched(x) or any(type(w) not in _PLAIN for w in weights.values()):
+            return super().forward(input, hx)
+        sizes = self._checked(weights)
+        given = self._arguments(sizes.spec, x, hx, input.batch_sizes if packed else None)
+        if given is None:
+            return super().forward(input, hx)  # torch's words for what is wrong
+        x, state, rows = given
+        if packed and state and input.sorted_indices is not None:
+            state = tuple(one.index_select(1, input.sorted_indices) for one in state)
+        y, *new = self._run(sizes, weights, x, state, rows)
+        if packed:
+            y = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+            if input.unsorted_indices is not None:
+                new = [one.index_select(1, input.unsorted_indices) for one in new]
+        elif input.dim() == 2:
+            y, new = y.squeeze(1), [one.squeeze(1) for one in new]
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        return y, tuple(new) if len(new) > 1 else new[0]
+
+    def _live_weights(self):
+        """Name -> the tensor that counts now: a parameter, or what a parametrization puts in its place."""
+        own, names = self._parameters, self._flat_weights_names
+        return {name: own[name] if name in own else getattr(self, name) for name in names}
+
+    def _checked(self, weights):
+        first = next(iter(weights.values()))
+        for name, weight in weights.items():
+            words = refusal(name, weight)
+            if words:
+                raise RuntimeError(f"{words}. fastlstm.torch.restore(module) gives torch's own layers back")
+            if weight.dtype is not first.dtype:
+                raise RuntimeError(f"the weights mix {first.dtype} and {weight.dtype} ({name}), expected one of them")
+        return _sizes(
+            self.mode, self.input_size, self.hidden_size, self.num_layers, self.bias, self.bidirectional,
+            self.proj_size, _DTYPES[first.dtype],
+        )
+
+    def _arguments(self, spec, x, hx, batch_sizes):
+        """x as (T, B, I) or (N, I), the state as a tuple, Rows if packed; None when something does not fit."""
+        dtype = torch.float64 if spec.dtype == np.float64 else torch.float32
+        state = _state_of(hx, len(spec.states))
+        if state is None or x.layout is not torch.strided:
+            return None
+        if x.dtype is not dtype and x.is_floating_point() and torch.is_autocast_enabled("cpu"):
+            x, state = x.to(dtype), tuple(one.to(dtype) for one in state)
+        rows = None
+        if batch_sizes is not None:
+            rows = Rows.of(batch_sizes, len(x)) if x.dim() == 2 else None
+            if rows is None:
+                return None
+            batch, single = rows.batch, False
+        else:
+            if x.dim() not in (2, 3):
+                return None
+            single = x.dim() == 2
+            x = x.unsqueeze(1) if single else x.transpose(0, 1) if self.batch_first else x
+            batch = x.shape[1]
+        if not _fits(x, dtype, (*x.shape[:-1], spec.input_size)) or len(x) == 0:
+            return None
+        widths = spec.widths[0].values()
+        for one, width in zip(state, widths, strict=False):
+            if not _fits(one, dtype, (spec.slots, width) if single else (spec.slots, batch, width)):
+                return None
+        return x, tuple(one.unsqueeze(1) for one in state) if single else state, rows
+
+    def _run(self, sizes, weights, x, state, rows):
+        spec = sizes.spec
+        threads = min(torch.get_num_threads(), _core.get_num_threads())
+        panels = self._panels()
+
+        def pack(trainable):
+            return panels.model(spec, sizes.shapes, weights, trainable, self.trusts_versions, threads)
+
+        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
+        run = Run(spec, tuple(weights), pack, threads, dropout, rows)
+        given = (x, *state, *weights.values())
+        if torch.is_grad_enabled() and any(one.requires_grad for one in given):
+            return Recurrence.apply(run, len(state), *given)
+        return run.infer(x, state)
+
+    def _panels(self):
+        panels = self.__dict__.get("_packed_weights")
+        if panels is None:
+            panels = self.__dict__["_packed_weights"] = Panels()
+        return panels
+
+    def _apply(self, fn, recurse=True):
+        self.__dict__.pop("_packed_weights", None)  # of weights that are about to move
+        return super()._apply(fn, recurse)
+
+    def flatten_parameters(self):
+        """Nothing: the engine packs weights by itself."""
+
+    def _get_name(self):
+        return f"fastlstm.torch.{type(self).__name__}"  # so that a printed model tells
+
+    def __prepare_scriptable__(self):
+        words = "torch.jit.script cannot compile the layers of fastlstm"
+        raise RuntimeError(f"{words}: fastlstm.torch.restore(module) gives torch's own back; torch.jit.trace works")
+
+
+class LSTM(_Layer, torch.nn.LSTM):
+    """torch.nn.LSTM, run by fastlstm on the CPU: all its arguments, names, shapes and numbers, sooner.
+
+    device: "cpu" (or "meta", until ``to_empty``); dtype: torch.float32 or float64. ``torch.manual_seed`` gives the
+    weights that it gives torch.nn.LSTM, and dropout drops the same.
+
+    Differences: weights may change between forward and backward, which is then that of the weights that forward saw;
+    backward has no derivative of its own (RuntimeError); gradients of all weights are computed if one is needed.
+
+    trusts_versions: False: every call compares the weights with those it has packed, which costs one pass over them
+    (0.5 MB in some 10 us). True: it looks at their addresses and version counters alone, and what was written through
+    ``.data`` or a NumPy view goes unseen.
+
+    Raises what torch.nn.LSTM raises; RuntimeError at a call with weights on another device or of another type.
+    """
+
+
+class GRU(_Layer, torch.nn.GRU):
+    """torch.nn.GRU, run by fastlstm on the CPU; see `LSTM`."""
+
+
+class RNN(_Layer, torch.nn.RNN):
+    """torch.nn.RNN, run by fastlstm on the CPU; see `LSTM`."""
+
+
+OURS = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: RNN}  # torch's class -> the one here
+TORCHS = {ours: theirs for theirs, ours in OURS.items()}
+for _cls in TORCHS:
+    _cls.__module__ = "fastlstm.torch"  # what pickles name
+
+
+def to_torchs(layer):
+    """Make a layer of a class of this file one of torch's, in place."""
+    layer.__dict__.pop("_packed_weights", None)
+    layer.__dict__.pop("trusts_versions", None)
+    object.__setattr__(layer, "__class__", TORCHS[type(layer)])
+
+
+_hidden = None
+
+
+def _call():
+    """`_Layer._forward`; once torch.compile may be about, in a wrapper that it does not look into."""
+    global _hidden
+    if "torch._dynamo" not in sys.modules:  # importing it takes longer than importing torch
+        return _Layer._forward
+    if _hidden is None:
+        _hidden = torch.compiler.disable(_Layer._forward)
+    return _hidden

@@ -1,8 +1,8 @@
 """`Panels`: the packed weights of a torch module, kept as long as they are those of its parameters.
 
-A tensor's version counter misses what is written through ``.data``, through NumPy, or through another tensor on the
-same memory, and optimisers and averages of weights do that. So the weights themselves are compared with a copy, at the
-speed of memory; the copy of a weight that has changed mostly differs in its first bytes.
+A tensor's version counter misses what is written through ``.data``, through NumPy, through another tensor on the same
+memory, and by torch's fused optimisers. So the weights themselves are compared with a copy, at the speed of memory; a
+weight that was trained mostly differs in its first bytes.
 """
 
 import ctypes
@@ -25,34 +25,35 @@ def _check_shapes(weights, shapes):
             raise RuntimeError(f"{name} has shape {found}, expected {expected}")
 
 
+def _stamp(weight):
+    return weight._version, weight.data_ptr(), weight.shape, weight.stride()
+
+
 class _Kept:
     """A model packed from weights of one moment, and what tells whether they are still the same."""
 
     def __init__(self, spec, shapes, weights, trainable, trusts):
         _check_shapes(weights, shapes)
         self.spec, self.trainable, self.trusts = spec, trainable, trusts
-        self.stamps = [w._version for w in weights.values()] if trusts else None  # before anything is read
-        # Not copied where versions are trusted: as long as a tensor is held, no other can be at its address.
-        self.held = {
-            name: w.detach() if trusts else w.detach().clone(memory_format=torch.contiguous_format)
-            for name, w in weights.items()
-        }
+        self.stamps = [_stamp(w) for w in weights.values()] if trusts else None  # before anything is read
+        # Not copied where stamps are trusted: as long as a tensor is held, no other can be at its address.
+        copied = torch.Tensor.detach if trusts else _copied
+        self.held = {name: copied(w) for name, w in weights.items()}
         self.model = pack(spec, {name: w.contiguous().numpy(force=True) for name, w in self.held.items()}, trainable)
-        self.bytes = [(w.data_ptr(), w.numel(), w.nbytes) for w in self.held.values()]
+        self.bytes = [(w.numel(), w.data_ptr(), w.nbytes) for w in self.held.values()]
 
     def holds(self, weights):
         """Whether the model is that of these weights, tensors of its dtype on the CPU."""
         if self.trusts:
-            return all(
-                w._version == stamp and w.data_ptr() == address and w.shape == held.shape and w.is_contiguous()
-                for w, stamp, held, (address, _, _) in zip(
-                    weights.values(), self.stamps, self.held.values(), self.bytes, strict=True
-                )
-            )
-        for w, (address, numel, size) in zip(weights.values(), self.bytes, strict=True):
+            return self.stamps == [_stamp(w) for w in weights.values()]
+        for w, (numel, address, size) in zip(weights.values(), self.bytes, strict=True):
             if not w.is_contiguous() or w.numel() != numel or _memcmp(w.data_ptr(), address, size):
                 return False
         return True
+
+
+def _copied(weight):
+    return weight.detach().clone(memory_format=torch.contiguous_format)
 
 
 class Panels:

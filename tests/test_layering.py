@@ -105,6 +105,12 @@ ALLOWED = {
     "onnx/__init__": {"onnx_backend", "onnx_operators"},
     "onnx_backend": {"onnx_operators"},
     "onnx_operators": {"onnx_layers", "wrappers"},
+    # fastlstm/torch/: for users of torch
+    "torch/__init__": {"torch_accelerate", "torch_layers"},
+    "torch_accelerate": {"torch_layers"},
+    "torch_function": {"functional"},
+    "torch_layers": {"_core", "params", "spec", "torch_function", "torch_panels", "variants"},
+    "torch_panels": {"machine", "recurrent"},
     # fastlstm/benchmark/, imported by the command that needs it
     "case": {"variants", "work"},
     "cases": {"case"},

@@ -1,0 +1,18 @@
+from typing import Any
+
+import torch
+
+OURS: dict[type[Any], type[Any]]
+TORCHS: dict[type[Any], type[Any]]
+
+def refusal(name: str, tensor: torch.Tensor) -> str | None: ...
+def to_torchs(layer: Any) -> None: ...
+
+class LSTM(torch.nn.LSTM):
+    trusts_versions: bool
+
+class GRU(torch.nn.GRU):
+    trusts_versions: bool
+
+class RNN(torch.nn.RNN):
+    trusts_versions: bool

@@ -258,6 +258,12 @@ def test_packed_sequences_that_are_none():
         assert str(found[0]) == str(found[1]), sizes  # whatever torch does about it
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_layers_of_other_types_cannot_be_made(dtype):
+    with pytest.raises(ValueError, match=rf"weight_ih_l0 is {dtype} on cpu; fastlstm runs float32 and float64"):
+        ft.LSTM(3, 5, dtype=dtype)
+
+
 @pytest.mark.parametrize("change", [
     {"dtype": torch.float16}, {"dtype": torch.bfloat16}, {"device": "meta"},
 ])

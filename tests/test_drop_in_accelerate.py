@@ -155,7 +155,7 @@ LEFT = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore::DeprecationWarning", "ignore:.*quant")
 @pytest.mark.parametrize("name", LEFT)
 def test_what_is_left_and_why(name):
     make, words = LEFT[name]

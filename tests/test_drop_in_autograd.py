@@ -214,6 +214,7 @@ def test_made_on_meta_and_filled():
 # ---- what goes to torch's own forward ---------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore:The tensor attr")
 def test_tracing_and_export():
     model = Around(ft.LSTM(3, 5)).eval()
     x, other = torch.randn(7, 4, 3), torch.randn(7, 4, 3)
@@ -223,6 +224,7 @@ def test_tracing_and_export():
     assert difference(torch.export.export(model, (x,)).module()(other), model(other)) < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripting_is_refused():
     with pytest.raises(RuntimeError, match=r"torch.jit.script cannot compile.*restore"):
         torch.jit.script(Around(ft.LSTM(3, 5)))

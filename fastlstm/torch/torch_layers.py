@@ -10,7 +10,6 @@ subclasses of Tensor. torch.compile leaves the call alone (a break of the graph,
 
 import functools
 import sys
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +21,10 @@ from ..params import weight_shapes
 from ..spec import Spec
 from ..variants import variant
 from .torch_function import Recurrence, Rows, Run
-from .torch_panels import Panels
+from .torch_panels import PLAIN, Panels
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_TYPES = {theirs: ours for ours, theirs in _DTYPES.items()}
 _CELLS = {
     "LSTM": ("lstm", {}),
     "GRU": ("gru", {}),
@@ -36,20 +35,14 @@ _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 _transforms = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 
 
-class _Sizes(NamedTuple):
-    """Of a stack: name -> shape of its weights, and the spec of its calls."""
-
-    shapes: dict
-    spec: Spec
-
-
 @functools.lru_cache(maxsize=256)
 def _sizes(mode, input_size, hidden_size, num_layers, bias, bidirectional, proj_size, dtype):
+    """(spec, name -> shape) of a stack."""
     cell, options = _CELLS[mode]
     v = variant(cell, **options)
     shapes = weight_shapes(v, input_size, hidden_size, num_layers, bias, bidirectional, proj_size)
     directions = 2 if bidirectional else 1
-    return _Sizes(shapes, Spec(v, input_size, (hidden_size,) * num_layers, proj_size, directions, dtype, False))
+    return Spec(v, input_size, (hidden_size,) * num_layers, proj_size, directions, dtype, False), shapes
 
 
 def refusal(name, tensor):
@@ -62,7 +55,7 @@ def refusal(name, tensor):
 def _watched(tensor):
     """Whether torch is doing something else than running a module; see the top of this file."""
     return (
-        type(tensor) not in _PLAIN
+        type(tensor) not in PLAIN
         or torch._C._get_tracing_state() is not None
         or _transforms()
         or _dispatch_modes() > 0
@@ -78,22 +71,24 @@ def _state_of(hx, parts):
     state = hx if parts > 1 else (hx,)
     if not isinstance(state, (tuple, list)) or len(state) != parts:
         return None
-    return tuple(state) if all(type(one) in _PLAIN for one in state) else None
+    return tuple(state) if all(type(one) in PLAIN for one in state) else None
 
 
 def _fits(tensor, dtype, shape):
-    return (
-        tensor.dtype is dtype
-        and tensor.shape == shape
-        and tensor.device.type == "cpu"
-        and tensor.layout is torch.strided
-    )
+    return tensor.dtype is dtype and tensor.shape == shape and tensor.is_cpu and tensor.layout is torch.strided
 
 
 class _Layer:
     """The call; a subclass names torch's class as its second base."""
 
     trusts_versions = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name, weight in self.named_parameters():
+            words = None if weight.is_meta and weight.dtype in _DTYPES else refusal(name, weight)
+            if words:
+                raise ValueError(words)
 
     def forward(self, input, hx=None):
         """``y, (hn, cn)``, of a GRU or RNN ``y, hn``; arguments, shapes and errors as of torch's own layer.
@@ -107,19 +102,35 @@ class _Layer:
 
     def _forward(self, input, hx):
         packed = isinstance(input, PackedSequence)
-        x = input.data if packed else input
-        weights = self._live_weights()
-        if _watched(x) or any(type(w) not in _PLAIN for w in weights.values()):
+        x, weights = input.data if packed else input, self._live_weights()
+        found = None if _watched(x) else self._panels().find(weights, self.trusts_versions)
+        if found is None and (_watched(x) or any(type(w) not in PLAIN for w in weights.values())):
             return super().forward(input, hx)
-        sizes = self._checked(weights)
-        given = self._arguments(sizes.spec, x, hx, input.batch_sizes if packed else None)
+        spec, shapes = (found.spec, found.shapes) if found else self._checked(weights)
+        given = self._arguments(spec, x, hx, input.batch_sizes if packed else None)
         if given is None:
             return super().forward(input, hx)  # torch's words for what is wrong
         x, state, rows = given
         if packed and state and input.sorted_indices is not None:
             state = tuple(one.index_select(1, input.sorted_indices) for one in state)
-        y, *new = self._run(sizes, weights, x, state, rows)
-        if packed:
+        threads = min(torch.get_num_threads(), _core.get_num_threads())
+
+        def pack(trainable):
+            if found and found.trainable >= trainable:
+                return found.model
+            return self._panels().pack(spec, shapes, weights, trainable, self.trusts_versions, threads).model
+
+        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
+        run, tensors = Run(spec, tuple(weights), pack, threads, dropout, rows), (x, *state, *weights.values())
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            y, *new = Recurrence.apply(run, len(state), *tensors)
+        else:
+            y, *new = run.infer(x, state)
+        return self._outward(input, y, new)
+
+    def _outward(self, input, y, new):
+        """y (T, B, F) or (N, F) and the parts of the state, as torch hands them out."""
+        if isinstance(input, PackedSequence):
             y = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
             if input.unsorted_indices is not None:
                 new = [one.index_select(1, input.unsorted_indices) for one in new]
@@ -135,6 +146,7 @@ class _Layer:
         return {name: own[name] if name in own else getattr(self, name) for name in names}
 
     def _checked(self, weights):
+        """(spec, shapes) for weights that the engine can work with; RuntimeError for others."""
         first = next(iter(weights.values()))
         for name, weight in weights.items():
             words = refusal(name, weight)
@@ -149,46 +161,30 @@ class _Layer:
 
     def _arguments(self, spec, x, hx, batch_sizes):
         """x as (T, B, I) or (N, I), the state as a tuple, Rows if packed; None when something does not fit."""
-        dtype = torch.float64 if spec.dtype == np.float64 else torch.float32
+        dtype, axes = _TYPES[spec.dtype], x.dim()
         state = _state_of(hx, len(spec.states))
-        if state is None or x.layout is not torch.strided:
+        if state is None or x.layout is not torch.strided or axes not in (2, 3):
             return None
         if x.dtype is not dtype and x.is_floating_point() and torch.is_autocast_enabled("cpu"):
             x, state = x.to(dtype), tuple(one.to(dtype) for one in state)
-        rows = None
+        if x.dtype is not dtype or not x.is_cpu or x.shape[-1] != spec.input_size:
+            return None
+        single, rows = axes == 2 and batch_sizes is None, None
         if batch_sizes is not None:
-            rows = Rows.of(batch_sizes, len(x)) if x.dim() == 2 else None
+            rows = Rows.of(batch_sizes, len(x)) if axes == 2 else None
             if rows is None:
                 return None
-            batch, single = rows.batch, False
-        else:
-            if x.dim() not in (2, 3):
-                return None
-            single = x.dim() == 2
-            x = x.unsqueeze(1) if single else x.transpose(0, 1) if self.batch_first else x
-            batch = x.shape[1]
-        if not _fits(x, dtype, (*x.shape[:-1], spec.input_size)) or len(x) == 0:
+        elif single:
+            x = x.unsqueeze(1)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        if x.shape[0] == 0:
             return None
-        widths = spec.widths[0].values()
-        for one, width in zip(state, widths, strict=False):
-            if not _fits(one, dtype, (spec.slots, width) if single else (spec.slots, batch, width)):
+        batch = () if single else (rows.batch if rows else x.shape[1],)
+        for one, width in zip(state, spec.widths[0].values(), strict=False):
+            if not _fits(one, dtype, (spec.slots, *batch, width)):
                 return None
-        return x, tuple(one.unsqueeze(1) for one in state) if single else state, rows
-
-    def _run(self, sizes, weights, x, state, rows):
-        spec = sizes.spec
-        threads = min(torch.get_num_threads(), _core.get_num_threads())
-        panels = self._panels()
-
-        def pack(trainable):
-            return panels.model(spec, sizes.shapes, weights, trainable, self.trusts_versions, threads)
-
-        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
-        run = Run(spec, tuple(weights), pack, threads, dropout, rows)
-        given = (x, *state, *weights.values())
-        if torch.is_grad_enabled() and any(one.requires_grad for one in given):
-            return Recurrence.apply(run, len(state), *given)
-        return run.infer(x, state)
+        return x, tuple([one.unsqueeze(1) for one in state]) if single else state, rows
 
     def _panels(self):
         panels = self.__dict__.get("_packed_weights")
@@ -224,7 +220,7 @@ class LSTM(_Layer, torch.nn.LSTM):
     (0.5 MB in some 10 us). True: it looks at their addresses and version counters alone, and what was written through
     ``.data`` or a NumPy view goes unseen.
 
-    Raises what torch.nn.LSTM raises; RuntimeError at a call with weights on another device or of another type.
+    Raises what torch.nn.LSTM raises; for another device or type ValueError, later at a call RuntimeError.
     """
 
 

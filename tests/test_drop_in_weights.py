@@ -53,12 +53,17 @@ def alias(layer):
 
 
 def back_at_an_old_address(layer):
-    """Each tensor is freed before the next is made: allocators like to hand out the same address again."""
-    for k in range(4):
-        layer.weight_hh_l0.data = torch.full((7, 7), 0.1 * k, dtype=layer.weight_hh_l0.dtype)
+    """What a call has seen is freed, and allocators like to hand out the same address again."""
+    weight, x = layer.weight_hh_l0, torch.zeros(2, 1, 7, dtype=torch.float64)
+    for k in range(20):
+        weight.data = torch.full((7, 7), 0.01 * k, dtype=torch.float64)
+        seen = weight.data_ptr()
         with torch.no_grad():
-            layer(torch.zeros(2, 1, 7, dtype=layer.weight_hh_l0.dtype))
-    layer.weight_hh_l0.data = torch.full((7, 7), 0.7, dtype=layer.weight_hh_l0.dtype)
+            layer(x)
+        weight.data = torch.zeros(7, 7, dtype=torch.float64)
+        weight.data = torch.full((7, 7), 0.7, dtype=torch.float64)
+        if weight.data_ptr() == seen:
+            break
 
 
 def inference_tensor(layer):
@@ -171,6 +176,17 @@ def test_trusting_versions_misses_what_has_none():
     check(layer)
 
 
+def test_the_same_bytes_of_another_type():
+    layer = ft.RNN(7, 7)
+    for parameter in layer.parameters():
+        parameter.data.zero_()
+    layer(torch.ones(2, 1, 7))
+    for parameter in layer.parameters():
+        parameter.data = parameter.data.double()
+    y = layer(torch.ones(2, 1, 7, dtype=torch.float64))[0]
+    assert y.grad_fn.name() == "RecurrenceBackward" and torch.equal(y, torch.zeros_like(y))
+
+
 @pytest.mark.parametrize("trusts", [False, True])
 def test_packed_once_for_the_same_weights(trusts, monkeypatch):
     packed = []
@@ -190,6 +206,8 @@ def test_packed_once_for_the_same_weights(trusts, monkeypatch):
     with torch.no_grad():
         layer(x, state)
     assert len(packed) == 2
+    held = layer._panels()._packed._held[0]  # the memory itself where stamps are trusted, so that no other comes there
+    assert (held.data_ptr() == layer.weight_ih_l0.data_ptr()) is trusts
     no_grad(layer)
     layer(x, state)
     assert len(packed) == 3
@@ -299,6 +317,15 @@ def test_packed_weights_are_in_no_state_dict_and_no_pickle():
     layer(torch.zeros(2, 1, 40))
     assert list(layer.state_dict()) == before[1]
     assert len(pickle.dumps(layer)) < before[0] + 200
+
+
+@pytest.mark.parametrize("move", [lambda m: m.float(), lambda m: m.to("meta"), lambda m: m.share_memory()])
+def test_weights_that_move_leave_nothing_packed(move):
+    layer = torch.nn.Sequential(ft.LSTM(3, 5, dtype=torch.float64))
+    layer[0](torch.zeros(2, 1, 3, dtype=torch.float64))
+    assert "_packed_weights" in vars(layer[0])
+    move(layer)
+    assert "_packed_weights" not in vars(layer[0])
 
 
 def test_threads_that_change_weights_and_threads_that_run():

@@ -165,7 +165,7 @@ class _Layer:
         state = _state_of(hx, len(spec.states))
         if state is None or x.layout is not torch.strided or axes not in (2, 3):
             return None
-        if x.dtype is not dtype and x.is_floating_point() and torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu") and all(one.is_floating_point() for one in (x, *state)):
             x, state = x.to(dtype), tuple(one.to(dtype) for one in state)
         if x.dtype is not dtype or not x.is_cpu or x.shape[-1] != spec.input_size:
             return None

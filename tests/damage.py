@@ -102,7 +102,6 @@ def _onnx():
     return [ob.varied(), small, ob.varied(), large], ".onnx", fl.from_onnx
 
 
-FORMATS = {"onnx": _onnx, "safetensors": _safetensors, "torch": _torch}
 def _keras(ending):
     import zipfile
 
@@ -124,7 +123,8 @@ def _keras(ending):
 
 
 FORMATS = {
-    "safetensors": _safetensors, "torch": _torch, "keras": lambda: _keras(".keras"), "h5": lambda: _keras(".h5"),
+    "safetensors": _safetensors, "torch": _torch, "onnx": _onnx, "keras": lambda: _keras(".keras"),
+    "h5": lambda: _keras(".h5"),
 }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch_bytes as tb
 from command_line import fails, fastlstm, succeeds
+from damage import DATA
 from safetensors.numpy import save_file
 
 import fastlstm as fl
@@ -112,3 +113,33 @@ def test_to_torch(tmp_path):
     before = (tmp_path / "b.pt").read_bytes()
     assert "torch has no peephole='i'" in fails("convert", tmp_path / "a.safetensors", tmp_path / "b.pt")
     assert (tmp_path / "b.pt").read_bytes() == before
+
+
+# ---- ONNX, Keras ------------------------------------------------------------------------------------------------
+
+
+def test_to_onnx_and_back(tmp_path):
+    pytest.importorskip("onnx")
+    model = fl.Sequential(fl.LSTM(3, 4, peephole="ifo", rng=0), fl.Last(fl.GRU(4, 5, rng=1)), fl.Linear(5, 2, rng=2))
+    model.save(tmp_path / "a.safetensors")
+    succeeds("convert", tmp_path / "a.safetensors", tmp_path / "b.onnx")
+    text = succeeds("inspect", tmp_path / "b.onnx")
+    assert "an ONNX graph: 2 recurrent layers" in text and "'0.l0':" in text and "'1.layer.l0':" in text
+    assert "2 recurrent layers; there are '0.l0', '1.layer.l0'" in fails(
+        "convert", tmp_path / "b.onnx", tmp_path / "c.safetensors"
+    )
+    succeeds("convert", tmp_path / "b.onnx", tmp_path / "c.safetensors", "--name", "0.l0")
+    found, expected = fl.load(tmp_path / "c.safetensors").state_dict(), model[0].state_dict()
+    assert all(np.array_equal(weight, expected[name]) for name, weight in found.items()) and len(found) == 5
+    fl.LSTM1997(3, 4).save(tmp_path / "a.safetensors")
+    before = (tmp_path / "b.onnx").read_bytes()
+    assert "LSTM1997" in fails("convert", tmp_path / "a.safetensors", tmp_path / "b.onnx")
+    assert (tmp_path / "b.onnx").read_bytes() == before
+
+
+def test_from_keras(tmp_path):
+    source = DATA / "keras_sample.keras"
+    assert "a model of Keras: 1 model" in succeeds("inspect", source)
+    succeeds("convert", source, tmp_path / "a.safetensors")
+    assert repr(fl.load(tmp_path / "a.safetensors")) == repr(fl.from_keras(source))
+    assert "key are for state dicts" in fails("convert", source, tmp_path / "b.safetensors", "--key", "k")

@@ -252,6 +252,7 @@ ODD_LAYERS = [
     (LSTM | {"registered_name": "My>LSTM"}, r"layer 'lstm' \(LSTM\) is registered as 'My>LSTM'"),
     (LSTM | {"module": "mine.layers"}, "is of module 'mine.layers', not one of Keras's own"),
     (LSTM | {"module": "kerasmine"}, "is of module 'kerasmine'"),
+    (LSTM | {"module": None, "registered_name": "LSTM"}, "is of module 'None'"),
     (LSTM | {"shared": 1}, "has 'shared', which is not known"), (LSTM | {"name": "b"}, "is named 'b', too"),
     ({"class_name": "LSTM"}, "config of a LSTM is 'None', expected a dict"), (7, "a layer is '7', expected a dict"),
     (kb.layer("LSTM", window=3), r"layer 'lstm' \(LSTM\): has the setting window='3', which is not known"),
@@ -355,6 +356,43 @@ def test_graphs_that_are_chains(read):
     for graph in ({}, {"gru": new}, {"gru": [[["lstm", 1, 0]]]}, {"outputs": ["gru", 0, 0]}):
         model = read(kb.h5(kb.functional(INPUT, state, GRU, **graph), arrays))
         assert [type(one).__name__ for one in model] == ["LSTM", "Last"]
+
+
+def tensor(name):
+    return {"class_name": "__keras_tensor__", "config": {"keras_history": [name, 0, 0]}}
+
+
+def operation(kind, name, args, **config):
+    """An operation of Keras 3 in a functional model."""
+    return {"module": "keras.src.ops.numpy", "class_name": kind, "registered_name": kind, "name": name,
+            "config": {"name": name, **config}, "inbound_nodes": [{"args": args, "kwargs": {}}]}
+
+
+def masked(mask="any", any_of=None, compare=None, first=None):
+    """Masking and an LSTM that is called with a mask, as Keras 3 writes them."""
+    masking = kb.layer("Masking", mask_value=0.5) if first is None else first
+    name = masking["config"]["name"]
+    call = [{"args": [tensor(name)], "kwargs": {"mask": tensor(mask), "training": False}}]
+    model = kb.functional(INPUT, masking, LSTM, lstm=call)
+    model["config"]["layers"] += [
+        operation("Any", "any", [tensor("compare")], **{"axis": -1, "keepdims": False, **(any_of or {})}),
+        operation("NotEqual", "compare", compare or [tensor("inputlayer"), 0.5]),
+    ]
+    return kb.keras(model, kb.numbered(kb.weights(LSTM)), "3.8.0")
+
+
+def test_masks_of_functional_models(read, refused):
+    with pytest.warns(UserWarning, match=r"layer 'masking' \(Masking\) would mask"):
+        assert isinstance(read(masked(), ".keras"), fl.LSTM)
+    words = r"layer 'lstm' \(LSTM\) is called with a mask that is not that of a Masking or an Embedding"
+    for odd in (
+        dict(mask="compare"), dict(mask="inputlayer"), dict(mask="other"), dict(any_of={"axis": 1}),
+        dict(any_of={"keepdims": True}), dict(compare=[tensor("inputlayer"), 0.0]), dict(first=kb.layer("Dropout")),
+        dict(compare=[tensor("masking"), 0.5]), dict(compare=[tensor("inputlayer")]),
+        dict(first=kb.layer("Embedding", input_dim=6, output_dim=3)),
+    ):
+        refused(masked(**odd), words, ".keras")
+    refused(masked(first=kb.layer("Embedding", mask_zero=True)), words, ".keras")
 
 
 def test_two_last_outputs(refused):

@@ -49,9 +49,9 @@ def layer_of(node, default=None):
     _is(config, dict, f"config of a {kind[:60]}")
     name = _is(config.get("name", default or kind), str, "name")
     found = Layer(kind, name, config)
-    module, registered = node.get("module"), node.get("registered_name")
-    if module is not None:
-        root = _is(module, str, "module")
+    registered = node.get("registered_name")
+    if "module" in node:  # .h5 files name classes alone; a class that is not Keras's own has None
+        root = str(node["module"])
         if not any(root == own or root.startswith(own + ".") for own in _MODULES):
             raise ValueError(f"{found} is of module {root[:60]!r}, not one of Keras's own")
     if registered not in (None, kind):
@@ -113,7 +113,7 @@ def _history(value, what):
 
 
 def _source(layer, nodes):
-    """(name, number of the output) of what a layer is called on."""
+    """((name, number of the output) of what a layer is called on, the same of its mask or None)."""
     calls = _is(nodes, list, "inbound_nodes")
     if len(calls) != 1:
         raise ValueError(f"{layer} is called {len(calls)} times, expected once")
@@ -127,10 +127,13 @@ def _source(layer, nodes):
         options = _is(options, dict, "kwargs")
     if len(given) != 1:
         raise ValueError(f"{layer} is called on {len(given)} inputs, expected one")
+    mask = options.get("mask")
     for name, value in options.items():
-        if value is not None and not (name == "training" and value is False):
+        known = value is None or (name == "mask" and isinstance(value, dict)) or (name == "training" and value is False)
+        if not known:
             raise ValueError(f"{layer} is called with {str(name)[:60]}={str(value)[:60]!r}, which is not known here")
-    return _history(_keras_tensor(given[0]), f"an input of {layer}")
+    mask = None if mask is None else _history(_keras_tensor(mask), f"the mask of {layer}")
+    return _history(_keras_tensor(given[0]), f"an input of {layer}"), mask
 
 
 def _keras_tensor(value: Any):
@@ -156,7 +159,7 @@ def _path(model, nodes):
     if len({one for one, _ in outputs}) != 1 or not (pair or [number for _, number in outputs] == [0]):
         words = ", ".join(f"{one} {number}" for one, number in outputs[:9])[:200]
         raise ValueError(f"{model} has the outputs {words}, expected output 0 of one layer (states are no outputs)")
-    found = []
+    found, sources, masks = [], {}, {}
     while True:
         layer = known.pop(name, None)
         if layer is None:
@@ -165,11 +168,60 @@ def _path(model, nodes):
         pair = False
         if layer.kind == "InputLayer":
             break
-        name, number = _source(layer, calls[layer.name])
+        (name, number), mask = _source(layer, calls[layer.name])
+        sources[layer.name] = name
+        if mask is not None:
+            masks[layer.name] = mask
         if number != 0:
             raise ValueError(f"{layer} takes output {str(number)[:20]} of {name[:60]!r}, expected output 0")
     if found[-1].layer.name != inputs[0][0]:
         raise ValueError(f"{model} is no chain from its input {inputs[0][0][:60]!r}")
+    found = found[::-1]
+    _take_masks([member.layer for member in found], sources, masks, known, calls)
     if known:
         raise ValueError(f"{next(iter(known.values()))} is not on the way from the input to the output")
-    return found[::-1]
+    return found
+
+
+# ---- masks of functional models, of Keras 3 ---------------------------------------------------------------------
+
+
+def _take_masks(path, sources, masks, known, calls):
+    """Compare the masks that layers are called with; takes the operations that make them out of `known`.
+
+    Any layer may be called with the mask of the last Masking or Embedding before it, and with no other: what is
+    not equal to 0 or mask_value in the input of that layer, in any feature.
+    """
+    maker, used = None, set()
+    for layer in path:
+        mask = masks.get(layer.name)
+        if mask is not None:
+            used |= _check_mask(layer, mask[0], maker, sources, known, calls)
+        if layer.kind == "Masking" or (layer.kind == "Embedding" and layer.config.get("mask_zero") is True):
+            maker = layer
+    for name in used:
+        del known[name]
+
+
+def _check_mask(layer, name, maker, sources, known, calls):
+    """Names of the operations that make a layer's mask."""
+    words = f"{layer} is called with a mask that is not that of a Masking or an Embedding right before it"
+    used, value = set(), 0
+    if maker is None:
+        raise ValueError(words)
+    if maker.kind == "Masking":
+        any_of, value = known.get(name), maker.config.get("mask_value")
+        if any_of is None or any_of.kind != "Any" or any_of.config.get("axis") != -1 or any_of.config.get("keepdims"):
+            raise ValueError(words)
+        used.add(name)
+        name = _source(any_of, calls[name])[0][0]
+    compare = known.get(name)
+    if compare is None or compare.kind != "NotEqual":
+        raise ValueError(words)
+    call = calls[name][0] if isinstance(calls[name], list) and len(calls[name]) == 1 else None
+    given = call.get("args") if isinstance(call, dict) and not call.get("kwargs") else None
+    if not isinstance(given, list) or len(given) != 2 or isinstance(given[1], (dict, list)) or given[1] != value:
+        raise ValueError(words)
+    if _history(_keras_tensor(given[0]), f"an input of {compare}") != (sources[maker.name], 0):
+        raise ValueError(words)
+    return used | {name}

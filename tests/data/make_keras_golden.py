@@ -36,7 +36,8 @@ CELLS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}
 _BOTH = ("lstm_bi_own", "chain_nested")
 _ONE = (
     "mixed_bi_own", "chain_text", "chain_functional", "chain_dense", "chain_frozen", "lstm_bi_none", "lstm_back",
-    "gru_before", "gru_hard", "rnn_bi_ave", "mask_tokens", "mask_bi", "lstm_bi_concat_64", "rnn_seq_64",
+    "mask_functional", "mask_functional_tokens", "gru_before", "gru_hard", "rnn_bi_ave", "mask_tokens", "mask_bi",
+    "lstm_bi_concat_64", "rnn_seq_64",
 )
 if OLD:
     _MORE = ("lstm_nobias", "gru_bi_sum", "gru_before_nobias", "gru_before_64", "lstm_act_softplus")
@@ -58,8 +59,8 @@ def sequential(*members, tokens=False, shape=(None, I)):
     return keras.Sequential([first, *members])
 
 
-def functional(*members, outputs=lambda y: y):
-    y = x = keras.Input((None, I))
+def functional(*members, outputs=lambda y: y, tokens=False):
+    y = x = keras.Input((None,), dtype="int32") if tokens else keras.Input((None, I))
     for member in members:
         y = member(y)
     return keras.Model(x, outputs(y))
@@ -149,6 +150,12 @@ def masked():
     yield "mask_tokens", lambda: sequential(
         layers.Embedding(VOCABULARY, I, mask_zero=True), layers.LSTM(H, go_backwards=True), layers.Dense(3),
         tokens=True,
+    )
+    yield "mask_functional", lambda: functional(
+        layers.Masking(), layers.Dropout(0.1), layers.GRU(H, return_sequences=True), layers.LSTM(4)
+    )
+    yield "mask_functional_tokens", lambda: functional(
+        layers.Embedding(VOCABULARY, I, mask_zero=True), layers.GRU(4), tokens=True
     )
 
 

@@ -334,6 +334,7 @@ GRAPHS = [
     (dict(gru=[[["gru", 0, 0, {}]]]), "'gru' is missing or comes twice"),
     (dict(gru=[[["lstm", 0, 0, {"initial_state": ["lstm", 0, 1]}]]]), r"layer 'gru' \(GRU\) is called with initial_st"),
     (dict(gru=[[["lstm", 0, 0, {"training": True}]]]), "is called with training='True'"),
+    (dict(gru=[[["lstm", 0, 0, {"mask": ["lstm", 0, 0]}]]]), "is called with mask="),
     (dict(gru=[{"args": [{"class_name": "__keras_tensor__", "config": {"keras_history": ["lstm", 0, 2]}}],
                 "kwargs": {"mask": None, "training": False}}]), "takes output 2 of 'lstm'"),
     (dict(gru=[{"args": [{"class_name": "x", "config": {}}], "kwargs": {}}]), "expected a layer's output"),
@@ -368,15 +369,15 @@ def operation(kind, name, args, **config):
             "config": {"name": name, **config}, "inbound_nodes": [{"args": args, "kwargs": {}}]}
 
 
-def masked(mask="any", any_of=None, compare=None, first=None):
+def masked(mask="any", any_of=None, compare=None, first=None, kinds=("Any", "NotEqual")):
     """Masking and an LSTM that is called with a mask, as Keras 3 writes them."""
     masking = kb.layer("Masking", mask_value=0.5) if first is None else first
     name = masking["config"]["name"]
     call = [{"args": [tensor(name)], "kwargs": {"mask": tensor(mask), "training": False}}]
     model = kb.functional(INPUT, masking, LSTM, lstm=call)
     model["config"]["layers"] += [
-        operation("Any", "any", [tensor("compare")], **{"axis": -1, "keepdims": False, **(any_of or {})}),
-        operation("NotEqual", "compare", compare or [tensor("inputlayer"), 0.5]),
+        operation(kinds[0], "any", [tensor("compare")], **{"axis": -1, "keepdims": False, **(any_of or {})}),
+        operation(kinds[1], "compare", compare or [tensor("inputlayer"), 0.5]),
     ]
     return kb.keras(model, kb.numbered(kb.weights(LSTM)), "3.8.0")
 
@@ -389,6 +390,7 @@ def test_masks_of_functional_models(read, refused):
         dict(mask="compare"), dict(mask="inputlayer"), dict(mask="other"), dict(any_of={"axis": 1}),
         dict(any_of={"keepdims": True}), dict(compare=[tensor("inputlayer"), 0.0]), dict(first=kb.layer("Dropout")),
         dict(compare=[tensor("masking"), 0.5]), dict(compare=[tensor("inputlayer")]),
+        dict(kinds=("All", "NotEqual")), dict(kinds=("Any", "Equal")),
         dict(first=kb.layer("Embedding", input_dim=6, output_dim=3)),
     ):
         refused(masked(**odd), words, ".keras")
@@ -399,6 +401,8 @@ def test_two_last_outputs(refused):
     both = kb.layer("Bidirectional", layer=kb.layer("LSTM", return_sequences=False), merge_mode=None)
     graph = kb.functional(INPUT, both, outputs=[["bidirectional", 0, 0], ["bidirectional", 0, 1]])
     refused(kb.h5(graph, kb.weights(INPUT, both)), "merge_mode None and without return_sequences has no counterpart")
+    both["config"]["merge_mode"] = "sum"
+    refused(kb.h5(graph, kb.weights(INPUT, both)), "has one output with merge_mode 'sum', the model takes two of it")
 
 
 def test_two_outputs_inside_another_model(refused):

@@ -286,7 +286,8 @@ def from_keras(path):
     path: a ``.keras`` or ``.h5`` file of ``model.save(path)``, of Keras 2 or 3 (tf.keras, tf_keras too), for a
     Sequential or Functional model that is one chain of layers in the table above. Returns the layer or a `Sequential`
     of layers, all for batches first: x (B, T, I), or (B, T) integers before an Embedding; float32 or float64 as in the
-    file. With merge_mode None y is a pair.
+    file. With merge_mode None y is a pair. A ``.h5`` file names classes alone: an unregistered class of one's own that
+    is named like Keras's cannot be told from it there.
 
     Masks are not computed: where Keras would (Masking, mask_zero) a UserWarning names the layer. Pad rows at their end
     and pass ``lengths=``; results within the lengths are then Keras's, those beyond may differ. A stateful layer is

@@ -107,6 +107,21 @@ def test_non_contiguous_input():
                 assert max(map(difference, outputs(config, ours, view, state), a)) < 1e-13, name
 
 
+def test_padding_is_never_read():
+    """torch fills memory that it has not written with NaN when it is told to be deterministic."""
+    for kind in KINDS:
+        config = Config(kind, "packed, unsorted", 2, True)
+        ours, expected = pair(config)[1], run(config, pair(config)[1], *problem(config))
+        torch.use_deterministic_algorithms(True)
+        try:
+            assert torch.empty(3).isnan().all()
+            found = run(config, ours, *problem(config))
+        finally:
+            torch.use_deterministic_algorithms(False)
+        assert all(map(torch.equal, found[0], expected[0]))
+        assert all(torch.equal(found[1][name], expected[1][name]) for name in expected[1])
+
+
 # ---- gradcheck --------------------------------------------------------------------------------------------------
 
 

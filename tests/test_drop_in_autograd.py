@@ -173,6 +173,18 @@ def test_hooks():
     assert sorted(found[0][1]) == sorted(found[1][1]) and "accumulated" in found[1][1]
 
 
+def test_hooks_around_backward():
+    found = []
+    for module in pair(CONFIG):
+        seen = []
+        module.register_full_backward_hook(lambda m, dx, dy, seen=seen: seen.extend([dx[0], dy[0]]) or (2 * dx[0],))
+        x = problem(CONFIG)[0]
+        module(x)[0].square().sum().backward()
+        found.append([*seen, x.grad])
+    assert len(found[1]) == 3
+    assert all(difference(b, a) < 10 * SMALL for a, b in zip(*found))
+
+
 # ---- types ------------------------------------------------------------------------------------------------------
 
 

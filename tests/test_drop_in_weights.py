@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from drop_in import Config, difference, outputs, pair, problem, run  # noqa: E402
-from torch.nn.utils import parametrizations, parametrize  # noqa: E402
+from torch.nn.utils import parametrizations, parametrize, prune  # noqa: E402
 
 import fastlstm.torch as ft  # noqa: E402
 from fastlstm.torch import torch_panels  # noqa: E402
@@ -247,8 +247,12 @@ def halved(layer):
     return layer
 
 
+def pruned(layer):
+    return prune.l1_unstructured(layer, "weight_hh_l1", amount=0.4)
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.parametrize("wrap", [normalized, old_normalized, halved])
+@pytest.mark.parametrize("wrap", [normalized, old_normalized, halved, pruned])
 def test_weights_that_are_computed_at_every_call(wrap):
     theirs, ours = (wrap(module) for module in pair(SQUARE))
     assert isinstance(ours, ft.RNN)

@@ -1,6 +1,6 @@
 """For users of torch: its recurrent layers, run by this engine, and `accelerate`, which turns a model's into these.
 
-``fastlstm.torch`` imports torch; ``import fastlstm`` does not.
+``fastlstm.torch`` imports torch (2.4 or later); ``import fastlstm`` does not.
 """
 
 try:

@@ -216,9 +216,9 @@ class LSTM(_Layer, torch.nn.LSTM):
     Differences: weights may change between forward and backward, which is then that of the weights that forward saw;
     backward has no derivative of its own (RuntimeError); gradients of all weights are computed if one is needed.
 
-    trusts_versions: False: every call compares the weights with those it has packed, which costs one pass over them
-    (0.5 MB in some 10 us). True: it looks at their addresses and version counters alone, and what was written through
-    ``.data`` or a NumPy view goes unseen.
+    trusts_versions: False: every call compares the weights with a copy of those that are packed, one pass over memory
+    (0.5 MB in some 10 us). True: it looks at their addresses and version counters alone, and keeps no copy; what is
+    written through ``.data``, a NumPy view, or by a fused optimiser then goes unseen.
 
     Raises what torch.nn.LSTM raises; for another device or type ValueError, later at a call RuntimeError.
     """

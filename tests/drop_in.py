@@ -9,6 +9,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import fastlstm.torch as ft
 
+torch.set_num_threads(1)  # of its own team, too: on a busy machine tiny calls would wait for each other's threads
+
 FORMS = ("batched", "batch first", "unbatched", "packed", "packed, unsorted")
 KINDS = ("LSTM", "LSTM proj", "GRU", "RNN tanh", "RNN relu")
 LENGTHS = (4, 2, 7, 1, 7)  # of the rows of packed sequences

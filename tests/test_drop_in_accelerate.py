@@ -225,7 +225,10 @@ def test_threads_are_bounded_by_torch_and_by_fastlstm(monkeypatch):
         fl.set_num_threads(ours)
 
 
-def test_many_threads_run_one_layer():
+@pytest.mark.parametrize("team", [1, 2])
+def test_many_threads_run_one_layer(team, request):
+    request.addfinalizer(lambda: torch.set_num_threads(1))
+    torch.set_num_threads(team)
     config = Config("LSTM", layers=2, bidirectional=True, T=20, H=33)
     layer = pair(config)[1]
     problems = [problem(config, seed) for seed in range(6)]

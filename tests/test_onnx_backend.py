@@ -163,3 +163,12 @@ def test_run_node():
         fl.onnx.run_node(node, [X])
     with pytest.raises(ValueError, match="opset 6"):
         fl.onnx.run_node(node, [X, *arrays.values()], opset_version=6)
+
+
+def test_models_of_to_onnx(tmp_path):
+    """A whole graph computes what the model does that it was written from, to the bit."""
+    recurrent = [fl.LSTM(4, 5, 2, bidirectional=True, peephole="ifo", rng=1), fl.Reverse(fl.GRU(10, 3, rng=2))]
+    model, tokens = fl.Sequential(fl.Embedding(7, 4, rng=0), *recurrent), np.arange(12).reshape(4, 3) % 7
+    fl.to_onnx(model, tmp_path / "model.onnx")
+    found = fl.onnx.run_model(tmp_path / "model.onnx", [tokens])
+    assert np.array_equal(found[0], model(tokens)[0])

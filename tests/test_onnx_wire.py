@@ -79,6 +79,12 @@ def test_runs(count, width):
         list(wire.fields(cut, whole(cut)))
 
 
+def test_no_runs_of_longer_tags():
+    data = (ob.varint(20 << 3 | 5) + b"abcd") * 40
+    found = list(wire.fields(data, whole(data), runs=True))
+    assert len(found) == 40 and {b - a for _, _, a, b in found} == {4}
+
+
 def test_message_and_its_limits():
     data = ob.fields(1, [7, 8]) + ob.field(2, "a") + ob.field(9, 1.0)
     assert wire.message(data, whole(data), {1: 0, 2: 2, 3: 2}) == {1: [7, 8], 2: [(6, 7)], 3: []}

@@ -282,6 +282,9 @@ def test_external_data_stays_in_its_folder(external, words, read, tmp_path_facto
 def test_external_and_internal(read):
     tensor = ob.tensor("w", ob.weights("RNN")["W"], {"location": "x"}) + ob.field(9, b"abcd")
     refused(read, placed("w", more=[tensor]), "in another file and in this one")
+    for place in (0, 2):
+        tensor = ob.fields(1, [1, 4, 3]) + ob.field(2, 1) + ob.field(8, "w") + ob.field(13, b"") + ob.field(14, place)
+        refused(read, placed("w", more=[tensor]), f"in another file and in this one: location {place}")
     tensor = ob.tensor("w", ob.weights("RNN")["W"]) + ob.field(14, 1)
     refused(read, placed("w", more=[tensor]), "in another file and in this one")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .onnx_wire import FIXED32, FIXED64, LENGTH, VARINT, fields, message, numbers, one, signed, text, varint
+from .onnx_wire import FIXED32, FIXED64, LENGTH, VARINT, fields, message, numbers, one, text, varint
 
 # TensorProto.DataType -> (name, dtype in the file, field that holds numbers one by one, its kind)
 TYPES = {
@@ -72,8 +72,8 @@ def described(data, span):
         raise ValueError(f"has shape {shape}")
     external, present = None, {number for number, *_ in fields(data, span, runs=True)} & _DATA
     if one(found[_LOCATION], 0) or found[_EXTERNAL]:
-        if present or signed(one(found[_LOCATION], 0)) != 1:
-            raise ValueError("is in another file and in this one")
+        if present or one(found[_LOCATION], 0) != 1:
+            raise ValueError(f"is in another file and in this one: location {one(found[_LOCATION], 0)}")
         external = dict(_entry(data, entry) for entry in found[_EXTERNAL])
     return Tensor(span, TYPES[code][0], shape, external)
 

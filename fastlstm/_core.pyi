@@ -64,6 +64,9 @@ def join_states(parts: State, shape: tuple[int, ...], dtype: Any) -> np.ndarray 
 def split_states(joined: np.ndarray, parts: tuple[np.ndarray, ...]) -> None: ...
 
 @final
+class Rooms:
+    def __init__(self) -> None: ...
+
 class Model:
     dtype: np.dtype
     variant: Variant
@@ -76,7 +79,7 @@ class Model:
     def __init__(
         self, v: Variant, dtype: Any, input_size: int, hidden_size: int, num_layers: int, directions: int,
         proj_size: int, weights: list[dict[str, np.ndarray]], backward: bool = False, zoneout_h: float = 0.0,
-        zoneout_c: float = 0.0,
+        zoneout_c: float = 0.0, rooms: Rooms | None = None,
     ) -> None: ...
     @property
     def own_bias_hh(self) -> bool: ...

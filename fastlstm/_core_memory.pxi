@@ -43,6 +43,15 @@ cdef class Pool:
             self.free.append(block)
 
 
+cdef class Rooms:
+    """The blocks that a layer's calls work in, kept from model to model: training packs a new one for every step, and
+    memory that is new from the system costs more than the packing."""
+    cdef Pool workspaces, caches
+
+    def __cinit__(self):
+        self.workspaces, self.caches = Pool(), Pool(2)
+
+
 cdef class Cache:
     """What a forward pass keeps for backward. Holds its own copies: the caller may reuse x, y and the state."""
     cdef Memory memory

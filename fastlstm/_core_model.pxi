@@ -5,7 +5,8 @@ cdef class Model:
     """Packed, immutable weights of one recurrent stack.
 
     v: variants.Variant. weights: per layer and direction a dict, name without its ending -> C-contiguous array of
-    dtype; biases that are not there are zero. zoneout_h, zoneout_c: rates, for the expectation at inference.
+    dtype; biases that are not there are zero. zoneout_h, zoneout_c: rates, for the expectation at inference. rooms: a
+    `Rooms` to work in, None for one of its own.
     """
     cdef fl_model *model
     cdef fl_spec spec
@@ -17,7 +18,8 @@ cdef class Model:
     cdef readonly bint backward_ready
 
     def __cinit__(self, v, dtype, int64_t input_size, int64_t hidden_size, int num_layers, int directions,
-                  int64_t proj_size, list weights, bint backward=False, double zoneout_h=0.0, double zoneout_c=0.0):
+                  int64_t proj_size, list weights, bint backward=False, double zoneout_h=0.0, double zoneout_c=0.0,
+                  Rooms rooms=None):
         cdef fl_weights *table
         self.periods = np.array(v.periods, np.int64)
         self.variant, self.dtype = v, np.dtype(dtype)
@@ -30,7 +32,8 @@ cdef class Model:
         self.states = len(v.states)
         self.input_size, self.hidden_size, self.recurrent = input_size, hidden_size, proj_size or hidden_size
         self.backward_ready = backward
-        self.workspaces, self.caches = Pool(), Pool(2)
+        rooms = Rooms() if rooms is None else rooms
+        self.workspaces, self.caches = rooms.workspaces, rooms.caches
         if len(weights) != num_layers * directions:
             raise ValueError(f"{num_layers * directions} sets of weights expected, got {len(weights)}")
         self._check_weights(weights)

@@ -40,13 +40,17 @@ def _rate(name):
     return property(lambda self: self._rates[name], change)
 
 
-def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0):
-    """The core's model of a stack. weights: name -> C-contiguous array; trainable: with what backward needs."""
+def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None):
+    """The core's model of a stack. weights: name -> C-contiguous array; trainable: with what backward needs.
+
+    rooms: `_core.Rooms` that the models of one layer work in, one after the other.
+    """
     rest = by_layer(weights, spec.names), trainable, zoneout_h, zoneout_c
     if spec.ragged:
         return Chain(spec, *rest)
     return _core.Model(
-        spec.v, spec.dtype, spec.input_size, spec.sizes[0], spec.num_layers, spec.directions, spec.proj_size, *rest
+        spec.v, spec.dtype, spec.input_size, spec.sizes[0], spec.num_layers, spec.directions, spec.proj_size, *rest,
+        rooms,
     )
 
 
@@ -90,6 +94,7 @@ class Recurrent(Module):
             v, self.input_size, tuple(hidden), self.proj_size, 2 if self.bidirectional else 1, np.dtype(dtype),
             self.batch_first,
         )
+        self._rooms = _core.Rooms()
         self._trainable = False  # whether packed weights include what backward needs
         self._weights = self._new_weights(
             self._shapes, dtype, lambda: init_weights(self._shapes, self._rng, dtype, hidden)
@@ -122,7 +127,7 @@ class Recurrent(Module):
             if name.startswith("mask_weight"):
                 weights[name.removeprefix("mask_")] = weights[name.removeprefix("mask_")] * mask
         zoneout = (self._rates.get(name, 0.0) for name in ("zoneout_h", "zoneout_c"))
-        return pack(spec, weights, self._trainable or masks is not None, *zoneout)
+        return pack(spec, weights, self._trainable or masks is not None, *zoneout, self._rooms)
 
     def _packed_for_training(self, masks=()):
         """The model with what backward needs; where masks drop weights, one of its own for this call."""

@@ -15,7 +15,8 @@ _SL = TypeVar("_SL")  # and in
 _T = TypeVar("_T")  # the trace
 
 def pack(
-    spec: Spec, weights: Mapping[str, _Array], trainable: bool, zoneout_h: float = 0.0, zoneout_c: float = 0.0
+    spec: Spec, weights: Mapping[str, _Array], trainable: bool, zoneout_h: float = 0.0, zoneout_c: float = 0.0,
+    rooms: _core.Rooms | None = None,
 ) -> _core.Model | Chain: ...
 
 class Recurrent(Module, Generic[_S, _SL, _T]):

@@ -44,31 +44,44 @@ int64_t fl_gate_column(const fl_gate_layout *l, int64_t gate, int64_t unit)
     return at.first + gate * at.apart + unit - at.first_unit;
 }
 
-/* One lane's column of a panel: panel[i*step] = src[i*stride], k elements.  Copies, never converts. */
-static void copy_column(int dtype, void *panel, int64_t to, int64_t step, const void *src, int64_t from, int64_t stride,
-                        int64_t k)
-{
-    if (dtype == FL_F64) {
-        double *d = (double *)panel + to;
-        const double *s = (const double *)src + from;
-        for (int64_t i = 0; i < k; i++) d[i * step] = s[i * stride];
-    } else {
-        float *d = (float *)panel + to;
-        const float *s = (const float *)src + from;
-        for (int64_t i = 0; i < k; i++) d[i * step] = s[i * stride];
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+enum { SQUARE = 16 }; /* elements: a cache line of floats */
+
+/* panel[to + i*step + lane] = src[from + lane*ld + i] for `lanes` rows of src, k elements each.  In squares, so that
+ * every cache line is fetched once.  Copies, never converts. */
+#define TRANSPOSE(real)                                                                                             \
+    static void transpose_##real(real *restrict panel, int64_t step, const real *restrict src, int64_t ld,          \
+                                 int64_t lanes, int64_t k)                                                          \
+    {                                                                                                               \
+        for (int64_t i0 = 0; i0 < k; i0 += SQUARE)                                                                  \
+            for (int64_t l0 = 0; l0 < lanes; l0 += SQUARE) {                                                        \
+                const int64_t i1 = least(i0 + SQUARE, k), l1 = least(l0 + SQUARE, lanes);                           \
+                for (int64_t i = i0; i < i1; i++)                                                                   \
+                    for (int64_t l = l0; l < l1; l++) panel[i * step + l] = src[l * ld + i];                        \
+            }                                                                                                       \
     }
+TRANSPOSE(float)
+TRANSPOSE(double)
+
+static void transpose(int dtype, void *panel, int64_t to, int64_t step, const void *src, int64_t from, int64_t ld,
+                      int64_t lanes, int64_t k)
+{
+    if (dtype == FL_F64)
+        transpose_double((double *)panel + to, step, (const double *)src + from, ld, lanes, k);
+    else
+        transpose_float((float *)panel + to, step, (const float *)src + from, ld, lanes, k);
 }
 
 void fl_pack_gates(int dtype, void *panel, const void *src, int64_t gate_stride, int64_t ld,
                    const fl_gate_layout *layout, int64_t k)
 {
-    const int64_t hidden = layout->hidden, gates = layout->gates;
-    const fl_gate_place last = fl_gate_place_of(layout, hidden - 1);
-    for (int64_t unit = 0; unit < hidden; unit++) {
-        const fl_gate_place at = unit < last.first_unit ? fl_gate_place_of(layout, unit) : last;
-        for (int64_t gate = 0; gate < gates; gate++)
-            copy_column(dtype, panel, at.first * k + gate * at.apart + unit - at.first_unit, at.wide, src,
-                        (gate * gate_stride + unit) * ld, 1, k);
+    const int64_t hidden = layout->hidden, size = (int64_t)layout->units * layout->width;
+    for (int64_t unit = 0; unit < hidden; unit += size) {
+        const fl_gate_place at = fl_gate_place_of(layout, unit);
+        for (int64_t gate = 0; gate < layout->gates; gate++)
+            transpose(dtype, panel, at.first * k + gate * at.apart, at.wide, src, (gate * gate_stride + unit) * ld, ld,
+                      least(size, hidden - unit), k);
     }
 }
 
@@ -84,24 +97,32 @@ static int64_t plain_column(int64_t column, int64_t columns, int64_t k, int64_t 
 void fl_pack_back(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t columns, int64_t ld,
                   int64_t width)
 {
+    const size_t unit = dtype == FL_F64 ? sizeof(double) : sizeof(float);
+    const int64_t block = FL_PANEL_VECTORS * width;
     int64_t k = 0, stride;
     for (int i = 0; i < count; i++) k += piece[i].rows;
-    for (int64_t column = 0; column < columns; column++) {
-        int64_t to = plain_column(column, columns, k, width, &stride);
-        for (int i = 0; i < count; to += piece[i++].rows * stride)
-            copy_column(dtype, panel, to, stride, piece[i].data, col0 + column, ld, piece[i].rows);
+    for (int64_t column = 0; column < columns; column += block) {
+        char *to = (char *)panel + plain_column(column, columns, k, width, &stride) * unit;
+        const size_t bytes = least(block, columns - column) * unit;
+        for (int i = 0; i < count; i++) {
+            const char *from = (const char *)piece[i].data + (col0 + column) * unit;
+            for (int64_t row = 0; row < piece[i].rows; row++, to += stride * unit)
+                memcpy(to, from + row * ld * unit, bytes);
+        }
     }
 }
 
 void fl_pack_rows(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t k, int64_t ld,
                   int64_t width)
 {
+    const int64_t block = FL_PANEL_VECTORS * width;
     int64_t columns = 0, column = 0, stride;
     for (int i = 0; i < count; i++) columns += piece[i].rows;
     for (int i = 0; i < count; i++)
-        for (int64_t row = 0; row < piece[i].rows; row++, column++) {
+        for (int64_t row = 0, lanes; row < piece[i].rows; row += lanes, column += lanes) {
+            lanes = least(block - column % block, piece[i].rows - row);
             const int64_t to = plain_column(column, columns, k, width, &stride);
-            copy_column(dtype, panel, to, stride, piece[i].data, row * ld + col0, 1, k);
+            transpose(dtype, panel, to, stride, piece[i].data, row * ld + col0, ld, lanes, k);
         }
 }
 

@@ -110,7 +110,7 @@ ALLOWED = {
     "torch_accelerate": {"torch_layers"},
     "torch_function": {"functional"},
     "torch_layers": {"_core", "params", "spec", "torch_function", "torch_panels", "variants"},
-    "torch_panels": {"machine", "recurrent"},
+    "torch_panels": {"_core", "machine", "recurrent"},
     # fastlstm/benchmark/, imported by the command that needs it
     "case": {"variants", "work"},
     "cases": {"case"},

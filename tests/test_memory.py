@@ -2,11 +2,14 @@
 
 import gc
 import os
+import tracemalloc
 import weakref
 
 import numpy as np
 import pytest
 from grids import FEATURES, STACK, Case, flat, problem, same
+
+import fastlstm as fl
 
 MARK = -7.0
 statm = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
@@ -242,3 +245,24 @@ def test_scratch_memory_of_a_two_way_stack_grows_by_what_lies_between_layers():
 def test_packed_weights_are_as_large_as_the_weights_but_for_padding():
     layer = problem(Case(1, 1, 128, 128), "float32").layer()
     assert layer.parameters_bytes * 0.95 < layer._packed().nbytes < layer.parameters_bytes * 1.1
+
+
+@pytest.mark.parametrize("weight_drop", [0.0, 0.3])
+def test_training_works_in_the_same_memory(weight_drop):
+    """A model packed anew takes over the memory that the one before it worked in."""
+    layer = fl.LSTM(8, 16, weight_drop=weight_drop, rng=0)
+    x, dy = np.ones((200, 8, 8), "f4"), np.ones((200, 8, 16), "f4")
+
+    def step():
+        _, _, cache = layer.forward(x, cache=True)
+        grads = layer.backward(dy, cache)[2]
+        layer._update({name: -1e-3 * grad for name, grad in grads.items()})
+        return cache.nbytes
+
+    step()
+    tracemalloc.start()
+    try:
+        kept = step()
+        assert tracemalloc.get_traced_memory()[1] < kept  # y, dx and copies of them are less
+    finally:
+        tracemalloc.stop()

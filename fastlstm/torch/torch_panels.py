@@ -10,6 +10,7 @@ import os
 
 import torch
 
+from .. import _core
 from ..machine import settle
 from ..recurrent import pack
 
@@ -31,10 +32,11 @@ class Packed:
     """A model packed from weights of one moment, and what tells whether they are still the same.
 
     spec, shapes: of the stack; weights: name -> tensor of the spec's dtype on the CPU. trainable: with what backward
-    needs. trusts: go by addresses and version counters, not by values. Raises RuntimeError for another shape.
+    needs. trusts: go by addresses and version counters, not by values. rooms: those of the models before it. Raises
+    RuntimeError for another shape.
     """
 
-    def __init__(self, spec, shapes, weights, trainable, trusts):
+    def __init__(self, spec, shapes, weights, trainable, trusts, rooms):
         for name, expected in shapes.items():
             if weights[name].shape != expected:
                 raise RuntimeError(f"{name} has shape {tuple(weights[name].shape)}, expected {expected}")
@@ -45,7 +47,7 @@ class Packed:
         # Not copied where stamps are trusted: as long as a tensor is held, no other can be at its address.
         self._held = [w.detach() if self._stamps else _copied(w) for w in weights.values()]
         arrays = (w.contiguous().numpy(force=True) for w in self._held)
-        self.model = pack(spec, dict(zip(weights, arrays, strict=True)), trainable)
+        self.model = pack(spec, dict(zip(weights, arrays, strict=True)), trainable, rooms=rooms)
         self._bytes = [(w.dtype, w.numel(), w.data_ptr(), w.nbytes) for w in self._held]
 
     def holds(self, weights):
@@ -64,6 +66,7 @@ class Panels:
     """One for a module; copies of the module and its pickles start with an empty one."""
 
     def __init__(self):
+        self._rooms = _core.Rooms()
         self._packed = None  # replaced as a whole: a call in another thread finishes with what it has
 
     def find(self, weights, trusts):
@@ -76,7 +79,7 @@ class Panels:
     def pack(self, spec, shapes, weights, trainable, trusts, threads):
         """The weights, packed; see `Packed`."""
         settle(threads)
-        self._packed = packed = Packed(spec, shapes, weights, trainable, trusts)
+        self._packed = packed = Packed(spec, shapes, weights, trainable, trusts, self._rooms)
         return packed
 
     def __reduce__(self):

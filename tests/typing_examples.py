@@ -163,6 +163,20 @@ class Doubled(fl.LSTM):
         return {**super().config(), "twice": True}
 
 
+def models_in_and_out(x: np.ndarray) -> None:
+    layers = fl.from_onnx("a.onnx")
+    assert_type(layers, dict[str, fl.LSTM | fl.GRU | fl.RNN | fl.Reverse | fl.Bidirectional])
+    model = fl.Sequential(fl.Bidirectional(fl.LSTM(2, 3), fl.GRU(2, 3), "sum"), fl.Last(fl.RNN(3, 4)))
+    fl.to_onnx(model, "b.onnx", state=True, metadata={"note": "3"})
+    assert_type(fl.from_keras("a.keras"), fl.Module)
+    assert_type(fl.from_torch("a.pt", "lstm.", batch_first=True), fl.Module)
+    assert_type(fl.Reverse(fl.GRU(2, 3)).in_time, bool)
+    fl.Bidirectional(fl.LSTM(2, 3), fl.GRU(2, 3), "max")  # type: ignore[arg-type]
+    fl.Last(fl.Linear(2, 3))  # type: ignore[arg-type]
+    fl.from_torch("a.pt", batch_first="yes")  # type: ignore[arg-type]
+    print(layers["lstm"](x))
+
+
 def process() -> str:
     fl.set_num_threads(2)
     fl.set_num_threads(None)

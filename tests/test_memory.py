@@ -65,7 +65,7 @@ def test_backward_writes_its_outputs_wholly_and_nothing_else(isa, name):
     weights, rooms, table = layer.state_dict(), {}, []
     for key, shape in (("x", p.x.shape), ("h0", p.dstate[0].shape), ("c0", p.dstate[1].shape)):
         rooms[key] = guarded(shape, np.float32, 3)
-    for end in layer._names:
+    for end in layer._spec.names:
         for kind in ("weight_ih", "weight_hh", "weight_hr"):
             if f"{kind}_{end}" in weights:
                 rooms[f"{kind}_{end}"] = guarded(weights[f"{kind}_{end}"].shape, np.float32, 3)

@@ -54,7 +54,7 @@ for case in (*FEATURES.values(), *others):
             model.forward(x, state0, empty(*p.dy.shape), new(), lengths, reset)
             cache = model.forward_cached(x, state0, new(), lengths, reset)
             table = []
-            for end in layer._names:
+            for end in layer._spec.names:
                 ih, hh = (layer._weights[f"weight_{k}_{end}"].shape for k in ("ih", "hh"))
                 table.append({"weight_ih": empty(*ih), "weight_hh": empty(*hh), "bias_ih": empty(ih[0])})
                 table[-1] |= {"bias_hh": empty(ih[0])} if model.own_bias_hh else {}

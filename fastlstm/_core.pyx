@@ -4,6 +4,7 @@
 Callers (functional.py, stream.py, network.py) have checked shapes and dtypes in words; what is checked again here is
 only what would otherwise corrupt memory.
 """
+cimport cython
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free

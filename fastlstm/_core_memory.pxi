@@ -1,6 +1,12 @@
 # Part of _core.pyx: memory, the cache of a forward pass, options and states as the core has them.
 
 
+# The collector may clear an object that is in no cycle itself, while something that outlives it takes it over: a cache
+# hands its block to the pool as it goes. So blocks and pools, which hold nothing that could lead back to them, are not
+# its business, and a cache keeps its fields until it is deallocated.
+
+
+@cython.no_gc
 cdef class Memory:
     """A 64-byte aligned block owned by a NumPy array, so that views of it keep it alive."""
     cdef readonly object array
@@ -18,6 +24,7 @@ cdef class Memory:
         self.bytes = nbytes
 
 
+@cython.no_gc
 cdef class Pool:
     """Blocks that calls have finished with: concurrent calls each take their own, and nothing shrinks.
 
@@ -43,6 +50,7 @@ cdef class Pool:
             self.free.append(block)
 
 
+@cython.no_gc
 cdef class Rooms:
     """The blocks that a layer's calls work in, kept from model to model: training packs a new one for every step, and
     memory that is new from the system costs more than the packing."""
@@ -52,8 +60,10 @@ cdef class Rooms:
         self.workspaces, self.caches = Pool(), Pool(2)
 
 
+@cython.no_gc_clear
 cdef class Cache:
-    """What a forward pass keeps for backward. Holds its own copies: the caller may reuse x, y and the state."""
+    """What a forward pass keeps for backward. Its arrays are its own, but for those that `functional.forward_cached`
+    was told to share."""
     cdef Memory memory
     cdef Pool pool
     cdef readonly int64_t steps, batch

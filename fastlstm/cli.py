@@ -5,6 +5,7 @@ silence. Everything but the argument parser is imported by the command that need
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -25,6 +26,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv=None):
     """Run the command with `argv` (default: ``sys.argv[1:]``). Returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = _parser().parse_args(argv)
         arguments.command(arguments)
@@ -69,6 +73,7 @@ def _parser():
     run.add_argument("input", nargs="?", metavar="INPUT", help="what to feed it: .npy, .npz or .csv")
     run.add_argument("-o", "--output", metavar="OUT", help="where to write the result: .npy, .npz or .csv")
     run.add_argument("--key", metavar="NAME", help="which array of an .npz to feed (default: 'x')")
+    run.add_argument("--name", metavar="NAME", help="which of several layers of MODEL, as of convert")
     run.set_defaults(command=_run)
 
     inspect = commands.add_parser(
@@ -148,7 +153,8 @@ def _convert(arguments):
     options = {name: value for name, value in given.items() if value is not None}
     model = _read(arguments.source, formats.only_model, name=arguments.name, **options)
     try:
-        _write(arguments.target, lambda path: formats.write(model, path))
+        with _warnings_as_lines():
+            _write(arguments.target, lambda path: formats.write(model, path))
     except (ImportError, TypeError, ValueError) as error:
         raise Mistake(f"cannot write {arguments.target}: {error}") from error
     print(f"{arguments.source} -> {arguments.target}")
@@ -187,7 +193,7 @@ def _run_model(arguments):
 
     if arguments.output:
         _check_output(arguments.output)
-    model = _load(arguments.model)
+    model = _load(arguments.model, arguments.name)
     try:
         x = arrays.as_steps(model, arrays.read_input(arguments.input, arguments.key), arguments.input)
     except arrays.BadInput as error:
@@ -267,28 +273,33 @@ def _run_bundled(output):
 # ---- files -------------------------------------------------------------------------------
 
 
-def _load(path):
+def _load(path, name=None):
     from .convert import formats
 
-    return _read(path, formats.only_model)
+    return _read(path, formats.only_model, name=name)
 
 
 def _read(path, reader, **options):
     """What a reader of convert/formats.py makes of a file; its warnings as lines of their own."""
-    import warnings
-
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            found = reader(path, **options)
+        with _warnings_as_lines():
+            return reader(path, **options)
     except FileNotFoundError as error:
         raise Mistake(f"no such model: {path}") from error
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         reason = str(error).removeprefix(f"{path}: ")
         raise Mistake(f"cannot load {path}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _warnings_as_lines():
+    import warnings
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
     for warning in caught:
         print("fastlstm: warning:", " ".join(str(warning.message).split()), file=sys.stderr)
-    return found
 
 
 def _check_output(path, suffixes=None):

@@ -266,22 +266,11 @@ def _convert(name, array, dtype):
     return copy, False
 
 
-def check_state_dict(d, shapes, dtype, strict=True):
-    """Check a whole checkpoint before anything of it is used.
+def find_tensors(d, shapes, strict=True):
+    """(found, missing, unexpected): the tensors of `d` that `shapes` names, as arrays of real numbers, nothing copied.
 
-    d: mapping of names to arrays, lists, or anything with ``__array__`` or ``__dlpack__``
-    (torch CPU tensors, with or without gradients); `shapes` as from `weight_shapes`.
-
-    Returns (arrays, missing, unexpected): fresh C-contiguous copies in `dtype` and in the order
-    of `shapes`, and two lists of names, both empty when `strict`. Floats of another width and
-    integers are converted.
-
-    Raises ValueError naming every missing, unexpected (unless strict=False) and wrongly shaped
-    tensor at once, or a tensor with a finite value that overflows `dtype`; TypeError naming
-    every tensor that does not hold real numbers. Warns (RuntimeWarning) of tensors with NaN or
-    infinity. `d` is never changed.
+    Raises as `check_state_dict` does for everything but numbers that overflow.
     """
-    dtype = _float_dtype(dtype)
     if not isinstance(d, Mapping):
         raise TypeError(f"state dict must map names to arrays, got {type(d).__name__}")
     missing = [name for name in shapes if name not in d]
@@ -306,7 +295,26 @@ def check_state_dict(d, shapes, dtype, strict=True):
     if problems:
         error = ValueError if wrong_keys or wrong_shapes else TypeError
         raise error("state dict does not fit: " + "; ".join(problems))
+    return found, missing, unexpected
 
+
+def check_state_dict(d, shapes, dtype, strict=True):
+    """Check a whole checkpoint before anything of it is used.
+
+    d: mapping of names to arrays, lists, or anything with ``__array__`` or ``__dlpack__``
+    (torch CPU tensors, with or without gradients); `shapes` as from `weight_shapes`.
+
+    Returns (arrays, missing, unexpected): fresh C-contiguous copies in `dtype` and in the order
+    of `shapes`, and two lists of names, both empty when `strict`. Floats of another width and
+    integers are converted.
+
+    Raises ValueError naming every missing, unexpected (unless strict=False) and wrongly shaped
+    tensor at once, or a tensor with a finite value that overflows `dtype`; TypeError naming
+    every tensor that does not hold real numbers. Warns (RuntimeWarning) of tensors with NaN or
+    infinity. `d` is never changed.
+    """
+    dtype = _float_dtype(dtype)
+    found, missing, unexpected = find_tensors(d, shapes, strict)
     arrays, not_finite = {}, []
     for name, array in found.items():
         arrays[name], finite = _convert(name, array, dtype)

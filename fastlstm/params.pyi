@@ -52,6 +52,9 @@ def mask_shapes(
 def init_weights(
     shapes: _Shapes, rng: np.random.Generator, dtype: DTypeLike, hidden_size: _Sizes
 ) -> dict[str, _Array]: ...
+def find_tensors(
+    d: Mapping[str, Any], shapes: _Shapes, strict: bool = True
+) -> tuple[dict[str, _Array], list[str], list[str]]: ...
 def check_state_dict(
     d: Mapping[str, Any], shapes: _Shapes, dtype: DTypeLike, strict: bool = True
 ) -> tuple[dict[str, _Array], list[str], list[str]]: ...

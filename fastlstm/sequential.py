@@ -8,6 +8,7 @@ from .module import Module
 from .network import Embedding
 from .params import _check_size
 from .stream import batched, check_out
+from .wrappers import Bidirectional
 
 
 def _widths(module):
@@ -24,16 +25,33 @@ def _widths(module):
     return getattr(module, "in_features", None), getattr(module, "out_features", None)
 
 
-def _ends_sequence(module):
-    """Whether it hands on one output per row, no sequence."""
-    members = module if isinstance(module, Sequential) else [module]
-    return any(isinstance(one, Last) or (one is not module and _ends_sequence(one)) for one in members)
+def _leaves(module):
+    """The members of a chain, those of chains inside among them, in order."""
+    return [leaf for one in module for leaf in _leaves(one)] if isinstance(module, Sequential) else [module]
+
+
+def _check_sequences(modules):
+    """Who takes sequences must be given one, in one layout."""
+    ended, layout = None, None
+    for place, module in enumerate(modules):
+        for leaf in _leaves(module):
+            if ended is not None and (leaf.recurrent or ended[1] == "a pair"):
+                what = "sequences" if leaf.recurrent else "an array"
+                raise ValueError(f"member {place} takes {what}, member {ended[0]} gives {ended[1]}")
+            if isinstance(leaf, Last):
+                ended = place, "one output per row"
+            elif isinstance(leaf, Bidirectional) and leaf.merge is None:
+                ended = place, "a pair"
+            first = getattr(leaf, "batch_first", None)
+            if first is not None:
+                if layout is not None and first != layout[1]:
+                    raise ValueError(f"member {place} has batch_first={first}, member {layout[0]} {layout[1]}")
+                layout = layout or (place, first)
 
 
 def _check_chain(modules):
     if not modules:
         raise ValueError("Sequential needs at least one module")
-    ended = None
     for place, module in enumerate(modules):
         if not isinstance(module, Module):
             raise TypeError(f"member {place} must be a Module, got {type(module).__name__}")
@@ -41,14 +59,12 @@ def _check_chain(modules):
             raise ValueError(f"member {place} is in the chain twice; weights cannot be shared")
         if module.dtype != modules[0].dtype:
             raise ValueError(f"member {place} is {module.dtype}, member 0 is {modules[0].dtype}")
-        if ended is not None and module.recurrent:
-            raise ValueError(f"member {place} takes sequences, member {ended} gives one output per row")
-        ended = place if ended is None and _ends_sequence(module) else ended
         if place == 0:
             continue
         given, taken = _widths(modules[place - 1])[1], _widths(module)[0]
         if None not in (given, taken) and given != taken:
             raise ValueError(f"member {place} takes {taken} features, member {place - 1} gives {given}")
+    _check_sequences(modules)
 
 
 class Sequential(Container):
@@ -62,7 +78,8 @@ class Sequential(Container):
     there. The losses of this package take the same `lengths` and leave those positions out.
 
     Raises TypeError for a member that is no Module, ValueError for none at all, one given twice,
-    different dtypes, or widths that do not fit each other.
+    different dtypes or batch_first, widths that do not fit each other, and a recurrent layer
+    behind a `Last`.
     """
 
     def __init__(self, *modules):

@@ -1,5 +1,7 @@
 """`fastlstm convert` and `inspect` on files of every format, and what they say of those they cannot read."""
 
+import os
+
 import numpy as np
 import pytest
 import torch_bytes as tb
@@ -54,6 +56,29 @@ def test_of_one_layer_no_name_is_needed(tmp_path):
     assert "output (5, 1, 4)" in succeeds("run", tmp_path / "a.safetensors", tmp_path / "x.npy")
 
 
+def test_more_than_a_layer(tmp_path):
+    """What would be left out is named, and left out only when asked for."""
+    path, out = tmp_path / "a.pt", tmp_path / "b.safetensors"
+    path.write_bytes(tb.state_dict(state_dict(rnn=fl.GRU(3, 4, rng=0)) | {"fc.weight": np.ones((2, 4), "f4")}))
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    for command in (("convert", path, out), ("run", path, tmp_path / "x.npy")):
+        words = fails(*command)
+        assert "holds more than its recurrent layer: other tensors (fc.weight); --name rnn. takes" in words
+    succeeds("convert", path, out, "--name", "rnn")  # torch's name of the module
+    assert "output (5, 1, 4)" in succeeds("run", path, tmp_path / "x.npy", "--name", "rnn.")
+    assert repr(fl.load(out)) == "GRU(3, 4)"
+
+
+def test_names_that_a_terminal_must_not_see(tmp_path):
+    model = fl.GRU(2, 3)
+    model.save(tmp_path / "a.safetensors", {"note": "\x1b[31mred\nline"})
+    text = succeeds("inspect", tmp_path / "a.safetensors")
+    assert "note: \\x1b[31mred\\nline" in text and "\x1b" not in text
+    layer = {f"é.{name}": weight for name, weight in model.state_dict().items()}
+    (tmp_path / "a.pt").write_bytes(tb.state_dict(layer))
+    assert "'\\xe9.':" in succeeds("inspect", tmp_path / "a.pt", PYTHONIOENCODING="ascii")
+
+
 def test_our_own_files(tmp_path):
     model = fl.Sequential(fl.Bidirectional(fl.LSTM(3, 4), fl.GRU(3, 4), "sum"), fl.Last(fl.RNN(4, 2)))
     model.save(tmp_path / "a.safetensors", {"note": "é"})
@@ -85,7 +110,7 @@ def test_mistakes(checkpoint, tmp_path):
         ("no such model", (missing, out)),
         ("the suffix must be one of .safetensors, .onnx, .pt, .pth", (good, tmp_path / "b.keras")),
         ("there is no folder", (good, tmp_path / "no" / "b.pt")),
-        ("key are for state dicts of torch", (good, out, "--key", "k")),
+        ("key: for state dicts of torch alone", (good, out, "--key", "k")),
         ("neither safetensors nor", (__file__, out)),
         ("Is a directory", (tmp_path, out)),
     ]:
@@ -109,6 +134,15 @@ def test_to_torch(tmp_path):
     module.load_state_dict(torch.load(tmp_path / "b.pt", weights_only=True))
     succeeds("convert", tmp_path / "b.pt", tmp_path / "c.safetensors")
     assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+    fl.RNN(3, 4, nonlinearity="relu", batch_first=True).save(tmp_path / "a.safetensors")
+    os.symlink("b.pt", tmp_path / "link.pt")
+    os.chmod(tmp_path / "b.pt", 0o600)
+    result = fastlstm("convert", tmp_path / "a.safetensors", tmp_path / "link.pt")
+    assert result.returncode == 0 and result.stderr.count("\n") == 1, result.stderr
+    assert "weights alone, by names and shapes RNN(3, 4); this was RNN(3, 4, nonlinearity='relu'," in result.stderr
+    assert os.path.islink(tmp_path / "link.pt") and (tmp_path / "b.pt").stat().st_mode & 0o777 == 0o600
+    assert repr(fl.from_torch(tmp_path / "b.pt")) == "RNN(3, 4)"
+    assert "cannot write" in fails("convert", tmp_path / "a.safetensors", tmp_path / ("a" * 250 + ".pt"))
     fl.LSTM(2, 3, peephole="i").save(tmp_path / "a.safetensors")
     before = (tmp_path / "b.pt").read_bytes()
     assert "torch has no peephole='i'" in fails("convert", tmp_path / "a.safetensors", tmp_path / "b.pt")
@@ -142,4 +176,4 @@ def test_from_keras(tmp_path):
     assert "a model of Keras: 1 model" in succeeds("inspect", source)
     succeeds("convert", source, tmp_path / "a.safetensors")
     assert repr(fl.load(tmp_path / "a.safetensors")) == repr(fl.from_keras(source))
-    assert "key are for state dicts" in fails("convert", source, tmp_path / "b.safetensors", "--key", "k")
+    assert "key: for state dicts" in fails("convert", source, tmp_path / "b.safetensors", "--key", "k")

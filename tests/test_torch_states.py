@@ -1,5 +1,8 @@
 """from_torch on state dicts and files: one recurrent layer from names and shapes, everything else refused by name."""
 
+import json
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch_bytes as tb
@@ -177,6 +180,50 @@ def test_safetensors_that_are_none(tmp_path):
         fl.from_torch(path, key="x")
 
 
+def test_bfloat16_in_safetensors(tmp_path):
+    bits = {name: weight.view(np.uint32) >> 16 for name, weight in fl.GRU(3, 4, rng=0).state_dict().items()}
+    save_file({f"a.{name}": b.astype(np.uint16) for name, b in bits.items()}, tmp_path / "a.safetensors")
+    data = (tmp_path / "a.safetensors").read_bytes()
+    fixed = json.dumps(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")].replace(b'"U16"', b'"BF16"')))
+    body = data[8 + int.from_bytes(data[:8], "little") :]
+    (tmp_path / "a.safetensors").write_bytes(len(fixed).to_bytes(8, "little") + fixed.encode() + body)
+    model = fl.from_torch(tmp_path / "a.safetensors", "a")
+    for name, weight in model.state_dict().items():
+        np.testing.assert_array_equal(weight.view(np.uint32), bits[name] << 16)
+
+
+@pytest.mark.parametrize("kind", [".pt", ".safetensors"])
+def test_memory_of_a_file(kind, tmp_path):
+    """Twice the file: what is read becomes the layer's, uncopied."""
+    d, path = fl.LSTM(300, 500, rng=0).state_dict(), tmp_path / ("a" + kind)
+    path.write_bytes(tb.state_dict(d)) if kind == ".pt" else save_file(d, path)
+    fl.from_torch(path)
+    tracemalloc.start()
+    try:
+        fl.from_torch(path)
+        assert tracemalloc.get_traced_memory()[1] < 1.8 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tensor_that_is_two(tmp_path):
+    """Weights tied in the file are the layer's own all the same."""
+    square = np.ones((5, 5), "f4")
+    d = {"weight_ih_l0": square, "weight_hh_l0": square, "bias_ih_l0": np.ones(5, "f4"), "bias_hh_l0": np.ones(5, "f4")}
+    (tmp_path / "a.pt").write_bytes(tb.state_dict(d))
+    for source in (d, tmp_path / "a.pt"):
+        model = fl.from_torch(source)
+        model._update({"weight_ih_l0": np.zeros((5, 5), "f4")})
+        assert model.state_dict()["weight_hh_l0"].all() and square.all()
+
+
+def test_bias_of_one_kind():
+    d = fl.GRU(3, 4).state_dict()
+    del d["bias_ih_l0"]
+    with pytest.raises(ValueError, match="missing bias_ih_l0"):
+        fl.from_torch(d)
+
+
 # ---- with torch -------------------------------------------------------------------------------------------------
 
 
@@ -190,8 +237,9 @@ def test_what_torch_holds():
     with pytest.raises(ValueError, match="batch_first cannot be given with a module"):
         fl.from_torch(module["rnn"], batch_first=True)
     assert fl.from_torch(module.half().state_dict(), "rnn.").dtype == "float32"
-    with pytest.raises(ValueError, match="holds bfloat16, expected"):
-        fl.from_torch(module.bfloat16().state_dict(), "rnn.")
+    half = module.bfloat16()
+    found = fl.from_torch(half.state_dict(), "rnn").state_dict()
+    assert all(np.array_equal(w, half["rnn"].state_dict()[n].float().numpy()) for n, w in found.items())
     with pytest.raises(TypeError, match="source must be a torch.nn.Module, a state dict or a path, got int"):
         fl.from_torch(3)
 

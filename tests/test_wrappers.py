@@ -264,6 +264,14 @@ REFUSED = {
         lambda: fl.Sequential(fl.Sequential(fl.Last(LSTM)), fl.Linear(4, 4), fl.GRU(4, 4)), ValueError,
         "member 2 takes sequences, member 0 gives one output",
     ),
+    "after a pair": (
+        lambda: fl.Sequential(fl.Bidirectional(fl.LSTM(3, 4), fl.GRU(3, 4), None), fl.Linear(4, 2)), ValueError,
+        "member 1 takes an array, member 0 gives a pair",
+    ),
+    "layouts": (
+        lambda: fl.Sequential(fl.LSTM(3, 4, batch_first=True), fl.Linear(4, 4), fl.Sequential(fl.LSTM(4, 4))),
+        ValueError, "member 2 has batch_first=False, member 0 True",
+    ),
     "width of a last": (lambda: fl.Sequential(fl.Last(LSTM), fl.Linear(5, 4)), ValueError, "takes 5 features"),
     "width of a pair": (
         lambda: fl.Sequential(fl.Bidirectional(*PAIR), fl.Linear(5, 4)), ValueError, "member 1 takes 5 .* gives 8",

@@ -13,29 +13,32 @@ ONNX            its name: .onnx                          `fastlstm.from_onnx`
 Written are .safetensors, .onnx (with the package onnx) and .pt, .pth (with torch), by their names.
 """
 
+import io
 import os
 import stat
+import warnings
 import zipfile
 from typing import Any, NamedTuple
 
-from ..files import FileFormatError, _warn_if_not_finite, excerpt, load
+from ..files import FileFormatError, _warn_if_not_finite, excerpt, load, write_whole
 from .torch_states import is_safetensors, layer_of, places, read_tensors
 
 SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
-_LAYER_OPTIONS = ("batch_first", "nonlinearity")  # what a state dict does not tell
 
 
 class Contents(NamedTuple):
     """What a file holds.
 
     kind: a key of `_READERS`. models: name -> model, "" where the file is one model. refused: name -> why a recurrent
-    layer of it cannot be had. others: name -> array of the tensors that belong to no recurrent layer.
+    layer of it cannot be had. others: name -> array of the tensors that belong to no recurrent layer. rest: what the
+    file computes, or may compute, beyond its recurrent layers, in words; "" when they are all there is.
     """
 
     kind: str
     models: dict[str, Any]
     refused: dict[str, str]
     others: dict[str, Any]
+    rest: str = ""
 
 
 # ---- in ---------------------------------------------------------------------------------------------------------
@@ -73,7 +76,7 @@ def kind_of(path):
 def _no_options(kind, path, options):
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise FileFormatError(f"{path}: {', '.join(given)} are for state dicts of torch; {kind} tells them itself")
+        raise FileFormatError(f"{path}: {', '.join(given)}: for state dicts of torch alone; {kind} tells it itself")
 
 
 def _state_dict(kind, path, key=None, **options):
@@ -81,18 +84,20 @@ def _state_dict(kind, path, key=None, **options):
     tensors = read_tensors(path, key)
     if not tensors:
         raise FileFormatError(f"{path}: holds no tensors")
-    models, refused = {}, {}
-    for place in places(tensors):
+    groups, models, refused = {}, {}, {}
+    for name, tensor in tensors.items():
+        groups.setdefault(name[: name.rfind(".") + 1], {})[name] = tensor
+    tensors = None  # so that a layer's own can go when they have been taken over
+    for place in [place for place, own in groups.items() if places(own)]:
         try:
-            models[place] = layer_of({n: t for n, t in tensors.items() if n.startswith(place)}, place, **options)
+            models[place] = layer_of(groups.pop(place), place, owned=True, **options)
         except ValueError as error:
             refused[place] = excerpt(error, 2000)
             continue
         _warn_if_not_finite(f"{path}: {place}" if place else path, models[place]._named_weights())
-    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith((*models, *refused))}
-    if "" in models or "" in refused:
-        rest = {}
-    return Contents(kind, models, refused, rest)
+    others = {name: tensor for own in groups.values() for name, tensor in own.items()}
+    rest = f"other tensors ({', '.join(list(others)[:3])}{', ...' if len(others) > 3 else ''})" if others else ""
+    return Contents(kind, models, refused, others, rest)
 
 
 def _safetensors(kind, path, **options):
@@ -113,7 +118,7 @@ def _onnx(kind, path, **options):
     from .onnx_read import from_onnx
 
     _no_options(kind, path, options)
-    return Contents(kind, from_onnx(path), {}, {})
+    return Contents(kind, from_onnx(path), {}, {}, "a graph, which may compute more")
 
 
 def _keras(kind, path, **options):
@@ -144,7 +149,12 @@ def only_model(path, name=None, **options):
     found = contents(path, **options)
     names = [*found.models, *found.refused]
     if name is None and len(names) == 1:
+        if found.rest:
+            words = f"holds more than its recurrent layer: {found.rest}"
+            raise FileFormatError(f"{path}: {words}; --name {names[0]} takes the layer alone")
         name = names[0]
+    if name is not None and name not in names and f"{name}." in names:
+        name += "."  # torch's name of the module
     if name in found.refused:
         raise FileFormatError(f"{path}: {name or 'its layer'}: {found.refused[name]}")
     if name not in found.models:
@@ -157,18 +167,28 @@ def only_model(path, name=None, **options):
 # ---- out --------------------------------------------------------------------------------------------------------
 
 
+def _warn_of_a_state_dict(model, d, path):
+    """It holds weights alone: say so where the names and shapes would be read as another model."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            back = repr(layer_of(d))
+    except ValueError:
+        back = "no layer by itself"
+    if back != repr(model):
+        words = "a state dict holds weights alone, by names and shapes"
+        warnings.warn(f"{path}: {words} {back}; this was {' '.join(repr(model).split())}", UserWarning, stacklevel=3)
+
+
 def _write_torch(model, path):
     import torch
 
     from .torch_models import to_torch
 
-    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
-    try:
-        torch.save(to_torch(model).state_dict(), temporary)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    d, file = to_torch(model).state_dict(), io.BytesIO()
+    torch.save(d, file)
+    write_whole(path, [file.getbuffer()])
+    _warn_of_a_state_dict(model, d, path)
 
 
 def _write_onnx(model, path):
@@ -180,7 +200,8 @@ def _write_onnx(model, path):
 def write(model, path):
     """Write a model in the format that the end of `path` names, whole or not at all.
 
-    Raises ValueError for another ending and for what the format cannot express, ImportError without its library.
+    Raises ValueError for another ending and for what the format cannot express, ImportError without its library. Warns
+    (UserWarning) where a state dict does not tell all of the model.
     """
     path = os.fsdecode(path)
     suffix = os.path.splitext(path)[1].lower()

@@ -10,6 +10,7 @@ class Contents(NamedTuple):
     models: dict[str, Any]
     refused: dict[str, str]
     others: dict[str, Any]
+    rest: str = ""
 
 def kind_of(path: _Path) -> str: ...
 def contents(path: _Path, **options: Any) -> Contents: ...

@@ -14,13 +14,15 @@ Formulas, names and shapes of these are torch's (docs/equations.md), so weights 
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 
+from ..files import _warn_if_not_finite
 from ..layers import GRU, LSTM, RNN
 from ..module import hollow
 from ..network import Embedding, Linear
 from ..sequential import Sequential
-from .torch_states import layer_of_dict, layer_of_file
+from .torch_states import layer_of, layer_of_file
 
 _RECURRENT = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 _ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softmax": "softmax"}
@@ -182,11 +184,11 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
       left out: it changes no output, but that row then has a gradient.
     * a state dict, name -> tensor or array, or the path of a file with one: ``.pt``, ``.pth`` (see `read_torch`) or
       safetensors. torch is not needed then, and nothing in the file is executed. The names and shapes of *one*
-      recurrent layer tell its class and sizes. float16, and bfloat16 in a file of torch, become float32.
+      recurrent layer tell its class and sizes. float16 and bfloat16 become float32.
 
-    prefix: where the layer is in a larger model, "encoder.lstm."; key: the state dict's name in a checkpoint that holds
-    several things, "state_dict". batch_first, dropout, nonlinearity ("tanh" or "relu", of an RNN): what a state dict
-    does not tell; by default as those of the classes here.
+    prefix: where the layer is in a larger model, "encoder.lstm" or "encoder.lstm."; key: the state dict's name in a
+    checkpoint that holds several things, "state_dict". batch_first, dropout, nonlinearity ("tanh" or "relu", of an
+    RNN): what a state dict does not tell; by default as those of the classes here.
 
     Returns a `Module` of the same dtype, weights equal to the bit, `training` as of each part.
     Raises TypeError that names place and class of anything else, of what has options that change its results
@@ -197,16 +199,25 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be a string, got {type(prefix).__name__}")
     options = {"batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity}
+    told = "from_torch"
     if isinstance(source, (str, bytes, os.PathLike)):
-        return layer_of_file(source, prefix, key, **options)
-    given = [name for name, value in {"key": key, **options}.items() if value is not None]
-    if isinstance(source, Mapping):
+        told = os.fsdecode(source)
+        model = layer_of_file(source, prefix, key, **options)
+    elif isinstance(source, Mapping):
         if key is not None:
             raise ValueError("key is for a file; of a dict of state dicts give source[key]")
-        return layer_of_dict(source, prefix, **options)
-    if given:
-        raise ValueError(f"from_torch: {', '.join(given)} cannot be given with a module, which has its own")
-    return _from_module(source, prefix)
+        if not all(isinstance(name, str) for name in source):
+            raise TypeError("a state dict maps names to tensors; there is a key that is no string")
+        model = layer_of(source, prefix, **options)
+    else:
+        given = [name for name, value in {"key": key, **options}.items() if value is not None]
+        if given:
+            raise ValueError(f"from_torch: {', '.join(given)} cannot be given with a module, which has its own")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # told once, below
+            model = _from_module(source, prefix)
+    _warn_if_not_finite(told, model._named_weights())
+    return model
 
 
 # ---- to torch ---------------------------------------------------------------------------------------------------

@@ -5,15 +5,18 @@ projection and biases; a cell's names have no ``_l0``. They do not say batch_fir
 those are arguments.
 """
 
+import json
 import os
 import re
 import warnings
 
+import numpy as np
 from safetensors import safe_open
 
-from ..files import FileFormatError, _check_frame, _warn_if_not_finite, excerpt
+from ..files import FileFormatError, _check_frame, excerpt
 from ..layers import GRU, LSTM, RNN
 from ..module import hollow
+from ..params import find_tensors
 from .torch_files import read_torch, with_prefix
 
 _CLASSES = {4: LSTM, 3: GRU, 1: RNN}  # by rows of weight_hh per hidden unit
@@ -30,26 +33,44 @@ def is_safetensors(path):
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40
 
 
-def _safe_tensors(path):
-    """Name -> array of a safetensors file, whoever wrote it. FileFormatError."""
+def _bfloat16(path, name):
+    """A tensor of bfloat16, which NumPy lacks, as float32; safetensors has checked its place."""
+    with open(path, "rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(start - 8))[name]
+        begin, end = entry["data_offsets"]
+        file.seek(start + begin)
+        bits = np.frombuffer(file.read(end - begin), "<u2")
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32).reshape(entry["shape"])
+
+
+def _safe_tensors(path, prefix=""):
+    """Name -> array of a safetensors file, whoever wrote it, below `prefix`. FileFormatError."""
     with open(path, "rb") as file:
         _check_frame(path, file)
     try:
         with safe_open(path, framework="numpy") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - it is no dict
+            kinds = {name: handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118 - it is no dict
+            wanted = [name for name in kinds if name.startswith(prefix)] or list(kinds)
+            return {n: _bfloat16(path, n) if kinds[n] == "BF16" else handle.get_tensor(n) for n in wanted}
     except OSError:
         raise
     except Exception as error:  # safetensors' own kinds, and numpy's for element types it lacks
         raise FileFormatError(f"{path}: damaged, or of an element type NumPy lacks ({excerpt(error)})") from None
 
 
-def read_tensors(path, key=None):
-    """Name -> array of a file that torch or safetensors wrote; key: as for `read_torch`."""
+def read_tensors(path, key=None, prefix=""):
+    """Name -> array of a file that torch or safetensors wrote, arrays that nobody else holds.
+
+    key: as for `read_torch`; prefix: what is not below it need not be read.
+    """
     path = os.fsdecode(path)
-    if os.path.isfile(path) and is_safetensors(path):
+    if os.path.isfile(path) and (path.lower().endswith(".safetensors") or is_safetensors(path)):
         if key is not None:
             raise FileFormatError(f"{path}: a safetensors file holds no dict under {key!r}")
-        return _safe_tensors(path)
+        return _safe_tensors(path, prefix)
     return read_torch(path, key)
 
 
@@ -64,6 +85,8 @@ def places(d):
 def _below(d, prefix):
     """The tensors of one layer: those below `prefix`, or, where none is given, all there are."""
     if prefix:
+        if not prefix.endswith(".") and any(name.startswith(f"{prefix}.") for name in d):
+            prefix += "."  # torch's name of the module
         return with_prefix(d, prefix)
     found = places(d)
     if found and "" not in found:
@@ -117,15 +140,33 @@ def _dtype(d):
     return "float64" if found == ["float64"] else "float32"
 
 
-def layer_of(d, prefix="", **options):
-    """The recurrent layer of a state dict; see `from_torch`. ValueError names what does not fit."""
-    if not isinstance(prefix, str):
-        raise TypeError(f"prefix must be a string, got {type(prefix).__name__}")
-    d = _below(d, prefix)
+def _singles(d):
+    """d, with torch's tensors of bfloat16, which NumPy lacks, as float32."""
+    return {name: t.detach().float() if _kind(t) == "bfloat16" else t for name, t in d.items()}
+
+
+def _owned(found, dtype):
+    """Name -> C-contiguous array of dtype; an array that fits, and was not met before, stays where it is."""
+    arrays, seen = {}, set()
+    for name in list(found):
+        array = found.pop(name)  # converted one by one, each given back before the next
+        ours = id(array) not in seen and array.flags.writeable
+        seen.add(id(array))
+        arrays[name] = array.astype(dtype, order="C", copy=not ours)
+    return arrays
+
+
+def layer_of(d, prefix="", owned=False, **options):
+    """The recurrent layer of a state dict; see `from_torch`. ValueError names what does not fit.
+
+    owned: the arrays of d are nobody else's, so that they may become the layer's.
+    """
+    d = _singles(_below(d, prefix))
     end = "_l0" if "weight_hh_l0" in d or "weight_hh" not in d else ""
     cls, taken, hidden, proj = _sizes(d, end)
     if cls is not RNN and options.get("nonlinearity") is not None:
-        raise ValueError(f"nonlinearity is for an RNN, these are the weights of a {cls.__name__}")
+        article = "an" if cls is LSTM else "a"
+        raise ValueError(f"nonlinearity is for an RNN, these are the weights of {article} {cls.__name__}")
     given = {name: value for name, value in options.items() if value is not None}
     if proj:
         given["proj_size"] = proj
@@ -134,31 +175,26 @@ def layer_of(d, prefix="", **options):
     layers = sum(re.fullmatch(r"weight_hh_l\d+", name) is not None for name in d)
     with hollow():
         model = cls(
-            taken, hidden, layers, bias="bias_ih_l0" in d, bidirectional="weight_hh_l0_reverse" in d, dtype=_dtype(d),
-            **given,
+            taken, hidden, layers, bias="bias_ih_l0" in d or "bias_hh_l0" in d,
+            bidirectional="weight_hh_l0_reverse" in d, dtype=_dtype(d), **given,
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the caller tells it with the file's name
-        model.load_state_dict(d)
+    if owned:
+        found, _, _ = find_tensors(d, model._weight_shapes())
+        d = None
+        model._replace_weights(_owned(found, model.dtype))
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # from_torch tells it, with the file's name
+            model.load_state_dict(d)
     return model
 
 
 def layer_of_file(path, prefix="", key=None, **options):
     """The same of a file; FileFormatError with its path."""
     path = os.fsdecode(path)
-    d = read_tensors(path, key)
     try:
-        model = layer_of(d, prefix, **options)
+        return layer_of(read_tensors(path, key, prefix), prefix, owned=True, **options)
+    except FileFormatError:
+        raise
     except ValueError as error:
         raise FileFormatError(f"{path}: {excerpt(error, 2000)}") from None
-    _warn_if_not_finite(path, model._named_weights())
-    return model
-
-
-def layer_of_dict(d, prefix="", **options):
-    """The same of a mapping, checked."""
-    if not all(isinstance(name, str) for name in d):
-        raise TypeError("a state dict maps names to tensors; there is a key that is no string")
-    model = layer_of(d, prefix, **options)
-    _warn_if_not_finite("from_torch", model._named_weights())
-    return model

@@ -121,12 +121,59 @@ def test_the_cache_goes_with_backward_though_y_stays():
     assert y.grad_fn.kept is None
 
 
-def test_no_second_derivative():
+SECOND = "no second derivatives.*restore"
+
+
+@pytest.mark.parametrize("loss", [torch.sum, lambda y: y.square().sum()], ids=["linear", "squared"])
+@pytest.mark.parametrize("form", ["batched", "unbatched", "packed, unsorted"])
+def test_no_second_derivative(form, loss):
+    config = CONFIG._replace(form=form)
+    ours = pair(config)[1]
+    x, state = problem(config)
+    y = ours(given(config, x), state)[0]
+    inputs = [x, *state, *ours.parameters()]
+    gradients = torch.autograd.grad(loss(y.data if form.startswith("packed") else y), inputs, create_graph=True)
+    for gradient in gradients:
+        assert gradient.requires_grad
+        with pytest.raises(RuntimeError, match=SECOND):
+            gradient.square().sum().backward(retain_graph=True)
+        for one in inputs:  # none of them may look as if the gradient did not depend on it
+            with pytest.raises(RuntimeError, match=SECOND):
+                torch.autograd.grad(gradient.sum(), one, retain_graph=True, allow_unused=True)
+
+
+def test_no_penalty_on_gradients():
     ours = pair(CONFIG)[1]
-    x, state = problem(CONFIG)
-    (gradient,) = torch.autograd.grad(ours(x, state)[0].square().sum(), [x], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    x = problem(CONFIG)[0]
+    y = ours(x)[0]
+    (dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=SECOND):
+        (y.sum() + 100 * dx.square().sum()).backward()
+    ft.restore(ours)
+    (dx,) = torch.autograd.grad(ours(x)[0].sum(), x, create_graph=True)
+    dx.square().sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["hessian", "hvp", "vhp", "jvp"])
+def test_no_second_derivative_by_way_of_functional(name):
+    ours = pair(CONFIG)[1]
+    x = problem(CONFIG)[0].detach()
+    given = (x,) if name == "hessian" else (x, torch.ones_like(x))
+    with pytest.raises(RuntimeError, match=SECOND):
+        getattr(torch.autograd.functional, name)(lambda x: ours(x)[0].sum(), *given)
+
+
+@pytest.mark.filterwarnings("ignore:Using backward:UserWarning")
+def test_a_graph_of_gradients_that_nobody_uses():
+    found = []
+    for module in pair(CONFIG):
+        x, state = problem(CONFIG)
+        module(x, state)[0].sum().backward(create_graph=True)
+        found.append([t.grad for t in (x, *state, *module.parameters())])
+    assert all(b.requires_grad and difference(b, a) < 10 * SMALL for a, b in zip(*found))
+    for one in (x, *state, *module.parameters()):
+        one.grad = None  # a circle, with the graph
 
 
 @pytest.mark.parametrize("which", range(3))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from .. import functional
 
@@ -137,10 +136,27 @@ class Run(NamedTuple):
         return dx, _tensors(dstate), [torch.from_numpy(grads[name]) for name in self.names]
 
 
+class Once(torch.autograd.Function):
+    """``Once.apply(found, *anchors)``: the tensors of `found`, or None, as results of the anchors; no derivative.
+
+    Without it the gradients of `Recurrence` would be constants to whoever differentiates them again. `found` is not
+    among the inputs of apply, so its tensors are handed on as they are.
+    """
+
+    @staticmethod
+    def forward(ctx, found, *anchors):
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        words = "the layers of fastlstm have no second derivatives"
+        raise RuntimeError(f"{words}: fastlstm.torch.restore(module) gives torch's own layers back, which have them")
+
+
 class Recurrence(torch.autograd.Function):
     """``y, *state = Recurrence.apply(run, parts, x, *state, *weights)``, with `parts` the number of initial states.
 
-    Its derivative has none of its own: once_differentiable says so.
+    Its derivative has none of its own: where a graph of it is asked for (create_graph), the graph ends in `Once`.
     """
 
     @staticmethod
@@ -148,17 +164,22 @@ class Recurrence(torch.autograd.Function):
         ctx.set_materialize_grads(False)  # None for outputs that the loss does not see
         found, ctx.kept = run.train(x, rest[:parts])
         ctx.run, ctx.parts = run, parts
+        ctx.weights = [one for one in rest[parts:] if one.requires_grad]  # not saved: they may change before backward
         ctx.save_for_backward(x, *rest[:parts])  # torch then sees to it that nobody changes what `kept` shares
         return found
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, dy, *dstate):
-        ctx.saved_tensors  # noqa: B018 - raises when one was changed, or when this graph has been used up
-        kept = ctx.kept
+        saved = ctx.saved_tensors  # raises when one was changed, or when this graph has been used up
+        kept, weights = ctx.kept, ctx.weights
         if not _keeps_graph():
-            ctx.kept = None  # y keeps this node alive, but its memory is no longer needed
+            ctx.kept = ctx.weights = None  # y keeps this node alive, but its memory is no longer needed
         wanted = ctx.needs_input_grad[2:]
-        dx, dstate, grads = ctx.run.backward(kept, dy, dstate, wanted[0])
-        found = [dx, *dstate[: ctx.parts], *grads]
-        return None, None, *(one if want else None for one, want in zip(found, wanted, strict=True))
+        with torch.no_grad():
+            dx, dnew, grads = ctx.run.backward(kept, dy, dstate, wanted[0])
+        found = [dx, *dnew[: ctx.parts], *grads]
+        found = [one if want else None for one, want in zip(found, wanted, strict=True)]
+        if torch.is_grad_enabled():  # create_graph
+            anchors = [one for one in (dy, *dstate, *saved, *weights) if one is not None and one.requires_grad]
+            found = Once.apply(found, *anchors or [torch.empty(0, requires_grad=True)])
+        return None, None, *found

@@ -31,4 +31,5 @@ class Run(NamedTuple):
         self, kept: Kept, dy: torch.Tensor | None, dstate: Iterable[torch.Tensor | None], input_gradient: bool
     ) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...], list[torch.Tensor]]: ...
 
-Recurrence: type[Any]  # a torch.autograd.Function
+Once: type[Any]  # torch.autograd.Functions, both
+Recurrence: type[Any]

@@ -374,6 +374,46 @@ def test_tensors_that_are_saved_elsewhere():
     assert all(torch.equal(found[n], expected[n]) for n in expected)
 
 
+SAVED = {
+    "cloned": lambda: torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda t: t),
+    "as they are": lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t),
+    "on the CPU": torch.autograd.graph.save_on_cpu,
+}
+
+
+@pytest.mark.parametrize("form", ["batched", "batch first", "unbatched", "packed", "packed, unsorted"])
+@pytest.mark.parametrize("name", SAVED)
+def test_inputs_may_change_where_hooks_have_what_is_saved(name, form):
+    config = CONFIG._replace(form=form)
+    ours = pair(config)[1]
+    weights = list(ours.parameters())
+    x, state = problem(config)
+    expected = torch.autograd.grad(outputs(config, ours, x, state)[0].square().sum(), weights)
+    x, state = given(config, x.detach()), tuple(s.detach() for s in state)
+    with SAVED[name]():
+        y = ours(x, state)[0]
+        for one in (x.data if form.startswith("packed") else x, *state):
+            one.mul_(5)
+        loss = (y.data if form.startswith("packed") else y).square().sum()
+        found = torch.autograd.grad(loss, weights)
+    assert all(difference(b, a) < 10 * SMALL for a, b in zip(expected, found))
+
+
+def test_inputs_may_change_inside_a_checkpoint():
+    found = []
+    for module in pair(CONFIG):
+
+        def part(x, module=module):
+            inner = 2 * x
+            y = module(inner)[0]
+            return y.sum(-1) + inner.mul_(3).sum(-1)
+
+        x = problem(CONFIG)[0]
+        checkpoint(part, x, use_reentrant=False).sin().sum().backward()
+        found.append([x.grad, *(p.grad for p in module.parameters())])
+    assert all(difference(b, a) < 10 * SMALL for a, b in zip(*found))
+
+
 def test_flatten_parameters_and_what_torchs_layers_have():
     theirs, ours = pair(CONFIG)
     assert ours.flatten_parameters() is None

@@ -13,6 +13,15 @@ from .. import functional
 
 # Whether the backward pass that is running leaves the graph for another; torch says so to its own parts.
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def _hooked():
+    """Whether hooks get what is saved for backward; torch then lets the inputs change, and so nothing is shared."""
+    try:
+        return _top_hooks is None or _top_hooks(True) is not None
+    except TypeError:  # another signature
+        return True
 
 
 def _array(tensor):
@@ -96,16 +105,21 @@ class Run(NamedTuple):
         return y if self.rows is None else self.rows.gather(y), *_tensors(new)
 
     def train(self, x, state):
-        """``(y, *state), kept``: kept is for `backward`, and shares memory with x and the initial state."""
+        """``(y, *state), kept``: kept is for `backward`; it may share memory with x and the initial state."""
+        shared = not _hooked()
         state, lengths = _joined([_array(one) for one in state]), None
         if self.rows is not None:
             x, lengths = self.rows.spread(x), self.rows.lengths
         y, new, kept = functional.forward_cached(
             lambda masks: self.pack(True), self.spec, _array(x), state, lengths, None, self._masks, self.threads,
-            shared=True,
+            shared=shared,
         )
         y = torch.from_numpy(y)
-        return (y.clone() if self.rows is None else self.rows.gather(y), *_tensors(new)), kept
+        if self.rows is not None:
+            y = self.rows.gather(y)
+        elif shared:
+            y = y.clone()  # kept has this one
+        return (y, *_tensors(new)), kept
 
     def _masks(self, steps, batch):
         """What torch's dropout would draw, from torch's generator, in the same order."""
@@ -165,7 +179,7 @@ class Recurrence(torch.autograd.Function):
         found, ctx.kept = run.train(x, rest[:parts])
         ctx.run, ctx.parts = run, parts
         ctx.weights = [one for one in rest[parts:] if one.requires_grad]  # not saved: they may change before backward
-        ctx.save_for_backward(x, *rest[:parts])  # torch then sees to it that nobody changes what `kept` shares
+        ctx.save_for_backward(x, *rest[:parts])  # without hooks, torch sees to it that what `kept` shares stays
         return found
 
     @staticmethod

@@ -275,14 +275,26 @@ def test_made_on_meta_and_filled():
 # ---- what goes to torch's own forward ---------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore:The tensor attr")
-def test_tracing_and_export():
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_tracing():
     model = Around(ft.LSTM(3, 5)).eval()
     x, other = torch.randn(7, 4, 3), torch.randn(7, 4, 3)
     for mode in (torch.enable_grad, torch.no_grad):
         with mode():
             assert difference(torch.jit.trace(model, (x,))(other), model(other)) < 1e-6
-    assert difference(torch.export.export(model, (x,)).module()(other), model(other)) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attr")
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_export(kind, strict):
+    if strict and not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("this torch does not tell that it exports")
+    model = Around(getattr(ft, kind)(3, 5, 2)).eval()
+    x, other = torch.randn(7, 4, 3), torch.randn(7, 4, 3)
+    model(x)
+    program = torch.export.export(model, (x,), strict=strict)
+    assert difference(program.module()(other), model(other)) < 1e-6
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

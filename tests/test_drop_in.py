@@ -193,6 +193,26 @@ def test_dropout_drops_what_torch_drops(kind, form):
         assert torch.equal(*after)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_dropout_on_the_cpu_whatever_the_default_device(form):
+    config = Config("LSTM", form, 3, True)
+    found = []
+    for meta in (False, True):
+        ours = pair(config, dropout=0.5)[1]
+        x, state = problem(config)
+        x = given(config, x)
+        torch.manual_seed(5)
+        with torch.device("meta" if meta else "cpu"):
+            y, _ = ours(x, state)
+            y = y.data if form.startswith("packed") else y
+            y.square().sum().backward()
+            with torch.no_grad():
+                again, _ = ours(x, state)
+        again = again.data if form.startswith("packed") else again
+        found.append([y, again, *(p.grad for p in ours.parameters())])
+    assert all(map(torch.equal, *found))
+
+
 def test_dropout_acts_in_training_alone_with_or_without_gradients():
     config = Config(layers=2)
     theirs, ours = pair(config, dropout=0.5)

@@ -126,7 +126,8 @@ class Run(NamedTuple):
         if not self.dropout:
             return {}
         dtype, rows, keep = torch.from_numpy(np.empty(0, self.spec.dtype)).dtype, self.rows, 1 - self.dropout
-        factors = torch.zeros(self.spec.num_layers - 1, steps, batch, self.spec.outputs, dtype=dtype)
+        shape = (self.spec.num_layers - 1, steps, batch, self.spec.outputs)
+        factors = torch.zeros(shape, dtype=dtype, device="cpu")  # whatever the default is
         for layer in factors if keep > 0 else ():
             if rows is None:
                 layer.bernoulli_(keep).div_(keep)

@@ -176,6 +176,18 @@ def test_a_graph_of_gradients_that_nobody_uses():
         one.grad = None  # a circle, with the graph
 
 
+@pytest.mark.parametrize("form", ["batched", "packed, unsorted"])
+@pytest.mark.parametrize("which", range(3))
+def test_no_batched_gradients(which, form):
+    config = CONFIG._replace(form=form)
+    ours = pair(config)[1]
+    x, state = problem(config)
+    y, hn = ours(given(config, x), state)
+    seen = (y.data if form.startswith("packed") else y, *hn)[which]
+    with pytest.raises(RuntimeError, match="no batched gradients.*restore"):
+        torch.autograd.grad(seen, x, seen.new_ones(2, *seen.shape), is_grads_batched=True)
+
+
 @pytest.mark.parametrize("which", range(3))
 def test_an_input_changed_before_backward_is_told(which):
     ours = pair(CONFIG)[1]

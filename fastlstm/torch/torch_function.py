@@ -139,11 +139,15 @@ class Run(NamedTuple):
     def backward(self, kept, dy, dstate, input_gradient):
         """``dx, dstate, grads``: tensors; dx None unless asked for; grads a list in the order of the weights."""
         spec, layout = self.spec, kept.layout
+        try:
+            dstate = _joined([_array(one) for one in dstate])
+            if dy is not None:
+                dy = _array(dy if self.rows is None else self.rows.spread(dy))
+        except RuntimeError as error:  # what torch's vmap hands on is no memory
+            words = "the layers of fastlstm take no batched gradients (is_grads_batched, vectorize)"
+            raise RuntimeError(f"{words}: fastlstm.torch.restore(module) gives torch's own layers back") from error
         if dy is None:
             dy = np.broadcast_to(np.zeros(spec.outputs, spec.dtype), (layout.steps, layout.batch, spec.outputs))
-        else:
-            dy = _array(dy if self.rows is None else self.rows.spread(dy))
-        dstate = _joined([_array(one) for one in dstate])
         dx, dstate, grads = functional.backward(spec, self.names, dy, kept, dstate, input_gradient, self.threads)
         if dx is not None:
             dx = torch.from_numpy(dx)

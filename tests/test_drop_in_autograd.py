@@ -1,6 +1,7 @@
 """fastlstm.torch as a citizen of torch: autograd's rules, hooks, autocast, tracing, compiling, checkpoints."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import fastlstm.torch as ft  # noqa: E402
 from fastlstm import functional  # noqa: E402
+from fastlstm.torch import torch_function, torch_layers  # noqa: E402
 
 SMALL = 1e-13
 CONFIG = Config(layers=2, bidirectional=True)
@@ -374,6 +376,53 @@ def test_dispatch_modes_see_torchs_operations():
             module(problem(config)[0])
         counts.append(mode.count)
     assert counts[0] == counts[1] > 10
+
+
+def without(owner, *names):
+    """A stand-in for a part of torch that lacks names."""
+    return SimpleNamespace(**{name: getattr(owner, name) for name in dir(owner) if name not in names})
+
+
+def test_without_names_that_torch_does_not_promise(monkeypatch):
+    older = without(torch._C, "_are_functorch_transforms_active", "_len_torch_dispatch_stack")
+    for probe in (torch_layers.transform_probe(torch._C), torch_layers.transform_probe(older)):
+        seen = []
+        assert not probe()
+        torch.func.grad(lambda x, probe=probe, seen=seen: seen.append(probe()) or x * x)(torch.ones(()))
+        torch.func.vmap(lambda x, probe=probe, seen=seen: seen.append(probe()) or x)(torch.ones(2))
+        assert seen == [True, True] and not probe()
+    assert torch_layers.transform_probe(SimpleNamespace())()
+    assert torch_layers.dispatch_probe(older)() and not torch_layers.dispatch_probe(torch._C)()
+    dual = torch.autograd.forward_ad
+    for probe in (torch_layers.dual_probe(dual), torch_layers.dual_probe(without(dual, "_current_level"))):
+        assert not probe()
+        with dual.dual_level(), torch.no_grad():
+            assert probe()
+        assert not probe()
+    for name in ("_transforms", "_dispatch_modes"):  # the layer still runs where nothing is known
+        monkeypatch.setattr(torch_layers, name, lambda: True)
+        theirs, ours = pair(CONFIG)
+        assert torch.equal(ours(problem(CONFIG)[0])[0], theirs(problem(CONFIG)[0])[0])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_hooks_on_what_is_saved_are_seen(known, monkeypatch):
+    if not known:
+        monkeypatch.setattr(torch_function, "_top_hooks", None)
+    shared = []
+    forward_cached = functional.forward_cached
+
+    def watched(*args, **options):
+        shared.append(options["shared"])
+        return forward_cached(*args, **options)
+
+    monkeypatch.setattr(functional, "forward_cached", watched)
+    ours = pair(CONFIG)[1]
+    x = problem(CONFIG)[0]
+    ours(x)
+    with torch.autograd.graph.save_on_cpu():
+        ours(x)
+    assert shared == [known, False]
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -31,9 +31,45 @@ _CELLS = {
     "RNN_TANH": ("rnn", {"nonlinearity": "tanh"}),
     "RNN_RELU": ("rnn", {"nonlinearity": "relu"}),
 }
-_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 _exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # of torch 2.4 not, where strict export fails
-_transforms = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+
+
+# What torch does besides running a module, as its own parts ask. These names are not promised: where a torch lacks
+# them all, the answer is yes, which is right, if slow.
+
+
+def transform_probe(core):
+    """A function: is a transform of torch.func at work? core: torch._C."""
+    found = getattr(core, "_are_functorch_transforms_active", None)
+    stack = getattr(getattr(core, "_functorch", None), "peek_interpreter_stack", None)
+    if found is None and stack is not None:
+        return lambda: stack() is not None
+    return found or (lambda: True)
+
+
+def dispatch_probe(core):
+    """A function: how many dispatch modes are at work? core: torch._C."""
+    return getattr(core, "_len_torch_dispatch_stack", lambda: 1)
+
+
+def dual_probe(module):
+    """A function: is there a level of forward-mode derivatives? module: torch.autograd.forward_ad."""
+    if hasattr(module, "_current_level"):
+        return lambda: module._current_level >= 0
+    one = torch.zeros(1, device="cpu")
+
+    def found():
+        try:
+            module.make_dual(one, one)
+        except RuntimeError:  # as documented, where there is no level
+            return False
+        return True
+
+    return found
+
+
+_transforms, _dispatch_modes = transform_probe(torch._C), dispatch_probe(torch._C)
+_dual_level = dual_probe(forward_ad)
 
 
 @functools.lru_cache(maxsize=256)
@@ -57,10 +93,10 @@ def _watched(tensor):
     """Whether torch is doing something else than running a module; see the top of this file."""
     return (
         type(tensor) not in PLAIN
-        or torch._C._get_tracing_state() is not None
+        or torch.jit.is_tracing()
         or _transforms()
         or _dispatch_modes() > 0
-        or forward_ad._current_level >= 0
+        or _dual_level()
         or tensor.is_nested
     )
 

@@ -140,14 +140,15 @@ class Run(NamedTuple):
         """``dx, dstate, grads``: tensors; dx None unless asked for; grads a list in the order of the weights."""
         spec, layout = self.spec, kept.layout
         try:
-            dstate = _joined([_array(one) for one in dstate])
-            if dy is not None:
-                dy = _array(dy if self.rows is None else self.rows.spread(dy))
-        except RuntimeError as error:  # what torch's vmap hands on is no memory
+            dy, *dstate = (None if one is None else one.detach() for one in (dy, *dstate))
+        except RuntimeError as error:  # what torch's vmap hands on is no plain tensor
             words = "the layers of fastlstm take no batched gradients (is_grads_batched, vectorize)"
             raise RuntimeError(f"{words}: fastlstm.torch.restore(module) gives torch's own layers back") from error
         if dy is None:
             dy = np.broadcast_to(np.zeros(spec.outputs, spec.dtype), (layout.steps, layout.batch, spec.outputs))
+        else:
+            dy = _array(dy if self.rows is None else self.rows.spread(dy))
+        dstate = _joined([_array(one) for one in dstate])
         dx, dstate, grads = functional.backward(spec, self.names, dy, kept, dstate, input_gradient, self.threads)
         if dx is not None:
             dx = torch.from_numpy(dx)
@@ -200,5 +201,5 @@ class Recurrence(torch.autograd.Function):
         found = [one if want else None for one, want in zip(found, wanted, strict=True)]
         if torch.is_grad_enabled():  # create_graph
             anchors = [one for one in (dy, *dstate, *saved, *weights) if one is not None and one.requires_grad]
-            found = Once.apply(found, *anchors or [torch.empty(0, requires_grad=True)])
+            found = Once.apply(found, *anchors or [torch.empty(0, device="cpu", requires_grad=True)])
         return None, None, *found

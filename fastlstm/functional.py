@@ -29,6 +29,8 @@ def forward(packed, spec, x, state=None, lengths=None, reset=None, threads=0):
 class Kept(NamedTuple):
     """What backward needs: the core's cache, how the caller saw the sequence, the sizes it was made for.
 
+    The cache has copies of its own of x, y and the initial state, unless it was made with shared=True.
+
     masks: name -> read-only array of those that regularised it, named as `Recurrent.draw_masks` names them.
     """
 
@@ -61,7 +63,9 @@ def forward_cached(
 
     masks: None, or a function of (T, B) that gives them by name, contiguous and in the model's dtype.
     pack: a function of the masks that gives the model. Both are called when all arguments have been found good.
-    shared: x, state and y are not copied: the caller sees to it that none of them changes before backward.
+    shared: False: what the cache keeps is its own, the caller may change x, state and y at once. True: x and state are
+    kept as they are where they are contiguous, and y is handed out as the cache has it: the caller sees to it that none
+    of them changes before backward.
     """
     array, layout = check_x(spec, x)
     state0 = check_state(spec, state, layout)

@@ -252,8 +252,13 @@ class LSTM(_Layer, torch.nn.LSTM):
     device: "cpu" (or "meta", until ``to_empty``); dtype: torch.float32 or float64. ``torch.manual_seed`` gives the
     weights that it gives torch.nn.LSTM, and dropout drops the same.
 
-    Differences: weights may change between forward and backward, which is then that of the weights that forward saw;
-    backward has no derivative of its own (RuntimeError); gradients of all weights are computed if one is needed.
+    Differences. Weights may change between forward and backward, which is then that of the weights that forward saw;
+    gradients of all weights are computed if one is needed. Backward has no derivative of its own, and takes no batched
+    gradients (is_grads_batched, vectorize): RuntimeError. What forward keeps for backward is not among the tensors
+    that autograd saves: hooks on those, and checkpoints with ``use_reentrant=False``, do not make it any less (with
+    True they do). Outputs without gradients are memory of NumPy, which ``resize_`` cannot enlarge. Under autocast they
+    are of the weights' type, float32 where torch's are bfloat16. After ``bfloat16()`` or ``half()``, and with weights
+    on "meta", a call is an error. ``quantize_dynamic`` passes over these layers without a word: `restore` them first.
 
     trusts_versions: False: every call compares the weights with a copy of those that are packed, one pass over memory
     (0.5 MB in some 10 us). True: it looks at their addresses and version counters alone, and keeps no copy; what is

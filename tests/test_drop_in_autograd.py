@@ -472,6 +472,31 @@ def test_inputs_may_change_where_hooks_have_what_is_saved(name, form):
     assert all(difference(b, a) < 10 * SMALL for a, b in zip(expected, found))
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "LSTM proj"])
+@pytest.mark.parametrize("form", ["batched", "batch first", "unbatched", "packed", "packed, unsorted"])
+def test_inputs_may_change_where_hooks_came_after_forward(form, kind):
+    config = CONFIG._replace(form=form, kind=kind)
+    ours = pair(config, dropout=0.5)[1]
+    found = []
+    for change in (False, True):
+        x, state = problem(config)
+        state = state if isinstance(state, tuple) else (state,)
+        x, state = given(config, x.detach()), tuple(s.detach() for s in state)
+        torch.manual_seed(1)
+        y = ours(x, state if len(state) > 1 else state[0])[0]
+        y = y.data if form.startswith("packed") else y
+        if change:
+            node = y.grad_fn
+            while not hasattr(node, "kept"):
+                node = node.next_functions[0][0]
+            for saved in node._raw_saved_tensors:
+                saved.register_hooks(torch.clone, lambda t: t)
+            for one in (x.data if form.startswith("packed") else x, *state):
+                one.mul_(5)
+        found.append(torch.autograd.grad(y.square().sum(), list(ours.parameters())))
+    assert all(map(torch.equal, *found))
+
+
 def test_inputs_may_change_inside_a_checkpoint():
     found = []
     for module in pair(CONFIG):

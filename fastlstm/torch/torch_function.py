@@ -92,7 +92,7 @@ class Run(NamedTuple):
     def infer(self, x, state):
         """``y, *state``. x: (T, B, I) or (N, I); state: one tensor (L*D, B, W) for each part, or nothing for zeros."""
         if self.dropout:
-            return self.train(x, state)[0]
+            return self.train(x, state, True)[0]
         model, state, lengths = self.pack(False), _joined([_array(one) for one in state]), None
         if self.rows is None:
             found = model.infer(_array(x), state, False, self.threads)  # the short way, for arrays that fit
@@ -104,9 +104,8 @@ class Run(NamedTuple):
         y = torch.from_numpy(y)
         return y if self.rows is None else self.rows.gather(y), *_tensors(new)
 
-    def train(self, x, state):
-        """``(y, *state), kept``: kept is for `backward`; it may share memory with x and the initial state."""
-        shared = not _hooked()
+    def train(self, x, state, shared):
+        """``(y, *state), kept``: kept is for `backward`; shared: it may share memory with x and the initial state."""
         state, lengths = _joined([_array(one) for one in state]), None
         if self.rows is not None:
             x, lengths = self.rows.spread(x), self.rows.lengths
@@ -120,6 +119,16 @@ class Run(NamedTuple):
         elif shared:
             y = y.clone()  # kept has this one
         return (y, *_tensors(new)), kept
+
+    def again(self, kept, x, state):
+        """`kept` as it would be of another x and initial state, with its weights and masks."""
+        state, lengths = _joined([_array(one) for one in state]), None
+        if self.rows is not None:
+            x, lengths = self.rows.spread(x), self.rows.lengths
+        return functional.forward_cached(
+            lambda masks: kept.core.model, self.spec, _array(x), state, lengths, None, lambda *sizes: kept.masks,
+            self.threads,
+        )[2]
 
     def _masks(self, steps, batch):
         """What torch's dropout would draw, from torch's generator, in the same order."""
@@ -182,7 +191,9 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, parts, x, *rest):
         ctx.set_materialize_grads(False)  # None for outputs that the loss does not see
-        found, ctx.kept = run.train(x, rest[:parts])
+        shared = not _hooked()
+        found, ctx.kept = run.train(x, rest[:parts], shared)
+        ctx.places = [one.data_ptr() for one in (x, *rest[:parts])] if shared else None
         ctx.run, ctx.parts = run, parts
         ctx.weights = [one for one in rest[parts:] if one.requires_grad]  # not saved: they may change before backward
         ctx.save_for_backward(x, *rest[:parts])  # without hooks, torch sees to it that what `kept` shares stays
@@ -196,6 +207,8 @@ class Recurrence(torch.autograd.Function):
             ctx.kept = ctx.weights = None  # y keeps this node alive, but its memory is no longer needed
         wanted = ctx.needs_input_grad[2:]
         with torch.no_grad():
+            if ctx.places and ctx.places != [one.data_ptr() for one in saved]:  # hooks got them after forward
+                kept = ctx.run.again(kept, saved[0], saved[1:])
             dx, dnew, grads = ctx.run.backward(kept, dy, dstate, wanted[0])
         found = [dx, *dnew[: ctx.parts], *grads]
         found = [one if want else None for one, want in zip(found, wanted, strict=True)]

@@ -2,11 +2,13 @@
 
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from fastlstm.convert.hdf5_read import MAX_TEXT, Hdf5
+from fastlstm.convert.hdf5_read import MAX_NAME, MAX_TEXT, Hdf5
+from fastlstm.convert.keras_files import _arrays
 
 h5py = pytest.importorskip("h5py")
 
@@ -243,3 +245,75 @@ def test_arrays_together():
     array = found.array(found.links(found.root)["a"])
     with pytest.raises(ValueError, match=rf"arrays of \d+ bytes in a file of {len(plain)}"):
         [found.numbers(array) for _ in range(10)]
+
+
+def overlapping(size, count):
+    """A file whose root has `count` members, each the name before without its first letter: all lie in one heap."""
+    root, heap = 96, 96 + 40
+    tree = heap + 32 + size
+    leaf = tree + 48
+    header = struct.pack("<BxHII4xHHB3xQQ", 1, 1, 1, 24, 17, 16, 0, tree, heap)
+    names = b"HEAP" + struct.pack("<4xQQQ", size, 2**64 - 1, heap + 32) + b"a" * (size - 2) + b"b\0"
+    nodes = b"TREE" + struct.pack("<BBHQQQQQ", 0, 0, 1, 2**64 - 1, 2**64 - 1, 0, leaf, 0)
+    nodes += b"SNOD" + struct.pack("<BxH", 1, count)
+    nodes += b"".join(struct.pack("<QQ24x", n + 1, root) for n in range(count))
+    head = b"\x89HDF\r\n\x1a\n" + struct.pack("<5xBBxHHI", 8, 8, 4, 16, 0)
+    head += struct.pack("<6Q", 0, 2**64 - 1, leaf + 8 + 40 * count, 2**64 - 1, 0, root)
+    return head.ljust(root, b"\0") + header + names + nodes
+
+
+def test_names_that_lie_over_each_other():
+    """They take no more memory than the file warrants; nor do those that are very long."""
+    plain = opened(overlapping(900, 800))
+    assert len(plain.links(plain.root)) == 800
+    with pytest.raises(ValueError, match="names and texts need more than twice the file's size"):
+        [plain.links(plain.root) for _ in range(9)]
+    assert len(next(iter(opened(overlapping(MAX_NAME + 2, 9)).links(96)))) == MAX_NAME
+    for size, count in ((MAX_NAME + 3, 1), (200_000, 4000)):
+        data = overlapping(size, count)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=f"a name is longer than {MAX_NAME} bytes"):
+                opened(data).links(96)
+            assert tracemalloc.get_traced_memory()[1] < 2 * len(data) + (1 << 20)
+        finally:
+            tracemalloc.stop()
+
+
+def test_paths_together():
+    """Groups inside groups, all with long names: their paths are counted, too."""
+    def fill(file):
+        group = file
+        for _ in range(20):
+            group = group.create_group("g" * 1000)
+        for n in range(300):
+            group[f"a{n}"] = np.ones(1, "f4")
+
+    found = opened(written(fill))
+    with pytest.raises(ValueError, match="names and texts need more than twice the file's size"):
+        _arrays(found, found.root, "", {})
+
+
+def test_texts_together():
+    """Attributes whose text is the same bytes of a heap."""
+    def fill(file):
+        file.attrs["a"] = "x" * 60_000
+        for n in range(90):
+            file.attrs[f"b{n}"] = "y" * 77
+
+    data = bytearray(written(fill))
+    long = bytes(data).index(struct.pack("<I", 60_000), bytes(data).index(b"a\0"))
+    for n in range(90):
+        at = bytes(data).index(struct.pack("<I", 77), bytes(data).index(b"b%d\0" % n))
+        data[at : at + 16] = data[long : long + 16]
+    with pytest.raises(ValueError, match="names and texts need more than twice the file's size"):
+        opened(bytes(data)).attributes(opened(bytes(data)).root)
+
+
+def test_parts_of_a_header_that_lie_over_each_other():
+    data = written(lambda file: file.create_dataset("a", data=np.ones(20_000, "f4")))
+    at = len(data)
+    again = struct.pack("<HHB3xQQ", 16, 16, 0, at + 16, 24 * 100)  # all of it once more
+    data += struct.pack("<BxHII4x", 1, 1000, 1, 24 * 100) + again * 100
+    with pytest.raises(ValueError, match="the parts of an object header lie over each other"):
+        opened(data)._messages(at)

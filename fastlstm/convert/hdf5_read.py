@@ -16,12 +16,14 @@ All else is refused by its name. Source: HDF5 File Format Specification, version
 
 import math
 import struct
+import sys
 from typing import NamedTuple
 
 import numpy as np
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_TEXT = 1 << 20  # bytes of all text of an attribute
+MAX_NAME = 1024  # bytes of the name of a group or an array; those of Keras have tens
 _MAX_LINKS = 10_000  # in a file
 _MAX_MESSAGES = 1000  # in an object header
 _UNDEFINED = 2**64 - 1
@@ -76,6 +78,7 @@ class Hdf5:
     def __init__(self, file, start, size):
         self._file, self._start, self.size = file, start, size
         self._left = 16 * size + (1 << 20)  # bytes of structures that may still be read: nothing goes round in circles
+        self._text_left = 2 * size + (1 << 20)  # bytes of memory for names, paths and texts: each is in a file once
         self._links, self._numbers = 0, 0
         head = self._read(0, 16)
         if head[:8] != SIGNATURE:
@@ -110,6 +113,12 @@ class Hdf5:
             raise Damaged(f"no {signature.decode()} where there must be one")
         return data
 
+    def charge_text(self, nbytes):
+        """Count memory for text. ValueError where names or texts that lie over each other need more than they may."""
+        self._text_left -= nbytes
+        if self._text_left < 0:
+            raise Damaged("its names and texts need more than twice the file's size")
+
     # ---- object headers ------------------------------------------------------------------
 
     def _messages(self, node):
@@ -120,8 +129,11 @@ class Hdf5:
         version, count, size = _unpack("<BxH4xI", head)
         if version != 1 or count > _MAX_MESSAGES:
             raise Damaged("no object header where there must be one")
-        blocks, found = [(node + 16, size)], []
+        blocks, found, total = [(node + 16, size)], [], 0
         for at, size in blocks:
+            total += size
+            if total > self.size:
+                raise Damaged("the parts of an object header lie over each other")
             data, place = self._read(at, size), 0
             while place + 8 <= size and len(found) < count:
                 kind, length, flags = _unpack("<HHB", data, place)
@@ -159,9 +171,13 @@ class Hdf5:
         else:
             return None
         for name, child in members:
+            if len(name) > MAX_NAME:
+                raise ValueError(f"a name is longer than {MAX_NAME} bytes")
             if name <= last:
                 raise Damaged("the members of a group are out of order")
-            found[_text(name)], last = child, name
+            words, last = _text(name), name
+            self.charge_text(sys.getsizeof(words))
+            found[words] = child
             self._links += 1
             if self._links > _MAX_LINKS:
                 raise ValueError(f"more than {_MAX_LINKS} groups and arrays")
@@ -176,7 +192,7 @@ class Hdf5:
             data = self._read(symbols + 8, 40 * count)
             for place in range(0, 40 * count, 40):
                 offset, child, cached = _unpack("<QQI", data, place)
-                name = names[offset : names.find(b"\0", offset)] if offset < size else b""
+                name = _name(names, offset)
                 if cached > 1:
                     raise ValueError(f"{_text(name)[:100]!r} is a symbolic link, expected a group or an array")
                 yield name, child
@@ -254,7 +270,8 @@ class Hdf5:
         pieces = [body[place + n * width : place + (n + 1) * width] for n in range(count if width else 0)]
         if kind_class == 9:
             pieces = self._from_heap(pieces)
-        texts = [_text(piece.split(b"\0")[0]) for piece in pieces]
+        self.charge_text(sum(map(len, pieces)) + 64 * len(pieces))
+        texts = [_text(piece.split(b"\0", 1)[0]) for piece in pieces]
         return name, texts if shape else "".join(texts)
 
     def _from_heap(self, pieces):
@@ -328,6 +345,13 @@ class Hdf5:
         if found.size and self._file.readinto(memoryview(found).cast("B")) != found.nbytes:
             raise Damaged("cut short")
         return found.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _name(names, offset):
+    """The bytes of a name in a heap, MAX_NAME + 1 of them at most."""
+    if offset >= len(names):
+        return b""
+    return names[offset : offset + MAX_NAME + 1].split(b"\0", 1)[0]
 
 
 def _text(data):

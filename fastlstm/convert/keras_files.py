@@ -13,6 +13,7 @@ Source: keras/src/saving/saving_lib.py, keras/src/legacy/saving/legacy_h5_format
 import json
 import os
 import re
+import sys
 import zlib
 
 from .hdf5_read import MAX_TEXT, SIGNATURE, Hdf5
@@ -53,7 +54,9 @@ def _arrays(h5, node, path, found, skip=()):
         return
     for name, child in links.items():
         if name not in skip:
-            _arrays(h5, child, f"{path}/{name}" if path else name, found, skip)
+            inner = f"{path}/{name}" if path else name
+            h5.charge_text(sys.getsizeof(inner))
+            _arrays(h5, child, inner, found, skip)
 
 
 class File:

@@ -16,6 +16,7 @@ import pytest
 from onnx_cases import as_bytes, by_layer, distance
 
 import fastlstm as fl
+from fastlstm.convert import onnx_nodes
 
 
 @pytest.fixture
@@ -349,6 +350,18 @@ def test_functions_without_recurrent_nodes(read):
     function = ob.field(25, ob.field(1, "LSTMish") + ob.field(7, ob.node("Add", ["x", "x"], ["y"])) + ob.field(10, "h"))
     calls = [ob.node("LSTMish", ["x"], ["z"], domain="h"), ob.node("Congruent", ["x"], ["v"], domain="h")]
     assert list(read(ob.model(ob.fields(1, calls) + GRAPH, more=function))) == ["rnn"]
+
+
+def test_functions_are_walked_once(read, monkeypatch):
+    """Not for every node that could call one."""
+    function = ob.field(25, ob.field(1, "LSTMish") + ob.field(10, "h"))
+    others = b"".join(ob.field(25, ob.field(1, f"f{n}") + ob.field(10, "h")) for n in range(50))
+    calls, walks, real = [ob.node("LSTMish", ["x"], ["z"], domain="h")] * 50, [], onnx_nodes.message
+    monkeypatch.setattr(onnx_nodes, "message", lambda data, *given: walks.append(given[0]) or real(data, *given))
+    assert list(read(ob.model(ob.fields(1, calls) + GRAPH, more=others + function))) == ["rnn"]
+    assert len(walks) < 4 * 103
+    many = b"".join(ob.field(25, ob.field(1, f"LSTM{n}") + ob.field(10, "h")) for n in range(1025))
+    refused(read, ob.model(ob.fields(1, calls) + GRAPH, more=many), "more than 1024 functions named after recurrent")
 
 
 def test_nested_to_the_limit(read):

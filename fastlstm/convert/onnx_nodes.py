@@ -72,7 +72,7 @@ class Search:
 
     def __init__(self, data, graph, functions):
         """Raises ValueError that names a recurrent node that cannot be read, for what it is or where it is."""
-        self.data, self.functions, self.found = data, functions, []
+        self.data, self.functions, self.found, self._named = data, functions, [], None
         self._graph(graph)
         for span in functions():
             self._graph(span, function=text(data, one(message(data, span, {1: LENGTH})[1])))
@@ -118,11 +118,21 @@ class Search:
 
     def _calls(self, name, domain):
         """Whether the model has a function of this name and domain."""
+        if self._named is None:
+            self._named = self._named_like()
+        return (name, domain) in self._named
+
+    def _named_like(self):
+        """(name, domain) of the functions whose names are like those of recurrent operators: one walk over all."""
+        found = set()
         for span in self.functions():
-            found = message(self.data, span, {1: LENGTH, 10: LENGTH})
-            if (name, domain) == (text(self.data, one(found[1])), text(self.data, one(found[10]))):
-                return True
-        return False
+            labels = message(self.data, span, {1: LENGTH, 10: LENGTH})
+            name = one(labels[1])
+            if name and _LIKE.search(self.data[slice(*name)]):
+                found.add((text(self.data, name), text(self.data, one(labels[10]))))
+            if len(found) > MAX_NODES:
+                raise ValueError(f"more than {MAX_NODES} functions named after recurrent operators")
+        return found
 
 
 # ---- values -----------------------------------------------------------------------------------------------------

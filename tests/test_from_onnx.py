@@ -16,7 +16,7 @@ import pytest
 from onnx_cases import as_bytes, by_layer, distance
 
 import fastlstm as fl
-from fastlstm.convert import onnx_nodes
+from fastlstm.convert import onnx_nodes, onnx_read
 
 
 @pytest.fixture
@@ -493,6 +493,25 @@ def test_nodes_that_share_weights(read):
     found = read(model(1.0, *[2.0] * 9))
     assert len(found) == 10 and found["n0"] is not found["n1"] and found["n1"] is found["n9"]
     refused(read, model(1.0, 2.0, 3.0), r"node 'n2' \(RNN\) shares weights with .* twice the file's size")
+
+
+def test_tensors_are_walked_once(read, monkeypatch):
+    """Whatever the number of nodes that name them; and a tensor full of fields nobody asks for is not walked often."""
+    arrays, walks, real = ob.weights("RNN"), [], onnx_read.described
+    start = ob.tensor("h", np.zeros((1, 2, 4), "f2"), "packed")
+    monkeypatch.setattr(onnx_read, "described", lambda *given: walks.append(given[1]) or real(*given))
+
+    def model(junk, count, clips):
+        tensors = [ob.tensor(*item) for item in arrays.items()]
+        tensors[0] += b"\x78\x01" * junk  # a varint in a field that tensors do not have
+        each = [{"clip": 1.0 + n if clips else 1.0} for n in range(count)]
+        nodes = [ob.node("RNN", ["x", *arrays, "", "h"], ["y"], f"n{n}", **own) for n, own in enumerate(each)]
+        return ob.model(ob.graph(nodes, [*tensors, start + b"\x78\x01" * junk]))
+
+    for clips in (False, True):
+        walks.clear()
+        assert len(read(model(0, 5, clips))) == 5 and len(walks) == len(set(walks)) == 4
+    refused(read, model(40_000, 40, True), "shares weights with .* twice the file's size")
 
 
 CROWDS = {

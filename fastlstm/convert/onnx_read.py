@@ -19,6 +19,7 @@ from .onnx_wire import LENGTH, VARINT, attribute, fields, message, one, signed, 
 MAX_IR = 14  # of onnx 1.23
 _IR, _GRAPH, _OPSET, _FUNCTION = 1, 7, 8, 25  # of ModelProto
 _STATES = ("initial_h", "initial_c")
+_SHARED = "shares weights with other nodes, which together need more than twice the file's size"
 
 
 # ---- the model --------------------------------------------------------------------------------------------------
@@ -91,7 +92,9 @@ class _Reader:
     def __init__(self, path, mapped):
         self.path, self.mapped, self.folder = path, mapped, os.path.dirname(os.path.abspath(path))
         self.room = 2 * mapped.size  # bytes that all layers together may take; what lies in other files adds to it
+        self.walks = 2 * mapped.size + (1 << 18)  # bytes of tensors, junk and all, that may be walked for their numbers
         self.counted, self.made = set(), {}
+        self.known, self.starting = {}, {}  # span -> `Tensor`, whether an initial state is not zero
         graph, self.opset = _graph_and_opset(mapped.data, mapped.size)
         self.nodes = _nodes(mapped.data, mapped.size, graph)
         self.inputs = [self._told(node, _inputs, node) for node in self.nodes]
@@ -118,7 +121,10 @@ class _Reader:
 
     def _tensor(self, node, given, name):
         try:
-            return described(self.mapped.data, self.values.tensor(given[name], node.graphs))
+            span = self.values.tensor(given[name], node.graphs)
+            if span not in self.known:
+                self.known[span] = described(self.mapped.data, span)
+            return self.known[span]
         except ValueError as error:
             raise ValueError(f"cannot be read: {name} {error}") from None
 
@@ -135,13 +141,16 @@ class _Reader:
             arrays[name], releases[name] = self._array(name, tensor)
             self.room -= tensor.count * width
         if self.room < 0:
-            raise ValueError("shares weights with other nodes, which together need more than twice the file's size")
+            raise ValueError(_SHARED)
         self.made[same] = model = layer(how, arrays, releases)
         self._warn(node, given, model)
         return model
 
     def _array(self, name, tensor):
         """(array, what gives its pages back)."""
+        self.walks -= tensor.span[1] - tensor.span[0]
+        if self.walks < 0:
+            raise ValueError(_SHARED)
         try:
             found, mapped = array(self.mapped, tensor, self.folder)
         except ValueError as error:
@@ -165,13 +174,14 @@ class _Reader:
     def _starts(self, node, given, name):
         """Whether an initial state is stored, and not zero."""
         try:
-            self.values.tensor(given[name], node.graphs)
+            span = self.values.tensor(given[name], node.graphs)
         except ValueError:
             return False  # given at run time
-        found, release = self._array(name, self._tensor(node, given, name))
-        some = bool(np.any(found))
-        release()
-        return some
+        if span not in self.starting:
+            found, release = self._array(name, self._tensor(node, given, name))
+            self.starting[span] = bool(np.any(found))
+            release()
+        return self.starting[span]
 
 
 def from_onnx(path):

@@ -74,7 +74,8 @@ def described(data, span):
     if one(found[_LOCATION], 0) or found[_EXTERNAL]:
         if present or one(found[_LOCATION], 0) != 1:
             raise ValueError(f"is in another file and in this one: location {one(found[_LOCATION], 0)}")
-        external = dict(_entry(data, entry) for entry in found[_EXTERNAL])
+        entries = dict(_entry(data, entry) for entry in found[_EXTERNAL])
+        external = {name: entries[name] for name in ("location", "offset", "length") if name in entries}
     return Tensor(span, TYPES[code][0], shape, external)
 
 

@@ -247,6 +247,27 @@ def test_external_data_may_be_larger_than_the_model(read, tmp_path):
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_external_data_count_once(read, tmp_path):
+    """Tensors that are the same bytes of another file, by any name of it, leave room for no more layers."""
+    arrays = ob.weights("RNN", 60, 60, bias=False)
+    (tmp_path / "data.bin").write_bytes(b"".join(array.tobytes() for array in arrays.values()))
+    os.link(tmp_path / "data.bin", tmp_path / "same.bin")
+    os.symlink("data.bin", tmp_path / "link.bin")
+
+    def model(count):
+        tensors, nodes = [], []
+        for n in range(count):
+            location = ("data.bin", "same.bin", "./link.bin")[n % 3]
+            for place, (name, array) in enumerate(arrays.items()):
+                external = {"location": location, "offset": 14400 * place, "length": 14400}
+                tensors.append(ob.tensor(f"{name}{n}", array, external))
+            nodes.append(ob.node("RNN", ["x", f"W{n}", f"R{n}"], ["y"], f"n{n}"))
+        return ob.model(ob.graph(nodes, tensors))
+
+    assert len(read(model(2))) == 2
+    refused(read, model(3), r"node 'n2' \(RNN\) shares weights with .* twice the file's size")
+
+
 @pytest.mark.parametrize("external, words", [
     ({"location": "../x.bin"}, "'../x.bin', expected one in the folder of the model"),
     ({"location": "a/../../x.bin"}, "expected one in the folder"),

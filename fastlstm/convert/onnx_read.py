@@ -93,7 +93,7 @@ class _Reader:
         self.path, self.mapped, self.folder = path, mapped, os.path.dirname(os.path.abspath(path))
         self.room = 2 * mapped.size  # bytes that all layers together may take; what lies in other files adds to it
         self.walks = 2 * mapped.size + (1 << 18)  # bytes of tensors, junk and all, that may be walked for their numbers
-        self.counted, self.made = set(), {}
+        self.uncounted, self.counted, self.made = {mapped.file: 0}, set(), {}
         self.known, self.starting = {}, {}  # span -> `Tensor`, whether an initial state is not zero
         graph, self.opset = _graph_and_opset(mapped.data, mapped.size)
         self.nodes = _nodes(mapped.data, mapped.size, graph)
@@ -157,7 +157,9 @@ class _Reader:
             raise ValueError(f"cannot be read: {name} {error}") from None
         if mapped is not self.mapped and tensor.span not in self.counted:
             self.counted.add(tensor.span)
-            self.room += 2 * found.nbytes
+            own = min(found.nbytes, self.uncounted.setdefault(mapped.file, mapped.size))
+            self.uncounted[mapped.file] -= own  # tensors that are the same bytes count no more than the file has
+            self.room += 2 * own
         return found, mapped.release
 
     def _warn(self, node, given, model):

@@ -35,7 +35,8 @@ class Mapped:
     """A file's bytes, mapped into memory; `release` gives back the pages that were read."""
 
     def __init__(self, file):
-        self.size = os.fstat(file.fileno()).st_size
+        found = os.fstat(file.fileno())
+        self.size, self.file = found.st_size, (found.st_dev, found.st_ino)  # which file it is, by whatever name
         self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
 
     def release(self):

@@ -141,6 +141,55 @@ def test_compatible():
         fl.onnx.prepare(onnx.ModelProto())
 
 
+@pytest.mark.parametrize("ending", [".onnx", ".json", ".onnxtxt", ".textproto"])
+def test_what_is_no_model(ending, tmp_path):
+    path = tmp_path / f"é{ending}"
+    path.write_bytes(b"garbage \xff")
+    for form, name in ((path, path), (str(path), path), (b"garbage \xff", "model"), (memoryview(b"garbage"), "model")):
+        with pytest.raises(onnx.checker.ValidationError, match=rf"^{re.escape(str(name))}: not an ONNX model \("):
+            fl.onnx.prepare(form)
+        assert not fl.onnx.is_compatible(form)
+    with pytest.raises(FileNotFoundError):
+        fl.onnx.prepare(tmp_path / "missing.onnx")
+
+
+def test_recurrent_nodes_inside_functions_and_branches():
+    """Evaluators inside the evaluator have the same operators: none falls back to ONNX's own."""
+    model, x = small(), helper.make_tensor_value_info("x", 1, ["T", "B", 3])
+    opset = [helper.make_opsetid("", 17)]
+    function = helper.make_function("h", "F", ["x", "W", "R"], ["y"], [
+        helper.make_node("RNN", ["x", "W", "R"], ["y"], "inside", hidden_size=4)], opset)
+    calls = [helper.make_node("F", ["x", "W", "R"], ["y"], domain="h")]
+    branch = helper.make_graph(calls, "b", [], [helper.make_tensor_value_info("y", 1, ["T", 1, "B", 4])])
+    nodes = [helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)]
+    yes = onnx.numpy_helper.from_array(np.array(True), "yes")
+    tensors = [*model.graph.initializer, yes]
+    for inner in (calls, nodes):
+        graph = helper.make_graph(inner, "g", [x], [model.graph.output[0]], tensors)
+        imports = [*opset, helper.make_opsetid("h", 1)]
+        whole = helper.make_model(graph, opset_imports=imports, functions=[function], ir_version=8)
+        assert np.array_equal(fl.onnx.run_model(whole, [X])[0], fl.onnx.run_model(model, [X]).y)
+
+
+def test_more_operators():
+    from onnx.reference.op_run import OpRun
+
+    from fastlstm.onnx.onnx_backend import _Evaluator
+
+    class Neg(OpRun):
+        op_domain = ""
+
+        def _run(self, x):
+            return (x + 7,)
+
+    model = small()
+    model.graph.node.append(helper.make_node("Neg", ["x"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", 1, ["T", "B", 3]))
+    for given, wanted in ((None, -X), ([Neg], X + 7), ([Neg, *fl.onnx.operators], X + 7)):
+        y, _, z = _Evaluator(model, new_ops=given).run(None, {"x": X})
+        assert np.array_equal(z, wanted) and np.array_equal(y, fl.onnx.run_model(small(), [X]).y)
+
+
 def test_devices():
     assert fl.onnx.supports_device("CPU") and fl.onnx.supports_device("CPU:0")
     for device in ("CUDA", "CUDA:1", "TPU", "", "CPU:x", 3):

@@ -15,7 +15,9 @@ class _Evaluator(ReferenceEvaluator):
     """With our operators, inside functions and graphs inside graphs too."""
 
     def __init__(self, proto, opsets=None, functions=None, verbose=0, new_ops=None, **options):
-        super().__init__(proto, opsets, functions, verbose, operators, **options)
+        """new_ops: more operators; those of a graph or function inside come with ours among them."""
+        more = [one for one in new_ops or () if one not in operators]
+        super().__init__(proto, opsets, functions, verbose, [*operators, *more], **options)
 
     def _init(self):
         super()._init()
@@ -24,14 +26,24 @@ class _Evaluator(ReferenceEvaluator):
                 array.flags.writeable = False
 
 
+def _parsed(name, load, given):
+    try:
+        return load(given)
+    except (OSError, onnx.checker.ValidationError):
+        raise  # of the file itself; of data beside it
+    except Exception as error:  # of protobuf, JSON or ONNX's text, by the path's ending
+        words = " ".join(str(error).split())[:200]
+        raise onnx.checker.ValidationError(f"{name}: not an ONNX model ({words})") from None
+
+
 def _loaded(model):
-    """A ModelProto from one, its bytes, or a path."""
+    """A ModelProto from one, its bytes, or a path. Raises ValidationError for bytes that are no model."""
     if isinstance(model, onnx.ModelProto):
         return model
     if isinstance(model, (bytes, bytearray, memoryview)):
-        return onnx.load_model_from_string(bytes(model))
+        return _parsed("model", onnx.load_model_from_string, bytes(model))
     if isinstance(model, (str, os.PathLike)):
-        return onnx.load(os.fspath(model))
+        return _parsed(os.fsdecode(model), onnx.load, os.fspath(model))
     raise TypeError(f"model must be a ModelProto, bytes or a path, got {type(model).__name__}")
 
 
@@ -124,7 +136,8 @@ class Backend(base.Backend):
     def prepare(cls, model, device="CPU", **kwargs):
         """A `Prepared` model. model: a ModelProto, its bytes, or a path (next to which external data are looked for).
 
-        Raises onnx.checker.ValidationError for a model that is none, ValueError for recurrent nodes that the engine
+        Raises onnx.checker.ValidationError for a model that is none (naming the path if it cannot even be parsed),
+        OSErrors of a path as they come, ValueError for recurrent nodes that the engine
         cannot run, which names them, and what the reference evaluator raises for operators that it does not have.
         """
         cls._check("prepare", device, kwargs)

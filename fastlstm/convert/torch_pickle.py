@@ -2,13 +2,15 @@
 
 The readers of ``pickletools`` (Python's library) take arguments off the bytes; they execute nothing, and take no memory
 for bytes that are not there. Of names, only those of `GLOBALS` are known; each stands for an inert record or a plain
-container. Every other opcode and name is refused. Keys of dicts are strings and numbers.
+container. Every other opcode and name is refused. Keys of dicts are strings and numbers. What the opcodes make is
+counted in bytes, about as Python takes them, and may be no more than a pickle of that length needs.
 
 What the opcodes mean: pickletools.py. What torch writes: torch/serialization.py, torch/_utils.py.
 """
 
 import functools
 import io
+import sys
 from typing import NamedTuple
 
 # name of a storage in a checkpoint -> bytes of one element, dtype as NumPy reads it; bfloat16 is widened later
@@ -21,10 +23,13 @@ GLOBALS = {
     *(f"torch {name}" for name in STORAGES),
 }
 MAX_AXES = 32  # what any NumPy can hold
+ROOM, SLACK = 20, 1 << 20  # bytes made for each byte of a pickle, and beyond; torch's own need up to 19, in protocol 4
+_SLOT, _ENTRY = 16, 80  # bytes of a place in a list or on the stack, of one in a dict
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
 }
+_SMALL = range(257)  # integers that Python has already
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MEMO = {"BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"}
 _OTHERS = {
@@ -114,8 +119,24 @@ def _storage(value):
 class _Machine:
     """Stack and memo of one reading."""
 
-    def __init__(self):
-        self.stack, self.memo = [], {}
+    def __init__(self, room):
+        """room: bytes that may be made."""
+        self.stack, self.highest = [], 0
+        self.memo, self.far = [], {}  # by index: one after the other, as picklers write them; and all others
+        self.room = room
+
+    def charge(self, nbytes):
+        """Count what is made; nothing is ever given back."""
+        self.room -= nbytes
+        if self.room < 0:
+            raise Refused(f"its pickle makes more than {ROOM} times its size")
+
+    def step(self, name, argument):
+        """One opcode, all but STOP."""
+        self.run(name, argument)
+        if len(self.stack) > self.highest:
+            self.charge(_SLOT * (len(self.stack) - self.highest))
+            self.highest = len(self.stack)
 
     def pop(self, kind=object):
         value = self.stack.pop() if self.stack else _Mark
@@ -140,36 +161,53 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in _KEYS:
                 raise Refused(f"a key is a {type(key).__name__}, expected a string")
+            self.charge(_ENTRY if key not in target else 0)
             target[key] = value
         self.stack.append(target)
 
     def append(self, items):
         target = self.pop(list)
+        self.charge(_SLOT * len(items))
         target += items
         self.stack.append(target)
 
+    def make(self, value):
+        """Push what an opcode made."""
+        self.charge(sys.getsizeof(value) if value != () else 0)  # there is one empty tuple
+        self.stack.append(value)
+
     def remember(self, index):
-        self.memo[index] = self.pop()
-        self.stack.append(self.memo[index])
+        value = self.pop()
+        self.stack.append(value)
+        if index < len(self.memo):
+            self.memo[index] = value
+        elif index == len(self.memo):
+            self.charge(_SLOT)
+            self.memo.append(value)
+            self.far.pop(index, None)
+        else:
+            self.charge(2 * _ENTRY)
+            self.far[index] = value
 
     def recall(self, index):
-        if index not in self.memo:
+        if index >= len(self.memo) and index not in self.far:
             raise Refused("its pickle is damaged")
-        self.stack.append(self.memo[index])
+        self.stack.append(self.memo[index] if index < len(self.memo) else self.far[index])
 
     def run(self, name, argument):
-        """One opcode, all but STOP."""
+        """Values and containers."""
         push = self.stack.append
         if name in _CONSTANTS:
             push(_CONSTANTS[name])
         elif name in _VALUES:
+            self.charge(0 if type(argument) is int and argument in _SMALL else sys.getsizeof(argument))
             push(argument)
         elif name in _TUPLES:
-            push(tuple([self.pop() for _ in range(_TUPLES[name])][::-1]))
+            self.make(tuple([self.pop() for _ in range(_TUPLES[name])][::-1]))
         elif name == "TUPLE":
-            push(tuple(self.to_mark()))
+            self.make(tuple(self.to_mark()))
         elif name in ("EMPTY_DICT", "EMPTY_LIST"):
-            push({} if name == "EMPTY_DICT" else [])
+            self.make({} if name == "EMPTY_DICT" else [])
         elif name == "MARK":
             push(_Mark)
         elif name in ("SETITEM", "APPEND"):
@@ -182,26 +220,25 @@ class _Machine:
 
     def run_names(self, name, argument):
         """Memo, names, calls."""
-        push = self.stack.append
         if name in ("BINPUT", "LONG_BINPUT"):
             self.remember(argument)
         elif name == "MEMOIZE":
-            self.remember(len(self.memo))
+            self.remember(len(self.memo) + len(self.far))
         elif name in ("BINGET", "LONG_BINGET"):
             self.recall(argument)
         elif name == "GLOBAL":
-            push(_global(argument))
+            self.make(_global(argument))
         elif name == "STACK_GLOBAL":
             last, first = self.pop(str), self.pop(str)
-            push(_global(f"{first} {last}"))
+            self.make(_global(f"{first} {last}"))
         elif name == "BINPERSID":
-            push(_storage(self.pop()))
+            self.make(_storage(self.pop()))
         elif name == "REDUCE":
             arguments = self.pop()
-            push(_call(self.pop(), arguments))
+            self.make(_call(self.pop(), arguments))
         elif name == "BUILD":  # an OrderedDict's attributes: torch's _metadata, versions of modules
             self.pop(dict)
-            push(self.pop(dict))
+            self.stack.append(self.pop(dict))
 
 
 @functools.cache
@@ -217,7 +254,7 @@ def read(data):
 
     Nothing is imported or called. Raises `Refused`, or ValueError of pickletools for bytes that are no pickle.
     """
-    machine, file, opcodes = _Machine(), io.BytesIO(data), _opcodes()
+    machine, file, opcodes = _Machine(ROOM * len(data) + SLACK), io.BytesIO(data), _opcodes()
     while True:
         opcode = opcodes.get(file.read(1))
         if opcode is None:
@@ -227,6 +264,6 @@ def read(data):
         if opcode.name == "STOP":
             return machine.pop()
         if opcode.name == "GLOBAL":  # pickletools would look for escapes in it
-            machine.run("GLOBAL", " ".join(file.readline().decode().rstrip("\n") for _ in range(2)))
+            machine.step("GLOBAL", " ".join(file.readline().decode().rstrip("\n") for _ in range(2)))
         else:
-            machine.run(opcode.name, None if opcode.arg is None else opcode.arg.reader(file))
+            machine.step(opcode.name, None if opcode.arg is None else opcode.arg.reader(file))

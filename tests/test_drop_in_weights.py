@@ -190,7 +190,7 @@ def test_the_same_bytes_of_another_type():
 @pytest.mark.parametrize("trusts", [False, True])
 def test_packed_once_for_the_same_weights(trusts, monkeypatch):
     packed = []
-    monkeypatch.setattr(torch_panels, "pack", lambda *given: packed.append(1) or pack(*given))
+    monkeypatch.setattr(torch_panels, "pack", lambda *given, **more: packed.append(1) or pack(*given, **more))
     from fastlstm.recurrent import pack
 
     layer = pair(SQUARE)[1]

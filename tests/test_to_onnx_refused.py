@@ -37,8 +37,6 @@ REFUSED = {
     "1997": (lambda: fl.Reverse(fl.LSTM1997(3, 4)), r"^to_onnx: layer \(LSTM1997\) has no counterpart in ONNX$"),
     "subclass": (lambda: Mine(3, 4), r"\(Mine\) has no counterpart"),
     "subclass inside": (lambda: fl.Sequential(Mine(3, 4)), r"0 \(Mine\) has no counterpart"),
-    "orders": (lambda: fl.Sequential(fl.LSTM(3, 4), fl.GRU(4, 2, batch_first=True)),
-               r"1 \(GRU\) has batch_first=True, 0 \(LSTM\) has not"),
     "a tiny clip": (lambda: fl.LSTM(3, 4, clip=1e-60), r"no clip with 1e-60, its attributes are of 32 bits$"),
     "a large constant": (lambda: fl.RNN(3, 4, activations=(("affine", 1.0, -1e39),)), r"no activation affine with -1e"),
     "clip in float64": (lambda: fl.GRU(3, 4, clip=0.1, dtype="float64"), r"no clip with 0\.1, its attributes"),
@@ -46,8 +44,6 @@ REFUSED = {
                             r"no activation hard_sigmoid with 0\.2, its attributes"),
     "an embedding behind": (lambda: fl.Sequential(fl.Linear(2, 3), fl.Embedding(5, 2)),
                             r"1 \(Embedding\) takes integers, but is not the first member"),
-    "a pair, used": (lambda: fl.Sequential(fl.Bidirectional(fl.GRU(2, 3), fl.GRU(2, 3), None), fl.Linear(3, 2)),
-                     r"1 \(Linear\) stands behind a Bidirectional that gives a pair"),
 }
 
 

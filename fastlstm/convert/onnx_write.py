@@ -61,11 +61,7 @@ def _layers(model, place=()):
 
 
 def _batch_first(layers):
-    """That of all layers."""
-    for place, layer in layers:
-        if layer.batch_first != layers[0][1].batch_first:
-            words = f"{_at(place, layer)} has batch_first={layer.batch_first}, {_at(*layers[0])} has not"
-            raise ValueError(f"to_onnx: {words}; the axes of a file have one order")
+    """Of all of them, as Sequential sees to; False where there is none."""
     return bool(layers) and layers[0][1].batch_first
 
 
@@ -109,8 +105,6 @@ class _Writer:
 
     def _member(self, model, place, x):
         """y of any module; a pair where it gives one."""
-        if isinstance(x, tuple) and not isinstance(x, Value):
-            raise ValueError(f"to_onnx: {_at(place, model)} stands behind a Bidirectional that gives a pair")
         kind = type(model)
         if kind is Sequential:
             for name, part in model._parts.items():

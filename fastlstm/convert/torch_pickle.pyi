@@ -3,6 +3,8 @@ from typing import Any, NamedTuple
 STORAGES: dict[str, str]
 GLOBALS: set[str]
 MAX_AXES: int
+ROOM: int
+SLACK: int
 
 class Refused(ValueError): ...
 

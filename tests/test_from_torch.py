@@ -259,3 +259,14 @@ def test_default_activations_spelled_out_are_torchs():
     model = fl.LSTM(2, 3, activations=("sigmoid", "tanh", "tanh"), rng=0)
     equal(fl.from_torch(fl.to_torch(model)), model)
     assert copy.deepcopy(fl.to_torch(model)).hidden_size == 3
+
+
+def test_layers_of_our_own_for_torch():
+    """Trained as `fastlstm.torch`, run without torch."""
+    import fastlstm.torch as accelerated
+
+    module = nn.Sequential(nn.Linear(3, 4), nn.GRU(4, 5, 2, bidirectional=True))
+    expected = fl.from_torch(module)
+    accelerated.accelerate(module)
+    equal(fl.from_torch(module), expected)
+    assert repr(fl.from_torch(accelerated.LSTM(3, 4, proj_size=2))) == "LSTM(3, 4, proj_size=2)"

@@ -97,11 +97,13 @@ def _build(module, kind, place, seen, activation):
 
 
 def _is_torchs(module, torch):
-    """Of a class that torch itself defines and nobody changed: no subclass, parametrization or hook."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks")
+    """Of a class that torch itself defines, or `fastlstm.torch`, and nobody changed: no subclass or hook of others."""
+    hooks, cls = ("_forward_hooks", "_forward_pre_hooks"), type(module)
     if any(getattr(module, name, None) for name in hooks):
         return False
-    return type(module) is getattr(torch.nn, type(module).__name__, None)
+    if cls.__module__ == "fastlstm.torch" and cls.__name__ in _RECURRENT:
+        return issubclass(cls, getattr(torch.nn, cls.__name__))
+    return cls is getattr(torch.nn, cls.__name__, None)
 
 
 def _is_dropout(module, torch):
@@ -177,11 +179,12 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
 
     source: one of
 
-    * a torch.nn.LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell, Embedding, Linear, or Sequential of these, of Dropout (left
-      out, at inference it does nothing) and of ReLU, Tanh, Sigmoid, Softmax(dim=-1) right behind a Linear, which takes
-      them as its activation. Weights of float32 or float64, on any device. A cell becomes one layer, for sequences
-      (T, B, I). Sequential hands y of a recurrent member on, where torch's would hand on the tuple. A padding_idx is
-      left out: it changes no output, but that row then has a gradient.
+    * a torch.nn.LSTM, GRU, RNN (or those of `fastlstm.torch`), LSTMCell, GRUCell, RNNCell, Embedding, Linear, or
+      Sequential of these, of Dropout (left out, at inference it does nothing) and of ReLU, Tanh, Sigmoid,
+      Softmax(dim=-1) right behind a Linear, which takes them as its activation. Weights of float32 or float64, on any
+      device. A cell becomes one layer, for sequences (T, B, I). Sequential hands y of a recurrent member on, where
+      torch's would hand on the tuple. A padding_idx is left out: it changes no output, but that row then has a
+      gradient.
     * a state dict, name -> tensor or array, or the path of a file with one: ``.pt``, ``.pth`` (see `read_torch`) or
       safetensors. torch is not needed then, and nothing in the file is executed. The names and shapes of *one*
       recurrent layer tell its class and sizes. float16 and bfloat16 become float32.

@@ -41,6 +41,14 @@ def excerpt(error, length=300):
     return text if len(text) <= length else text[:length] + "..."
 
 
+def regular(path):
+    """The path as text, if it can be opened without waiting: FileFormatError for a pipe, OSError where nothing is."""
+    path = os.fsdecode(path)
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise FileFormatError(f"{path}: not a regular file")
+    return path
+
+
 # ---- saving ------------------------------------------------------------------------------
 
 
@@ -239,9 +247,7 @@ def load(path):
     come as they are. Warns (RuntimeWarning) of NaN and infinity among the weights. Memory stays
     within about twice the size of the file, whatever the file says.
     """
-    path = os.fsdecode(path)
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise FileFormatError(f"{path}: not a regular file")  # a pipe would wait for ever
+    path = regular(path)
     with open(path, "rb") as file:
         _check_frame(path, file)
     try:

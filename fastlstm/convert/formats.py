@@ -15,12 +15,11 @@ Written are .safetensors, .onnx (with the package onnx) and .pt, .pth (with torc
 
 import io
 import os
-import stat
 import warnings
 import zipfile
 from typing import Any, NamedTuple
 
-from ..files import FileFormatError, _warn_if_not_finite, excerpt, load, write_whole
+from ..files import FileFormatError, _warn_if_not_finite, excerpt, load, regular, write_whole
 from .torch_states import is_safetensors, layer_of, places, read_tensors
 
 SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
@@ -55,9 +54,7 @@ def _kind_of_zip(path):
 
 def kind_of(path):
     """The format of a file, by its first bytes; FileFormatError for what is none, OSError as it comes."""
-    path = os.fsdecode(path)
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise FileFormatError(f"{path}: not a regular file")  # a pipe would wait for ever
+    path = regular(path)
     with open(path, "rb") as file:
         head = file.read(8)
     if head.startswith(b"PK\x03\x04"):

@@ -14,13 +14,11 @@ Sequential, Functional           `Sequential`, nested ones too, if each is one c
 """
 
 import errno
-import os
-import stat
 import warnings
 
 import numpy as np
 
-from ..files import FileFormatError, excerpt
+from ..files import FileFormatError, excerpt, regular
 from ..last import Last
 from ..module import hollow
 from ..sequential import Sequential
@@ -299,9 +297,7 @@ def from_keras(path):
     without a description; tensors that are missing, too many, or of another shape or type; and damage. OSErrors come
     as they are. Memory stays within about twice the size of the file.
     """
-    path = os.fsdecode(path)
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise FileFormatError(f"{path}: not a regular file")  # a pipe would wait for ever
+    path = regular(path)
     with open(path, "rb") as handle:
         try:
             model, found = _model(read_file(handle), path)

@@ -5,12 +5,11 @@ layers have (onnx_layers.py), piece by piece, so that nothing is in memory twice
 """
 
 import os
-import stat
 import warnings
 
 import numpy as np
 
-from ..files import FileFormatError, excerpt
+from ..files import FileFormatError, excerpt, regular
 from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
 from .onnx_nodes import STANDARD, Search, Values
 from .onnx_tensors import Mapped, array, described
@@ -206,9 +205,7 @@ def from_onnx(path):
     infinity, and of an initial state that is stored in the file. Memory stays below twice the file's size and
     10 kB for each layer, of which there may be 1024.
     """
-    path = os.fsdecode(path)
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise FileFormatError(f"{path}: not a regular file")  # a pipe would wait for ever
+    path = regular(path)
     with open(path, "rb") as file:
         try:
             return _Reader(path, Mapped(file)).layers()

@@ -15,13 +15,12 @@ Source: torch/serialization.py.
 import errno
 import math
 import os
-import stat
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
-from ..files import FileFormatError, excerpt
+from ..files import FileFormatError, excerpt, regular
 from .torch_pickle import MAX_AXES, STORAGES, Tensor, read
 
 _LEGACY = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02")  # torch's magic number, pickled; any pickle
@@ -189,11 +188,9 @@ def read_torch(path, key=None):
     tensors, other number types, files before torch 1.6, TorchScript, damage, views outside their storage, and tensors
     that need more than twice the file's size together. FileNotFoundError and other OSErrors come as they are.
     """
-    path = os.fsdecode(path)
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a string or None, got {type(key).__name__}")
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise FileFormatError(f"{path}: not a regular file")  # a pipe would wait for ever
+    path = regular(path)
     with open(path, "rb") as file:
         try:
             _start(file)

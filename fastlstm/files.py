@@ -12,13 +12,14 @@ use them. Nothing is ever unpickled. The file holds no packed weights: it means 
 machine.
 """
 
+import errno
 import itertools
 import json
 import os
 import stat
 import struct
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from safetensors import safe_open
@@ -47,6 +48,32 @@ def regular(path):
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise FileFormatError(f"{path}: not a regular file")
     return path
+
+
+@contextmanager
+def refusals(path):
+    """What a reader of foreign bytes raises inside comes out as FileFormatError with the path; OSErrors as they come.
+
+    A ValueError is the reader's own words, anything else means damage.
+    """
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # EINVAL: damage sends zipfile to an impossible place
+            raise
+        raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
+    except ValueError as error:
+        raise FileFormatError(f"{path}: {excerpt(error, 2000)}") from None
+    except Exception as error:  # zipfile, pickletools and what a description may hold raise many kinds
+        raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
+
+
+def not_finite(weights):
+    """Names of the arrays that hold NaN or infinity."""
+    # A sum of squares would overflow and a mask would need memory; the extremes carry NaN along.
+    return [name for name, w in weights.items() if w.size and not np.isfinite([w.min(), w.max()]).all()]
 
 
 # ---- saving ------------------------------------------------------------------------------
@@ -232,8 +259,7 @@ def _read(path):
 
 
 def _warn_if_not_finite(path, weights):
-    # A sum of squares would overflow and a mask would need memory; the extremes carry NaN along.
-    odd = [name for name, w in weights.items() if w.size and not np.isfinite([w.min(), w.max()]).all()]
+    odd = not_finite(weights)
     if odd:
         warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=3)
 

@@ -1,8 +1,10 @@
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 from .module import Module
+from .params import _Array
 
 VERSION: int
 _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -10,6 +12,8 @@ _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 class FileFormatError(ValueError): ...
 
 def regular(path: _Path) -> str: ...
+def refusals(path: str) -> AbstractContextManager[None]: ...
+def not_finite(weights: Mapping[str, _Array]) -> list[str]: ...
 def excerpt(error: object, length: int = 300) -> str: ...
 
 def check_metadata(metadata: object, reserved: tuple[str, ...] = ...) -> dict[str, str]: ...

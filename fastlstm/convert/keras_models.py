@@ -13,12 +13,11 @@ Sequential, Functional           `Sequential`, nested ones too, if each is one c
 ===============================  ===================================================================================
 """
 
-import errno
 import warnings
 
 import numpy as np
 
-from ..files import FileFormatError, excerpt, regular
+from ..files import not_finite, refusals, regular
 from ..last import Last
 from ..module import hollow
 from ..sequential import Sequential
@@ -67,8 +66,7 @@ def _filled(model, weights, notes, layer):
     expected = model._weight_shapes()
     if {name: weight.shape for name, weight in weights.items()} != expected:
         raise ValueError(f"its tensors do not fit {model!r}")
-    odd = [name for name, w in weights.items() if w.size and not np.isfinite([w.min(), w.max()]).all()]
-    notes.odd += [f"{name} of {layer}" for name in odd]
+    notes.odd += [f"{name} of {layer}" for name in not_finite(weights)]
     model._replace_weights(weights)
     return model
 
@@ -298,17 +296,8 @@ def from_keras(path):
     as they are. Memory stays within about twice the size of the file.
     """
     path = regular(path)
-    with open(path, "rb") as handle:
-        try:
-            model, found = _model(read_file(handle), path)
-        except OSError as error:
-            if error.errno not in (None, errno.EINVAL):  # EINVAL: damage sends zipfile to an impossible place
-                raise
-            raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
-        except ValueError as error:
-            raise FileFormatError(f"{path}: {excerpt(error, 2000)}") from None
-        except Exception as error:  # zipfile raises many kinds; a description may hold anything
-            raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
+    with open(path, "rb") as handle, refusals(path):
+        model, found = _model(read_file(handle), path)
     for kind, words in found:
         warnings.warn(words, kind, stacklevel=2)
     return model

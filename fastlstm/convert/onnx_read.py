@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from ..files import FileFormatError, excerpt, regular
+from ..files import FileFormatError, excerpt, not_finite, regular
 from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
 from .onnx_nodes import STANDARD, Search, Values
 from .onnx_tensors import Mapped, array, described
@@ -162,8 +162,7 @@ class _Reader:
         return found, mapped.release
 
     def _warn(self, node, given, model):
-        weights = model._named_weights()
-        odd = [name for name, w in weights.items() if not np.isfinite([w.min(), w.max()]).all()]
+        odd = not_finite(model._named_weights())
         if odd:
             words = f"{self.path}: {node.place} has NaN or infinity in {', '.join(odd)}"
             warnings.warn(words, RuntimeWarning, stacklevel=6)

@@ -12,7 +12,6 @@ The pickle is never executed: torch_pickle.py reads it. Sizes are checked agains
 Source: torch/serialization.py.
 """
 
-import errno
 import math
 import os
 from collections import Counter
@@ -20,7 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..files import FileFormatError, excerpt, regular
+from ..files import refusals, regular
 from .torch_pickle import MAX_AXES, STORAGES, Tensor, read
 
 _LEGACY = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02")  # torch's magic number, pickled; any pickle
@@ -191,19 +190,10 @@ def read_torch(path, key=None):
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a string or None, got {type(key).__name__}")
     path = regular(path)
-    with open(path, "rb") as file:
-        try:
-            _start(file)
-            archive = _Archive(file, os.fstat(file.fileno()).st_size)
-            return _arrays(archive, _tensors(read(archive.read("data.pkl")), key))
-        except OSError as error:
-            if error.errno not in (None, errno.EINVAL):  # EINVAL: damage sends zipfile to an impossible place
-                raise
-            raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
-        except ValueError as error:
-            raise FileFormatError(f"{path}: {error}") from None
-        except Exception as error:  # zipfile and pickletools raise many kinds
-            raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
+    with open(path, "rb") as file, refusals(path):
+        _start(file)
+        archive = _Archive(file, os.fstat(file.fileno()).st_size)
+        return _arrays(archive, _tensors(read(archive.read("data.pkl")), key))
 
 
 def with_prefix(d, prefix):

@@ -28,6 +28,15 @@ cdef extern from "fastlstm.h" nogil:
     int fl_has_openmp()
     int fl_teams_active()
     void fl_team_force(int)
+    ctypedef struct fl_disturbance:
+        const int32_t *delay_us
+        int64_t steps
+        int32_t workers
+        int64_t *next
+    void fl_team_disturb(const fl_disturbance *)
+    fl_status fl_rehearse(int, int64_t, double, int64_t *, int32_t *)
+    void fl_judge_replay(int, double, const double *, int64_t, int32_t *)
+    void fl_team_rest()
     fl_status fl_gemm_mode(int *)
     fl_status fl_gemm_force(const char *)
     fl_status fl_probe(int, int64_t, const void *, size_t, int, double *)
@@ -133,6 +142,7 @@ cdef extern from "fastlstm.h" nogil:
         size_t workspace_bytes
         int32_t threads
         const fl_blas_t *blas
+        int64_t awake_ns
 
     ctypedef struct fl_plan:
         int32_t threads, split

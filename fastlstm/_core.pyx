@@ -6,7 +6,7 @@ only what would otherwise corrupt memory.
 """
 cimport cython
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -43,5 +43,6 @@ cdef int check(fl_status status) except -1:
 
 include "_core_process.pxi"
 include "_core_memory.pxi"
+include "_core_teams.pxi"
 include "_core_model.pxi"
 include "_core_layers.pxi"

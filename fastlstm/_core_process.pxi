@@ -47,19 +47,6 @@ def has_openmp():
     return bool(fl_has_openmp())
 
 
-TEAM_MANNERS = ("adapts", "persists", "gives up")
-
-
-def force_team(str manner):
-    """For tests: what a team does when a barrier stalls; "adapts" is the default."""
-    fl_team_force(TEAM_MANNERS.index(manner))
-
-
-def teams_active():
-    """Threads inside calls right now, over the whole process."""
-    return fl_teams_active()
-
-
 def machine():
     """The constants that plans weigh, as in fl_machine: flops_per_ns (float32, float64), wake_ns, barrier_ns,
     private_cache."""

@@ -223,7 +223,11 @@ typedef struct fl_call {
     int32_t threads;            /* at most so many; 0: fl_get_num_threads(), which must then not change between the
                                  * query of the workspace and the call */
     const fl_blas_t *blas;      /* NULL: own kernels only */
+    int64_t awake_ns;           /* how long this call's workers look out for the next call before they sleep, at the
+                                 * cost of their processors; at least 30 us.  A call that says so is planned as if its
+                                 * workers were awake.  fl_team_rest, or the end of the calling thread, ends it. */
 } fl_call;
+void fl_team_rest(void); /* workers that wait for the next call of a stream go to sleep */
 
 /* What a call will do, and why.  Results never depend on it on the panel path. */
 typedef struct fl_plan {
@@ -326,10 +330,27 @@ enum fl_gemm { FL_GEMM_AUTO = 0, FL_GEMM_PANEL, FL_GEMM_BLAS };
 enum fl_status fl_gemm_mode(int *mode);         /* what FASTLSTM_GEMM or fl_gemm_force() says */
 enum fl_status fl_gemm_force(const char *name); /* NULL: as FASTLSTM_GEMM says */
 enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t n); /* kernels' own functions */
-/* What a team does when a barrier stalls.  ADAPTS, the default: one worker finishes, and later calls stay on one
- * thread for a while.  PERSISTS: never.  GIVES_UP: at the first barrier of every call. */
-enum fl_team_manner { FL_TEAM_ADAPTS = 0, FL_TEAM_PERSISTS, FL_TEAM_GIVES_UP };
+/* What a team does that is not faster than one thread.  ADAPTS, the default: it is halved for the rest of the call, and
+ * for a while after it.  PERSISTS: nothing.  GIVES_UP: at the first step of every call, one worker goes on alone.  HALVES:
+ * it is halved at every step. */
+enum fl_team_manner { FL_TEAM_ADAPTS = 0, FL_TEAM_PERSISTS, FL_TEAM_GIVES_UP, FL_TEAM_HALVES };
 void fl_team_force(int manner);
+/* Workers that sleep at the barriers of steps, as if another program had taken their processors: worker w for
+ * delay_us[next[w] * workers + w] at its next one, after which next[w] goes up.  NULL: no more.  Everything must stay
+ * where it is until then, and one call at a time may run. */
+typedef struct fl_disturbance {
+    const int32_t *delay_us; /* (steps, workers) */
+    int64_t steps;
+    int32_t workers;
+    int64_t *next; /* (workers) */
+} fl_disturbance;
+void fl_team_disturb(const fl_disturbance *disturbance);
+/* A team that sleeps instead of computing: `steps` steps of one_ns of one thread's work each, shared equally.  Written:
+ * how long each step took, and how many workers went on after it; both (steps), either may be NULL. */
+enum fl_status fl_rehearse(int workers, int64_t steps, double one_ns, int64_t *step_ns, int32_t *sizes);
+/* The rule by which teams are halved, without a team: steps of one_ns of one thread's work that took step_ns (steps)
+ * each -> sizes (steps), the workers that go on after each. */
+void fl_judge_replay(int workers, double one_ns, const double *step_ns, int64_t steps, int32_t *sizes);
 /* Work for a stop-watch, the same on every thread of a team of `threads`: with data NULL, n rounds of independent
  * fused multiply-adds (*flops of them in all); else n passes over `bytes` of data, each thread its own share. */
 enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, int threads, double *flops);

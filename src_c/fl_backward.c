@@ -143,6 +143,19 @@ static void undo_dropout(const fl_back *job, int layer, int worker, int workers)
 /* First step of the chunk that ends at s1.  Chunks are counted from step 0, so only the last one may be short. */
 static int64_t chunk_start(const fl_back *job, int64_t s1) { return (s1 - 1) / job->plan.chunk * job->plan.chunk; }
 
+/* One stretch; returns how many workers go on after it. */
+static int run_stretch(fl_back *job, const fl_back_stretch *s, int worker, int workers)
+{
+    const int by_rows = job->plan.split == FL_SPLIT_ROWS; /* then its steps had no barrier, nor a judge */
+    workers = fl_back_recurrence(job, s, worker, workers);
+    if (worker >= workers) return workers;
+    const double steps_ns = by_rows ? (double)s->rows * fl_back_step_ns(job, s) : 0;
+    workers = fl_barrier_judge(job->team, worker, workers, steps_ns);
+    if (worker >= workers) return workers;
+    fl_back_products(job, s, worker, workers);
+    return fl_barrier_judge(job->team, worker, workers, (double)s->rows * fl_back_products_ns(job, s));
+}
+
 static void backward_worker(int worker, int workers, void *arg)
 {
     fl_back *job = arg;
@@ -151,15 +164,13 @@ static void backward_worker(int worker, int workers, void *arg)
         for (int d = 0; d < spec->directions; d++)
             for (int64_t s1 = job->longest; s1 > 0;) {
                 const fl_back_stretch s = stretch_of(job, l, d, chunk_start(job, s1), s1);
-                fl_back_recurrence(job, &s, worker, workers);
-                fl_barrier_wait(&job->team, workers);
-                fl_back_products(job, &s, worker, workers);
-                fl_barrier_wait(&job->team, workers);
+                workers = run_stretch(job, &s, worker, workers);
+                if (worker >= workers) return;
                 s1 = s.s0;
             }
         if (l == 0 || !job->call->dropout) continue;
         undo_dropout(job, l - 1, worker, workers);
-        fl_barrier_wait(&job->team, workers);
+        fl_barrier_wait(job->team, worker, workers);
     }
 }
 
@@ -177,6 +188,13 @@ static void recurrence_worker(int worker, int workers, void *arg)
     fl_back_recurrence(part->job, part->s, worker, workers);
 }
 
+static void start_part(int workers, void *arg)
+{
+    const fl_back_part *part = arg;
+    part->job->judge.last = fl_now_ns(); /* BLAS's time is not the team's */
+    part->job->judge.workers = workers;
+}
+
 static void dropout_worker(int worker, int workers, void *arg)
 {
     const fl_back_part *part = arg;
@@ -191,12 +209,13 @@ static void backward_by_blas(fl_back *job)
             for (int64_t s1 = job->longest; s1 > 0;) {
                 const fl_back_stretch s = stretch_of(job, l, d, chunk_start(job, s1), s1);
                 fl_back_part part = {job, &s, l};
-                fl_team_run(job->plan.threads, recurrence_worker, &part);
+                const fl_team_work work = {.fn = recurrence_worker, .arg = &part, .begin = start_part};
+                fl_team_do(job->judge.workers, &work);
                 fl_back_products_blas(job, &s);
                 s1 = s.s0;
             }
         fl_back_part part = {job, NULL, l - 1};
-        if (l && job->call->dropout) fl_team_run(job->plan.threads, dropout_worker, &part);
+        if (l && job->call->dropout) fl_team_run(job->judge.workers, dropout_worker, &part);
     }
 }
 
@@ -241,6 +260,31 @@ static int gradients_present(const fl_model *m, const fl_backward_call *back)
     return 1;
 }
 
+static void start_judge(int workers, void *arg) { ((fl_back *)arg)->judge.workers = workers; }
+
+static void run(fl_back *job)
+{
+    const double flops = fl_model_flops(job->m);
+    const fl_judge_key key = fl_call_key(job->m, job->call, &job->plan, 1);
+    const fl_team_work work = {.fn = backward_worker, .arg = job, .begin = start_judge};
+    fl_barrier team; /* not cleared: most calls need little of it */
+    double rows = 0;
+    for (int64_t b = 0; b < job->call->batch; b++) rows += (double)job->order.length[b];
+    job->flop_ns = job->plan.work_ns / (2 * flops * (double)job->call->steps * (double)job->call->batch);
+    if (job->plan.threads > 1) {
+        fl_judge_begin(&job->judge, key, job->plan.threads);
+        fl_barrier_init(&team, job->judge.workers, &job->judge);
+        job->team = &team;
+    } else {
+        job->judge.workers = 1;
+    }
+    if (job->plan.blas)
+        backward_by_blas(job);
+    else
+        fl_team_do(job->judge.workers, &work);
+    if (job->plan.threads > 1) fl_judge_end(&job->judge, key, 2 * flops * rows * job->flop_ns);
+}
+
 enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_backward_call *back)
 {
     enum fl_status status = fl_call_check(m, call);
@@ -265,10 +309,6 @@ enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_back
     job.longest = job.order.length[0];
     job.free = call->masks || m->zones[0] || m->zones[1];
     memset((void *)job.zeros, 0, (size_t)((m->cells > m->spec.hidden_size ? m->cells : m->spec.hidden_size) * m->unit));
-    fl_barrier_init(&job.team, 1);
-    if (job.plan.blas)
-        backward_by_blas(&job);
-    else
-        fl_team_run(job.plan.threads, backward_worker, &job);
+    run(&job);
     return FL_OK;
 }

@@ -1,150 +1,138 @@
-/* Workers meeting, and what a team learns when one of them does not come: see fl_barrier.h. */
-#define _GNU_SOURCE
+/* Workers waiting for each other: see fl_barrier.h. */
 #include "fl_barrier.h"
-
-#include <time.h>
 
 #include "fastlstm.h"
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <sched.h>
-#elif defined(_WIN32)
-#define WIN32_LEAN_AND_MEAN
-#include <windows.h>
-#endif
-#if defined(__x86_64__) || defined(_M_X64)
-#include <immintrin.h>
-#endif
+/* --- disturbances, for tests and measurement: what a barrier does to a worker before it counts as having come */
+
+static _Atomic(const fl_disturbance *) disturbance;
+
+void fl_team_disturb(const fl_disturbance *d) { atomic_store(&disturbance, d); }
+
+static void disturb(int worker)
+{
+    const fl_disturbance *d = atomic_load_explicit(&disturbance, memory_order_acquire);
+    if (!d || worker >= d->workers) return;
+    const int64_t step = d->next[worker]++;
+    if (step >= d->steps) return;
+    const int64_t us = d->delay_us[step * d->workers + worker], end = fl_now_ns() + us * 1000;
+    while (us && fl_now_ns() < end) fl_doze();
+}
+
+/* --- arriving */
+
+/* The smallest number from 4 on whose square is not below n; there are at most so many groups, and never more than of a
+ * larger n. */
+static int group_size(int n)
+{
+    int size = 4;
+    while (size * size < n) size++;
+    return size;
+}
+
+void fl_barrier_init(fl_barrier *b, int most, fl_judge *judge)
+{
+    const int size = group_size(most);
+    b->groups = (most + size - 1) / size;
+    for (int i = 0; i < b->groups; i++) {
+        atomic_init(&b->group[i].arrived, 0);
+        atomic_init(&b->group[i].round, 0);
+    }
+    atomic_init(&b->groups_arrived, 0);
+    b->workers = most;
+    b->judge = judge;
+    b->half[0] = b->half[1] = NULL;
+}
+
+/* How many go on, as the last to arrive decides.  The two halves of a team go on with equal numbers. */
+static int decide(fl_barrier *b, int workers, double plan_ns)
+{
+    int left = workers;
+    if (b->half[0]) {
+        const int least = b->half[0]->workers < b->half[1]->workers ? b->half[0]->workers : b->half[1]->workers;
+        for (int i = 0; i < 2; i++) b->half[i]->workers = b->half[i]->judge->workers = least;
+        left = 2 * least;
+        if (left > 2) return left;
+    }
+    return b->judge && left > 1 ? fl_judge_work(b->judge, plan_ns) : left;
+}
+
+/* Whether this worker is the last of all. */
+static int arrive(fl_barrier *b, int group, int size, int workers)
+{
+    const int groups = (workers + size - 1) / size;
+    const int members = group < groups - 1 ? size : workers - group * size;
+    if (atomic_fetch_add_explicit(&b->group[group].arrived, 1, memory_order_acq_rel) != members - 1) return 0;
+    atomic_store_explicit(&b->group[group].arrived, 0, memory_order_relaxed);
+    if (groups == 1) return 1;
+    if (atomic_fetch_add_explicit(&b->groups_arrived, 1, memory_order_acq_rel) != groups - 1) return 0;
+    atomic_store_explicit(&b->groups_arrived, 0, memory_order_relaxed);
+    return 1;
+}
+
+static void let_go(fl_barrier *b, unsigned round)
+{
+    for (int i = 0; i < b->groups; i++) atomic_store_explicit(&b->group[i].round, round + 1, memory_order_release);
+}
 
 /* --- waiting */
 
-static void relax(void)
+/* After the spins: offers the processor to others, then dozes.  A worker does not sleep until it is woken, since waking
+ * takes longer than a step: then all would sleep at every step. */
+static void wait_long(const fl_barrier *b, int group, unsigned round)
 {
-#if defined(__x86_64__) || defined(_M_X64)
-    _mm_pause();
-#elif defined(__aarch64__) && defined(__GNUC__)
-    __asm__ volatile("yield");
-#endif
-}
-
-static void yield_processor(void)
-{
-#if defined(_WIN32)
-    SwitchToThread();
-#elif defined(__unix__) || defined(__APPLE__)
-    sched_yield();
-#endif
-}
-
-int64_t fl_now_ns(void)
-{
-#if defined(_WIN32)
-    LARGE_INTEGER ticks, per_second;
-    QueryPerformanceCounter(&ticks);
-    QueryPerformanceFrequency(&per_second);
-    return (int64_t)((double)ticks.QuadPart * (1e9 / (double)per_second.QuadPart));
-#else
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-#endif
-}
-
-void fl_doze(void)
-{
-#if defined(_WIN32)
-    Sleep(1);
-#else
-    nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
-#endif
-}
-
-/* --- stalls */
-
-/* Calls stay on one thread for a while after a stall, longer after each further one: where others keep the processors
- * busy, the half millisecond that a stall costs is paid every 16 ms at most; where it was a hiccup, little is lost. */
-enum { STALL_NS = 500000, SHORT_PAUSE_MS = 2, LONG_PAUSE_MS = 16 };
-static _Atomic int64_t alone_until;
-static atomic_int pause_ms = SHORT_PAUSE_MS;
-
-static atomic_int manner; /* enum fl_team_manner, for tests */
-
-static void note_stall(void)
-{
-    const int pause = atomic_load(&pause_ms);
-    atomic_store(&alone_until, fl_now_ns() + pause * INT64_C(1000000));
-    atomic_store(&pause_ms, pause * 2 > LONG_PAUSE_MS ? LONG_PAUSE_MS : pause * 2);
-}
-
-int fl_stalled_lately(void)
-{
-    const int64_t alone = atomic_load(&alone_until);
-    if (!alone || atomic_load(&manner) != FL_TEAM_ADAPTS) return 0;
-    const int64_t now = fl_now_ns();
-    if (now < alone) return 1;
-    if (now > alone + 2 * LONG_PAUSE_MS * INT64_C(1000000)) { /* no stall since: forgive */
-        atomic_store(&alone_until, 0);
-        atomic_store(&pause_ms, SHORT_PAUSE_MS);
-    }
-    return 0;
-}
-
-void fl_team_force(int how) { atomic_store(&manner, how); }
-
-/* --- barrier */
-
-void fl_barrier_init(fl_barrier *barrier, int patient)
-{
-    atomic_init(&barrier->arrived, 0);
-    atomic_init(&barrier->stalled, 0);
-    atomic_init(&barrier->round, 0);
-    atomic_init(&barrier->lost, 0);
-    barrier->born = patient ? 0 : fl_now_ns();
-    barrier->solo = 0;
-    barrier->patient = patient;
-}
-
-/* After the spins: offer the processor to others, then sleep.  A complaint is due when half a millisecond and a quarter
- * of the time since the call began went that way: balanced steps do not come here, uneven ones not for long. */
-static void wait_long(fl_barrier *barrier, unsigned round)
-{
-    const int64_t start = fl_now_ns();
-    int64_t last = start;
-    while (atomic_load_explicit(&barrier->round, memory_order_acquire) == round) {
-        if (last - start < STALL_NS)
-            yield_processor(); /* comes back at once when nobody else wants it */
+    enum { YIELD_NS = 500000 };
+    const int64_t begin = fl_now_ns();
+    while (atomic_load_explicit(&b->group[group].round, memory_order_acquire) == round) {
+        if (fl_now_ns() - begin < YIELD_NS)
+            fl_yield();
         else
             fl_doze();
-        const int64_t now = fl_now_ns();
-        const int64_t lost = atomic_fetch_add_explicit(&barrier->lost, now - last, memory_order_relaxed) + now - last;
-        if (lost > STALL_NS && lost > (now - barrier->born) / 4)
-            atomic_store_explicit(&barrier->stalled, 1, memory_order_relaxed);
-        last = now;
     }
 }
 
-void fl_barrier_wait(fl_barrier *barrier, int n)
+static void await_round(const fl_barrier *b, int group, unsigned round)
 {
     enum { SPINS = 1000 }; /* about 20-40 us: longer than a well-balanced step, shorter than a time slice */
-    if (n <= 1) return;
-    const unsigned round = atomic_load_explicit(&barrier->round, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) == n - 1) {
-        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        const int how = atomic_load_explicit(&manner, memory_order_relaxed);
-        if (barrier->patient || how == FL_TEAM_PERSISTS) {
-            /* no complaints heard */
-        } else if (how == FL_TEAM_GIVES_UP) {
-            barrier->solo = 1;
-        } else if (!barrier->solo && atomic_load_explicit(&barrier->stalled, memory_order_relaxed)) {
-            barrier->solo = 1;
-            note_stall();
-        }
-        atomic_store_explicit(&barrier->round, round + 1, memory_order_release);
-        return;
-    }
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&barrier->round, memory_order_acquire) != round) return;
-        relax();
+        if (atomic_load_explicit(&b->group[group].round, memory_order_acquire) != round) return;
+        fl_relax();
     }
-    wait_long(barrier, round);
+    wait_long(b, group, round);
+}
+
+void fl_barrier_wait(fl_barrier *b, int worker, int workers)
+{
+    if (workers <= 1) return;
+    const int size = group_size(workers), group = worker / size;
+    const unsigned round = atomic_load_explicit(&b->group[group].round, memory_order_relaxed);
+    if (arrive(b, group, size, workers))
+        let_go(b, round);
+    else
+        await_round(b, group, round);
+}
+
+int fl_barrier_judge(fl_barrier *b, int worker, int workers, double plan_ns)
+{
+    if (workers <= 1) return workers;
+    if (atomic_load_explicit(&disturbance, memory_order_relaxed)) disturb(worker);
+    const int size = group_size(workers), group = worker / size;
+    const unsigned round = atomic_load_explicit(&b->group[group].round, memory_order_relaxed);
+    if (arrive(b, group, size, workers)) {
+        b->workers = decide(b, workers, plan_ns);
+        let_go(b, round);
+    } else {
+        await_round(b, group, round);
+    }
+    return b->workers;
+}
+
+void fl_barrier_leave(fl_barrier *b, int worker, int workers)
+{
+    const int size = group_size(workers), group = worker / size;
+    const unsigned round = atomic_load_explicit(&b->group[group].round, memory_order_relaxed);
+    if (arrive(b, group, size, workers)) {
+        b->workers = decide(b, workers, 0);
+        let_go(b, round);
+    }
 }

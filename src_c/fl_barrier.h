@@ -1,32 +1,39 @@
-/* Where the workers of a team meet, and what stalls there teach.  Comes with fl_team.h. */
+/* Where the workers of a team wait for each other.  Comes with fl_team.h. */
 #ifndef FL_BARRIER_H
 #define FL_BARRIER_H
 
-#include <stdatomic.h>
-#include <stdint.h>
+#include <stddef.h>
 
-/* Wait until n workers have come; n == 1 returns at once.  Spins shortly, then yields, then sleeps.
+#include "fl_judge.h"
+#include "fl_wait.h"
+
+/* Workers come in groups of about the square root of their number.  The last of a group goes on to the others' last,
+ * and the last of all lets every group go: so no cache line is read by more than a group.
  *
- * When waiting eats a good part of the time, mates have lost their processors or share one: `solo` becomes true, for
- * all of them at the same round.  Another program wants these processors, and a barrier per step would cost a switch
- * or a time slice per step.  Who can should then let one worker finish (results do not depend on it). */
+ * A barrier may have a judge, which decides at the end of a piece of work how many workers go on: then those whose
+ * number is not below it must not come again. */
+enum { FL_BARRIER_GROUPS = 32 };
 typedef struct fl_barrier {
-    _Alignas(64) atomic_int arrived;
-    atomic_int stalled;   /* a waiting worker's complaint */
-    int64_t born;         /* ns */
-    _Atomic int64_t lost; /* ns that workers waited beyond the spins */
-    _Alignas(64) atomic_uint round;
-    int solo; /* written by the last to arrive, before it lets the others go */
-    int patient;
+    struct {
+        _Alignas(64) atomic_int arrived; /* of this group */
+        _Alignas(64) atomic_uint round;  /* what its members watch */
+    } group[FL_BARRIER_GROUPS];
+    _Alignas(64) atomic_int groups_arrived;
+    _Alignas(64) int workers; /* how many go on; written by the last to arrive, before it lets the others go */
+    int groups;               /* of the first round, or more */
+    fl_judge *judge;          /* NULL: nobody is sent away */
+    struct fl_barrier *half[2]; /* barriers of the two halves of this team, which judge by themselves; or NULL */
 } fl_barrier;
-/* patient: 1 where waiting long is in the nature of the work (shares of unequal size), and `solo` stays false. */
-void fl_barrier_init(fl_barrier *barrier, int patient);
-void fl_barrier_wait(fl_barrier *barrier, int n);
 
-/* 1 shortly after a stall (unless fl_team_force says otherwise): a call should then stay on its thread. */
-int fl_stalled_lately(void);
+/* For at most so many workers. */
+void fl_barrier_init(fl_barrier *barrier, int most, fl_judge *judge);
 
-int64_t fl_now_ns(void); /* of a clock that only goes forward */
-void fl_doze(void);      /* sleep for as little as the system grants: 50 us on Linux and some more, 1 ms on Windows */
+/* Waits until `workers` of them have come, of which this is number `worker`; returns at once where there is one.
+ * Spins shortly, then yields, then dozes. */
+void fl_barrier_wait(fl_barrier *barrier, int worker, int workers);
+/* The same at the end of a piece of work that takes one thread plan_ns.  Returns how many workers go on. */
+int fl_barrier_judge(fl_barrier *barrier, int worker, int workers, double plan_ns);
+/* Counts as having come, and returns without waiting: for a worker that leaves the call. */
+void fl_barrier_leave(fl_barrier *barrier, int worker, int workers);
 
 #endif

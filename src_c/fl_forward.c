@@ -8,33 +8,6 @@
 
 #include "fl_layer.h"
 
-/* Masks of another cell are refused like its options. */
-static int masks_fit(const fl_model *m, const fl_call *call)
-{
-    const int cell = m->spec.cell, clocked = cell == FL_CELL_CLOCKWORK;
-    for (int i = 0; call->masks && i < m->spec.num_layers * m->spec.directions; i++) {
-        const fl_masks *k = &call->masks[i];
-        if (k->mask_g && (clocked || cell == FL_CELL_RNN)) return 0;
-        if (k->zoneout_h && (clocked || cell == FL_CELL_LSTM_1997)) return 0;
-        if (k->zoneout_c && cell != FL_CELL_LSTM && cell != FL_CELL_DEPTH_GATED) return 0;
-    }
-    return 1;
-}
-
-enum fl_status fl_call_check(const fl_model *m, const fl_call *call)
-{
-    if (!m || !call || call->steps < 0 || call->batch < 0 || call->threads < 0) return FL_ERR_ARGUMENT;
-    if (call->steps > FL_LARGEST || call->batch > FL_LARGEST) return FL_ERR_OVERFLOW;
-    if (!call->hn || (m->cells && !call->cn) || ((call->dropout || call->masks) && !call->cache))
-        return FL_ERR_ARGUMENT;
-    if (!masks_fit(m, call)) return FL_ERR_ARGUMENT;
-    if (call->steps && call->batch && (!call->x.data || !call->y.data)) return FL_ERR_ARGUMENT;
-    if ((uintptr_t)call->workspace % FL_ALIGN || (uintptr_t)call->cache % FL_ALIGN) return FL_ERR_WORKSPACE;
-    for (int64_t b = 0; call->lengths && b < call->batch; b++)
-        if (call->lengths[b] < 0 || call->lengths[b] > call->steps) return FL_ERR_LENGTH;
-    return FL_OK;
-}
-
 static void lay_out(fl_job *job, fl_arena *arena)
 {
     const fl_model *m = job->m;
@@ -158,52 +131,110 @@ static void drop_out(const fl_job *job, int layer, int64_t s0, int64_t s1, int64
         }
 }
 
-static void run_layer(fl_job *job, int layer, int64_t s0, int64_t s1, int worker, int workers, int hoist_here)
+/* The two directions of a layer at once, each by a half of the team. */
+static int in_halves(const fl_job *job, int workers)
+{
+    return job->halves && workers > 1;
+}
+
+/* A worker, which has another number when a half of the team has become smaller. */
+typedef struct fl_member {
+    int worker, workers;
+} fl_member;
+
+static void run_direction(fl_job *job, int layer, int d, int64_t s0, int64_t s1, const fl_member *of, int *mates,
+                          int hoist_here)
 {
     const fl_model *m = job->m;
-    const int directions = m->spec.directions;
-    const int by_rows = job->plan.split == FL_SPLIT_ROWS || workers == 1;
-    const int groups = !by_rows && directions == 2 && workers % 2 == 0 ? 2 : 1;
-    const int mates = by_rows ? 1 : workers / groups, mate = worker % mates, group = by_rows ? 0 : worker / mates;
-    const int64_t batch = job->call->batch, row_step = by_rows ? workers : 1, row0 = by_rows ? worker : 0;
-    for (int d = 0; d < directions; d++) {
-        if (groups == 2 && d != group) continue;
-        fl_pass pass = {
-            .job = job,
-            .layer = layer,
-            .dir = d,
-            .x = input_of(job, layer, s0),
-            .y = output_of(job, layer, s0),
-            .rows = row0 < batch ? (batch - row0 + row_step - 1) / row_step : 0,
-            .row0 = row0,
-            .row_step = row_step,
-            .c = cells_of(job, layer, d, s0),
-            .lower = m->depth ? cells_of(job, layer - 1, d, s0) : (fl_view){0},
-            .barrier = &job->group[group],
-            .mate = mate,
-            .mates = mates,
-            .pointers = job->pointers + worker * fl_pass_pointers(batch, job->plan.hoist),
-            .masked = job->masked + worker * batch * m->recurrent * m->unit,
-        };
-        if (job->call->cache)
-            pass.cache = fl_cache_layout(m, job->call->steps, batch, fl_cache_flags(m, job->call), layer, d);
-        pass.y.data += (int64_t)d * m->recurrent * m->unit;
-        fl_pass_run(&pass, s0, s1, hoist_here);
+    const int by_rows = job->plan.split == FL_SPLIT_ROWS || of->workers == 1;
+    const int halves = in_halves(job, of->workers);
+    const int64_t batch = job->call->batch, row_step = by_rows ? of->workers : 1, row0 = by_rows ? of->worker : 0;
+    fl_pass pass = {
+        .job = job,
+        .layer = layer,
+        .dir = d,
+        .x = input_of(job, layer, s0),
+        .y = output_of(job, layer, s0),
+        .rows = row0 < batch ? (batch - row0 + row_step - 1) / row_step : 0,
+        .row0 = row0,
+        .row_step = row_step,
+        .c = cells_of(job, layer, d, s0),
+        .lower = m->depth ? cells_of(job, layer - 1, d, s0) : (fl_view){0},
+        .barrier = halves ? &job->half[d] : job->team,
+        .mate = by_rows ? 0 : halves ? of->worker % (of->workers / 2) : of->worker,
+        .mates = *mates,
+        .pointers = job->pointers + of->worker * fl_pass_pointers(batch, job->plan.hoist),
+        .masked = job->masked + of->worker * batch * m->recurrent * m->unit,
+    };
+    if (job->call->cache)
+        pass.cache = fl_cache_layout(m, job->call->steps, batch, fl_cache_flags(m, job->call), layer, d);
+    pass.y.data += (int64_t)d * m->recurrent * m->unit;
+    *mates = fl_pass_run(&pass, s0, s1, hoist_here);
+}
+
+/* What one thread needs for a layer, by the plan. */
+static double layer_ns(const fl_job *job, int layer, int64_t s0, int64_t s1)
+{
+    const fl_model *m = job->m;
+    double rows = 0;
+    for (int64_t r = 0; r < job->call->batch && job->order.length[r] > s0; r++)
+        rows += (double)((job->order.length[r] < s1 ? job->order.length[r] : s1) - s0);
+    return rows * m->spec.directions * m->layers[layer * m->spec.directions].flops * job->flop_ns;
+}
+
+/* A worker's part of a layer.  0: it must leave the call. */
+static int run_layer(fl_job *job, int layer, int64_t s0, int64_t s1, fl_member *of, int hoist_here)
+{
+    const int directions = job->m->spec.directions, by_rows = job->plan.split == FL_SPLIT_ROWS || of->workers == 1;
+    const int halves = in_halves(job, of->workers);
+    int mates = by_rows ? 1 : halves ? of->workers / 2 : of->workers;
+    const int half = halves ? of->worker / mates : 0, mate = by_rows ? 0 : halves ? of->worker % mates : of->worker;
+    for (int d = 0; d < directions && mate < mates; d++)
+        if (!halves || d == half) run_direction(job, layer, d, s0, s1, of, &mates, hoist_here);
+    if (halves) {
+        if (mate >= mates) { /* its half has become smaller, and the other half will, too */
+            fl_barrier_leave(job->team, of->worker, of->workers);
+            return 0;
+        }
+        const double work = of->workers == 2 ? layer_ns(job, layer, s0, s1) : 0; /* else it has been judged */
+        const int left = fl_barrier_judge(job->team, of->worker, of->workers, work);
+        of->worker = left == 1 ? of->worker : half * (left / 2) + mate;
+        of->workers = left;
+        if (left == 1 ? of->worker > 0 : mate >= left / 2) return 0;
+    } else if (!by_rows) {
+        of->workers = mates;
+        if (of->worker >= mates) return 0;
     }
-    if (groups == 2) fl_barrier_wait(&job->team, workers);
-    if (!job->call->dropout || layer == m->spec.num_layers - 1) return;
-    drop_out(job, layer, s0, s1, worker, workers);
-    if (!by_rows) fl_barrier_wait(&job->team, workers);
+    if (!job->call->dropout || layer == job->m->spec.num_layers - 1) return 1;
+    drop_out(job, layer, s0, s1, of->worker, of->workers);
+    if (!by_rows) fl_barrier_wait(job->team, of->worker, of->workers);
+    return 1;
+}
+
+/* Before the workers start, when it is known how many there are. */
+static void start_judges(int workers, void *arg)
+{
+    fl_job *job = arg;
+    job->judge.workers = workers;
+    job->halves = job->m->spec.directions == 2 && workers % 2 == 0 && job->plan.split != FL_SPLIT_ROWS;
+    for (int i = 0; i < 2 && job->plan.threads > 1; i++) {
+        job->half_judge[i] = job->judge;
+        job->half_judge[i].workers = job->half[i].workers = workers / 2;
+        job->team->half[i] = job->halves ? &job->half[i] : NULL;
+    }
 }
 
 static void forward_worker(int worker, int workers, void *arg)
 {
     fl_job *job = arg;
+    fl_member of = {worker, workers};
     zero_tails(job, worker, workers);
     for (int64_t s0 = 0; s0 < job->longest; s0 += job->plan.chunk) {
         const int64_t s1 = s0 + job->plan.chunk < job->longest ? s0 + job->plan.chunk : job->longest;
-        for (int l = 0; l < job->m->spec.num_layers; l++) run_layer(job, l, s0, s1, worker, workers, 1);
+        for (int l = 0; l < job->m->spec.num_layers; l++)
+            if (!run_layer(job, l, s0, s1, &of, 1)) return;
     }
+    if (of.worker == 0) job->workers = of.workers;
 }
 
 /* --- by way of BLAS: the hoisted products outside, the recurrence inside a region */
@@ -217,7 +248,15 @@ typedef struct fl_stretch { /* one layer, some steps */
 static void stretch_worker(int worker, int workers, void *arg)
 {
     const fl_stretch *s = arg;
-    run_layer(s->job, s->layer, s->s0, s->s1, worker, workers, 0);
+    fl_member of = {worker, workers};
+    if (run_layer(s->job, s->layer, s->s0, s->s1, &of, 0) && of.worker == 0) s->job->workers = of.workers;
+}
+
+static void start_stretch(int workers, void *arg)
+{
+    const fl_stretch *s = arg;
+    s->job->judge.last = fl_now_ns(); /* BLAS's time is not the team's */
+    start_judges(workers, s->job);
 }
 
 static void zero_worker(int worker, int workers, void *arg) { zero_tails(arg, worker, workers); }
@@ -254,12 +293,13 @@ static void blas_inputs(const fl_stretch *s, int d)
 /* With a reverse direction the chunk is the whole sequence, and so is what is hoisted. */
 static void forward_by_blas(fl_job *job)
 {
-    fl_team_run(job->plan.threads, zero_worker, job);
+    fl_team_run(job->workers, zero_worker, job);
     for (int64_t s0 = 0; s0 < job->longest; s0 += job->plan.chunk) {
         fl_stretch s = {job, 0, s0, s0 + job->plan.chunk < job->longest ? s0 + job->plan.chunk : job->longest};
         for (; s.layer < job->m->spec.num_layers; s.layer++) {
             for (int d = 0; d < job->m->spec.directions; d++) blas_inputs(&s, d);
-            fl_team_run(job->plan.threads, stretch_worker, &s);
+            const fl_team_work work = {.fn = stretch_worker, .arg = &s, .begin = start_stretch};
+            fl_team_do(job->workers, &work);
         }
     }
 }
@@ -279,6 +319,48 @@ static void start_state(const fl_model *m, const fl_call *call)
         memset(call->cn, 0, c);
     else if (call->c0 != call->cn)
         memcpy(call->cn, call->c0, c);
+}
+
+/* A half's judge has seen what the team's has not. */
+static void take_over(fl_job *job)
+{
+    const fl_judge *half = job->half_judge[1].fell > job->half_judge[0].fell ? &job->half_judge[1] : job->half_judge;
+    const int workers = job->workers, asked = job->judge.asked;
+    if (!job->halves || workers <= 2) return;
+    job->judge = *half;
+    job->judge.workers = workers;
+    job->judge.asked = asked;
+}
+
+static void run(fl_job *job)
+{
+    const double flops = fl_model_flops(job->m), most = (double)job->call->steps * (double)job->call->batch;
+    const int several = job->plan.threads > 1;
+    const fl_judge_key key = several ? fl_call_key(job->m, job->call, &job->plan, 0) : 0;
+    job->flop_ns = most > 0 ? job->plan.work_ns / (flops * most) : 0;
+    job->workers = 1;
+    fl_barrier team, half[2]; /* not cleared: most calls need little of them */
+    if (several) {
+        fl_judge_begin(&job->judge, key, job->plan.threads);
+        job->workers = job->judge.workers;
+        job->team = &team;
+        job->half = half;
+        fl_barrier_init(&team, job->workers, &job->judge);
+        for (int i = 0; i < 2 && job->m->spec.directions == 2; i++)
+            fl_barrier_init(&half[i], job->workers, &job->half_judge[i]);
+    }
+    const fl_team_work work = {.fn = forward_worker, .arg = job, .begin = start_judges};
+    if (job->plan.blas)
+        forward_by_blas(job);
+    else
+        fl_team_do(job->workers, &work);
+    if (!several) return;
+    double rows = 0;
+    for (int64_t r = 0; r < job->call->batch; r++) rows += (double)job->order.length[r];
+    const double plan_ns = rows * flops * job->flop_ns;
+    if (job->plan.split == FL_SPLIT_ROWS) fl_judge_work(&job->judge, plan_ns); /* it had no barriers */
+    take_over(job);
+    fl_judge_end(&job->judge, key, plan_ns);
 }
 
 enum fl_status fl_forward(const fl_model *m, const fl_call *call)
@@ -301,13 +383,6 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     job.free = call->masks || m->zones[0] || m->zones[1];
     job.more = job.free || m->keeps || m->side || m->depth || m->spec.proj_size;
     memset((void *)job.zeros, 0, (size_t)((m->cells > m->spec.hidden_size ? m->cells : m->spec.hidden_size) * m->unit));
-    if (job.plan.threads > 1) {
-        fl_barrier_init(&job.team, 1);
-        for (int i = 0; i < 2; i++) fl_barrier_init(&job.group[i], 0);
-    }
-    if (job.plan.blas)
-        forward_by_blas(&job);
-    else
-        fl_team_run(job.plan.threads, forward_worker, &job);
+    run(&job);
     return FL_OK;
 }

@@ -133,7 +133,7 @@ static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t 
                                           dh,        l->dh[i],     limit > 0 ? limit : (double)INFINITY, pr};
         m->real->blend_grad(&blend);
     }
-    fl_barrier_wait(&job->team, w->mates);
+    fl_barrier_wait(job->team, w->mate, w->mates);
     const void **a = l->dy; /* dy is used up: from here on the list is that of dh, then of dcell_out */
     void **out = l->dgates; /* filled again below */
     for (int64_t i = 0; i < rows; i++) {
@@ -142,7 +142,7 @@ static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t 
         out[i] = job->dcell_out + r * hidden * m->unit;
     }
     product(w, rows, a, pr, fl_walk_weights(w)->panel_rt, hidden, w->m_block0, w->m_block1, 0, out);
-    fl_barrier_wait(&job->team, w->mates);
+    fl_barrier_wait(job->team, w->mate, w->mates);
     for (int64_t i = 0; i < rows; i++) {
         const int64_t r = w->row0 + i * w->row_step;
         a[i] = out[i];
@@ -188,7 +188,7 @@ static void cell_grads(const fl_walk *w, const fl_back_rows *l, int64_t rows, co
         m->real->cell_grad[FL_BODY_DEPTH](&a);
         return;
     }
-    fl_barrier_wait(&job->team, w->mates);
+    fl_barrier_wait(job->team, w->mate, w->mates);
     const void *const *dn =
         fl_rows_at(m, (const void **)l->m_rows, (const void *const *)l->dgates, rows, 2 * H); /* no projection: free */
     product(w, rows, dn, H, p->panel_nt, H, w->m_block0, w->m_block1, 0, l->dheard);
@@ -196,7 +196,7 @@ static void cell_grads(const fl_walk *w, const fl_back_rows *l, int64_t rows, co
     if (masked) /* what h got by way of it passes the mask with the rest */
         for (int64_t i = 0; i < rows && of > 0; i++)
             memset((char *)l->through[i] + w->unit0 * m->unit, 0, (size_t)of);
-    fl_barrier_wait(&job->team, w->mates);
+    fl_barrier_wait(job->team, w->mate, w->mates);
     a.carry = masked ? l->through : l->dh;
     m->real->cell_grad[FL_BODY_GRU_RESET](&a);
 }
@@ -278,42 +278,53 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
         .dheard = (const void *const *)l.dheard,
     };
     cell_grads(w, &l, rows, &cell);
-    fl_barrier_wait(&job->team, w->mates);
+    fl_barrier_wait(job->team, w->mate, w->mates);
     state_grads(w, &l, rows, m->carries || zone_h);
     cut_rows(w, &l, rows, s);
-    fl_barrier_wait(&job->team, w->mates);
 }
 
-void fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int workers)
+/* Shares of one of `mates` workers that go over the same rows. */
+static void share(fl_walk *w, int mate, int mates)
 {
-    const fl_model *m = job->m;
-    const int by_rows = job->plan.split == FL_SPLIT_ROWS || workers == 1;
-    const int mates = by_rows ? 1 : workers, mate = by_rows ? 0 : worker;
+    const fl_model *m = w->job->m;
     const int64_t hidden = m->spec.hidden_size, width = m->width;
     const int64_t h_blocks = fl_plain_blocks(m->recurrent, width), m_blocks = fl_plain_blocks(hidden, width);
     const int64_t unit1 = fl_share(m->blocks, mate + 1, mates) * m->block_units;
-    const fl_walk w = {
+    w->mate = mate;
+    w->mates = mates;
+    w->unit0 = fl_share(m->blocks, mate, mates) * m->block_units;
+    w->unit1 = unit1 < hidden ? unit1 : hidden;
+    w->h_block0 = fl_share(h_blocks, mate, mates);
+    w->h_block1 = fl_share(h_blocks, mate + 1, mates);
+    w->m_block0 = fl_share(m_blocks, mate, mates);
+    w->m_block1 = fl_share(m_blocks, mate + 1, mates);
+}
+
+int fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int workers)
+{
+    const fl_model *m = job->m;
+    const int by_rows = job->plan.split == FL_SPLIT_ROWS || workers == 1;
+    fl_walk w = {
         .job = job,
         .s = s,
         .row0 = by_rows ? worker : 0,
         .row_step = by_rows ? workers : 1,
-        .unit0 = fl_share(m->blocks, mate, mates) * m->block_units,
-        .unit1 = unit1 < hidden ? unit1 : hidden,
-        .h_block0 = fl_share(h_blocks, mate, mates),
-        .h_block1 = fl_share(h_blocks, mate + 1, mates),
-        .m_block0 = fl_share(m_blocks, mate, mates),
-        .m_block1 = fl_share(m_blocks, mate + 1, mates),
-        .mate = mate,
-        .mates = mates,
         .pointers = job->pointers + worker * fl_back_pointers(job->call->batch),
         .counts = job->counts ? job->counts + worker * m->layers[0].part_count : NULL,
     };
+    share(&w, by_rows ? 0 : worker, by_rows ? 1 : workers);
     if (w.counts) memset(w.counts, 0, (size_t)m->layers[0].part_count * sizeof *w.counts);
+    const double row_ns = fl_back_step_ns(job, s);
     int64_t q = 0;
     for (int64_t step = s->s1 - 1; step >= s->s0; step--) {
         const int64_t all = fl_back_active(job, step);
         const int64_t mine = all > w.row0 ? (all - w.row0 + w.row_step - 1) / w.row_step : 0;
-        if (mine || mates > 1 || w.counts) one_step(&w, step, mine, q); /* rows of others count, too */
+        if (mine || w.mates > 1 || w.counts) one_step(&w, step, mine, q); /* rows of others count, too */
         q += all;
+        if (w.mates == 1) continue;
+        const int left = fl_barrier_judge(job->team, worker, w.mates, row_ns * (double)all);
+        if (worker >= left) return left;
+        if (left < w.mates) share(&w, worker, left);
     }
+    return by_rows ? workers : w.mates;
 }

@@ -38,7 +38,9 @@ typedef struct fl_back {
     void **masked_rows;       /* (chunk*B) of dx_masked */
     int64_t *batch_row;       /* (chunk*B) row of the batch that q is, for mask_x */
     int64_t *counts;          /* (workers, modules) CLOCKWORK: rows of each module in this stretch */
-    fl_barrier team;
+    fl_judge judge;
+    fl_barrier *team; /* NULL where one thread is planned */
+    double flop_ns; /* the plan's time of the call on one thread, over its floating-point operations */
 } fl_back;
 
 enum { FL_BACK_LISTS = 19 };
@@ -63,6 +65,20 @@ static inline char *fl_module_rows(const fl_back *job, const fl_part *p)
 }
 static inline int64_t fl_module_list(const fl_back *job, int i) { return i * job->plan.chunk * job->call->batch; }
 
+/* What one thread needs by the plan for a row of the recurrence, and for a row of its products.  There are four of
+ * about the same size if I = R: dh of the recurrence, dx, and those of the two weights' gradients. */
+static inline double fl_back_step_ns(const fl_back *job, const fl_back_stretch *s)
+{
+    const fl_packed *w = &job->m->layers[s->layer * job->m->spec.directions + s->dir];
+    const double recurrent = (double)job->m->recurrent;
+    return 2 * w->flops * job->flop_ns * recurrent / (2 * (recurrent + (double)w->inputs));
+}
+static inline double fl_back_products_ns(const fl_back *job, const fl_back_stretch *s)
+{
+    return 2 * job->m->layers[s->layer * job->m->spec.directions + s->dir].flops * job->flop_ns -
+           fl_back_step_ns(job, s);
+}
+
 /* Rows of the batch that have a step s: the first ones, because lengths fall. */
 static inline int64_t fl_back_active(const fl_back *job, int64_t s)
 {
@@ -71,7 +87,8 @@ static inline int64_t fl_back_active(const fl_back *job, int64_t s)
     return n;
 }
 
-void fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int workers);
+/* Returns how many workers go on after it.  Those that do not must not come again. */
+int fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int workers);
 /* dx, and what this chunk adds to the gradients of the weights; after a barrier, or alone */
 void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int workers);
 void fl_back_products_blas(fl_back *job, const fl_back_stretch *s);

@@ -191,6 +191,17 @@ static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int6
     }
 }
 
+/* All mates meet, and may become fewer: the first of them then share all blocks.  Hoisted products of the current span
+ * are complete: every mate made its own before its first step. */
+static void end_step(fl_pass *p, int64_t rows)
+{
+    const double plan_ns = (double)rows * p->turn.w->flops * p->job->flop_ns;
+    const int mates = fl_barrier_judge(p->barrier, p->mate, p->mates, plan_ns);
+    if (mates == p->mates) return;
+    p->mates = p->turn.mates = mates;
+    if (p->mate < mates) fl_turn_begin(&p->turn);
+}
+
 /* pre_step: slot of the input products, or -1: the step makes its own.  ahead: what to make beside it, or NULL. */
 static void one_step(fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pre_step, const fl_ahead_args *ahead)
 {
@@ -201,11 +212,11 @@ static void one_step(fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pr
     p->turn.hoisted = pre_step >= 0;
     fl_turn_run(&p->turn, ahead);
     if (p->turn.w->panel_r) {
-        fl_barrier_wait(p->barrier, p->mates);
+        fl_barrier_wait(p->barrier, p->mate, p->mates);
         fl_turn_project(p->job->m, p->turn.w, rows, (const void *const *)l->cell_out, l->y, l->h_prev, p->zone_h,
                         p->mate, p->mates);
     }
-    fl_barrier_wait(p->barrier, p->mates);
+    if (p->mates > 1) end_step(p, rows);
 }
 
 /* The state after this chunk goes to hn and cn, each mate taking its share of the rows. */
@@ -223,24 +234,13 @@ static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
         if (p->c.data)
             memcpy(state_row(p, call->cn, b, m->cells), fl_at(&p->c, t, b), (size_t)(m->cells * m->unit));
     }
-    fl_barrier_wait(p->barrier, p->mates);
-}
-
-/* From a stall on, mate 0 takes all blocks and the others are done.  Hoisted products of the current span are complete:
- * every mate made its own before its first step. */
-static int go_solo(fl_pass *p)
-{
-    if (p->mates == 1 || !p->barrier->solo) return 1;
-    if (p->mate) return 0;
-    p->mates = p->turn.mates = 1;
-    fl_turn_begin(&p->turn);
-    return 1;
+    fl_barrier_wait(p->barrier, p->mate, p->mates);
 }
 
 static void run_steps(fl_pass *p, int64_t s0, int64_t s1, int64_t span, int hoist_here)
 {
     int64_t rows = p->rows;
-    for (int64_t s = s0; s < s1 && go_solo(p); s++) {
+    for (int64_t s = s0; s < s1 && p->mate < p->mates; s++) {
         rows = active_rows(p, s, rows);
         if (rows == 0) break; /* for all mates alike: they share their rows */
         const int64_t into = span ? (s - s0) % span : -1;
@@ -265,7 +265,7 @@ static void point_ahead(const fl_pass *p, int64_t s, int64_t end, int64_t slot, 
 }
 
 /* One row: groups of steps, and beside the steps of each group the input products of the next, in the other half of
- * `pre`.  A mate that goes on alone has not got the others' part of them, so it makes the next group's anew. */
+ * `pre`.  Where mates have left, their part of them is missing, so the next group's are made anew. */
 static void run_ahead(fl_pass *p, int64_t s0, int64_t s1)
 {
     const fl_job *job = p->job;
@@ -275,7 +275,7 @@ static void run_ahead(fl_pass *p, int64_t s0, int64_t s1)
     void **pre = (void **)(p->pointers + FL_PASS_ALL + 3 * group);
     fl_ahead_args ahead = {.k = weights_of(p)->inputs, .panel = weights_of(p)->part[0].panel_x, .x = x, .pre = pre};
     int complete = 0, mates = p->mates;
-    for (int64_t s = s0; s < end && go_solo(p); s++) {
+    for (int64_t s = s0; s < end && p->mate < p->mates; s++) {
         const int64_t slot = (s - s0) % (2 * group), other = slot < group ? group : 0;
         ahead.share = slot % group;
         if (p->mates != mates) complete = 0;
@@ -306,11 +306,11 @@ static void mask_inputs(fl_pass *p, int64_t s0, int64_t s1)
             m->real->mul(fl_at(&p->x, t, b), fl_mask_row(m, mask, b, inputs), fl_at(&to, t, b), inputs);
         }
     }
-    fl_barrier_wait(p->barrier, p->mates);
+    fl_barrier_wait(p->barrier, p->mate, p->mates);
     p->x = to;
 }
 
-void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
+int fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
 {
     const fl_plan *plan = &pass->job->plan;
     const int64_t span = fl_plan_span(pass->job->m, plan, weights_of(pass)->inputs);
@@ -321,7 +321,6 @@ void fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
         run_ahead(&p, s0, s1);
     else
         run_steps(&p, s0, s1, span, hoist_here);
-    p.mates = pass->mates; /* all meet again */
-    fl_barrier_wait(p.barrier, p.mates);
-    keep_state(&p, s0, s1);
+    if (p.mate < p.mates) keep_state(&p, s0, s1);
+    return p.mates;
 }

@@ -24,7 +24,11 @@ typedef struct fl_job {
     char *gather;          /* (hoist*B, I) rows of x for BLAS; only with BLAS */
     const void *zeros;     /* (max(H, C)) what h and c are after a reset */
     const void **pointers; /* (workers, fl_job_pointers) */
-    fl_barrier team, group[2];
+    int workers;           /* of the team, at first and at last */
+    int halves;            /* 1: each half of the team runs a direction */
+    double flop_ns;        /* the plan's time of the call on one thread, over its floating-point operations */
+    fl_judge judge, half_judge[2];
+    fl_barrier *team, *half; /* half: (2); both NULL where one thread is planned */
 } fl_job;
 
 typedef struct fl_rows { /* the pointer lists of one step, all (B) */
@@ -57,8 +61,9 @@ static inline int64_t fl_pass_pointers(int64_t batch, int64_t hoist)
     return FL_PASS_ALL * batch + 2 * batch * (hoist < 1 ? 1 : hoist);
 }
 
-/* Steps [s0, s1) of the order in which this direction walks.  hoist_here: 0 when `pre` was filled beforehand. */
-void fl_pass_run(const fl_pass *p, int64_t s0, int64_t s1, int hoist_here);
+/* Steps [s0, s1) of the order in which this direction walks.  hoist_here: 0 when `pre` was filled beforehand.  Returns
+ * how many mates go on after it: one whose number is not below that has left before its end. */
+int fl_pass_run(const fl_pass *p, int64_t s0, int64_t s1, int hoist_here);
 
 /* Time of step s of a row of that length, in this direction. */
 static inline int64_t fl_time(int dir, int64_t s, int64_t length) { return dir ? length - 1 - s : s; }

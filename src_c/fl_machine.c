@@ -179,7 +179,7 @@ static void meet(int worker, int workers, void *arg)
     meeting *m = arg;
     if (workers != 2) return;
     const int64_t share = m->bench->blocks / 3;
-    fl_barrier_wait(&m->barrier, 2); /* now both are awake */
+    fl_barrier_wait(&m->barrier, worker, 2); /* now both are awake */
     const int64_t begin = fl_now_ns();
     int64_t last = begin;
     double read = 0;
@@ -188,7 +188,7 @@ static void meet(int worker, int workers, void *arg)
             multiply(m->bench, 1, worker * share, (worker + 1) * share);
             for (int i = 0; i < MEET_LINES; i++) m->line[round % 2][worker][i][0] = read;
             if (worker == 0 && round == MEET_ROUNDS - 1) m->going = more(m->samples + 1, SAMPLES, begin, BUDGET_NS);
-            fl_barrier_wait(&m->barrier, 2);
+            fl_barrier_wait(&m->barrier, worker, 2);
             for (int i = 0; i < MEET_LINES; i++) read += m->line[round % 2][1 - worker][i][0];
         }
         if (worker == 0) {
@@ -203,7 +203,7 @@ static void meet(int worker, int workers, void *arg)
 static double measure_barrier(const bench *b)
 {
     meeting m = {.going = 1, .bench = b};
-    fl_barrier_init(&m.barrier, 1);
+    fl_barrier_init(&m.barrier, 2, NULL);
     const double alone = product_ns(b, 1, b->blocks / 3);
     fl_team_run(2, meet, &m);
     const double added = quantile(m.sample, m.samples, 2) - alone;

@@ -104,7 +104,7 @@ void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int wo
     else if (s->dx.data)
         input_gradient(job, s, p, first, end);
     if (s->dx.data && s->mask_x) {
-        if (clockwork) fl_barrier_wait(&job->team, workers); /* its columns are shared, not its rows */
+        if (clockwork) fl_barrier_wait(job->team, worker, workers); /* its columns are shared, not its rows */
         unmask(job, s, p, first, end);
     }
     if (clockwork) return;

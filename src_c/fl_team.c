@@ -1,15 +1,17 @@
-/* Threads.  The only file that includes omp.h, and with fl_dispatch.c the only one that reads the environment.
+/* Teams of threads, out of one pool for the whole process.
  *
- * - One parallel region per call; its size is bounded by what other calls of this process already use, so that many
- *   application threads do not multiply into many more workers.  Results do not depend on the size.
- * - Before fork() the forking thread's workers are sent home (a child would wait for threads it does not have).
- * - Default size: the affinity mask, or the container's processor quota where that is less.
+ * - A team's size is bounded by what other calls of this process already use, so that many application threads do not
+ *   multiply into many more workers; and by what the system grants.  Results do not depend on the size.
+ * - A call that finds its workers awake starts within a microsecond; they look out for 30 us after a call, or as long
+ *   as the call asks.
+ * - A child of fork() starts with an empty pool.
  */
 #define _GNU_SOURCE
 #include "fl_team.h"
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fastlstm.h"
 
@@ -185,7 +187,18 @@ static void take_place(fl_places *places, int worker)
 }
 #endif
 
-/* --- run */
+/* --- one worker */
+
+typedef struct fl_worker fl_worker;
+typedef struct fl_team {
+    fl_team_fn fn;
+    void *arg;
+    int workers;
+    int64_t awake_ns;
+    fl_places places;
+    _Alignas(64) atomic_uint left;   /* workers that have not returned, and ASLEEP while the caller sleeps on it */
+    fl_worker *member[FL_TEAM_MOST]; /* (workers): [0] is unused, that is the caller */
+} fl_team;
 
 static void run_worker(int worker, int workers, fl_team_fn fn, void *arg, fl_places *places)
 {
@@ -195,33 +208,209 @@ static void run_worker(int worker, int workers, fl_team_fn fn, void *arg, fl_pla
     fl_float_leave(saved);
 }
 
-#ifdef _OPENMP
-#if defined(__unix__) || defined(__APPLE__)
-static atomic_int team_used;
+#if FL_THREADS
 
-static void before_fork(void)
+/* --- the pool
+ *
+ * Workers are started when a team first needs them, and stay.  An idle one looks out for a call for a moment, then
+ * sleeps on `call`.  Teams take the ones that became idle last, in the order of the call before: worker i of one call
+ * is worker i of the next, which has its weights in its cache. */
+
+struct fl_worker {
+    _Alignas(64) atomic_uint call; /* goes up by one for each call it gets */
+    atomic_uint asleep;
+    fl_team *team; /* and its place there, both written before `call` goes up */
+    int index;
+    fl_worker *below; /* the next idle one; under the lock */
+    fl_thread thread;
+};
+
+enum { ASLEEP = 1u << 31, IDLE_NS = 30000 };
+static fl_worker pool[FL_TEAM_MOST - 1]; /* untouched ones take no memory */
+static fl_lock pool_lock = FL_LOCK_FREE;
+static fl_worker *idle;       /* under the lock, and the next two */
+static int started;           /* workers of the pool that have a thread */
+static int64_t refused_until; /* the system has refused one: not asked again before */
+static atomic_int closing;    /* the pool is taken down */
+static atomic_uint rests;     /* goes up when workers shall not look out any longer */
+
+/* Until the worker has a call.  Looks out for one for `awake_ns`, then sleeps. */
+static void await_call(fl_worker *w, unsigned before, int64_t awake_ns)
 {
-    /* frees the forking thread's pool; other threads do not exist in the child, and neither does their pool's use */
-    if (atomic_load(&team_used) && !omp_in_parallel()) omp_pause_resource_all(omp_pause_soft);
+    enum { LOOKS = 32 }; /* between looks at the clock */
+    const int64_t begin = fl_now_ns();
+    const unsigned rest = atomic_load_explicit(&rests, memory_order_relaxed);
+    int64_t waited = 0;
+    while (waited < awake_ns && (waited < IDLE_NS || atomic_load_explicit(&rests, memory_order_relaxed) == rest)) {
+        for (int i = 0; i < LOOKS; i++) {
+            if (atomic_load_explicit(&w->call, memory_order_acquire) != before) return;
+            fl_relax();
+        }
+        waited = fl_now_ns() - begin;
+        if (waited > IDLE_NS) fl_yield(); /* others may want this processor */
+    }
+    atomic_store(&w->asleep, 1);
+    while (atomic_load(&w->call) == before) fl_sleep_on(&w->call, before);
+    atomic_store_explicit(&w->asleep, 0, memory_order_relaxed);
 }
-static void in_child(void) { atomic_store(&threads_active, 0); }
-static void register_fork_handlers(void) { pthread_atfork(before_fork, NULL, in_child); }
 
-static void prepare_team(void)
+/* `asleep` is read after `call` has gone up, and a worker reads `call` after it has set `asleep`: one sees the other. */
+static void call_worker(fl_team *team, int index)
+{
+    fl_worker *w = team->member[index];
+    w->team = team;
+    w->index = index;
+    atomic_fetch_add(&w->call, 1);
+    if (atomic_load(&w->asleep)) fl_wake(&w->call);
+}
+
+/* Waking takes a system call each, so in large teams the first woken wake the others. */
+enum { WAKES = 16 };
+static void call_others(fl_team *team, int index)
+{
+    if (index == 0)
+        for (int i = 1; i < team->workers && i <= WAKES; i++) call_worker(team, i);
+    else if (index <= WAKES)
+        for (int i = index + WAKES; i < team->workers; i += WAKES) call_worker(team, i);
+}
+
+static void worker_main(void *arg)
+{
+    fl_worker *w = arg;
+    unsigned calls = 0;
+    int64_t awake_ns = IDLE_NS;
+    for (;;) {
+        await_call(w, calls, awake_ns);
+        if (atomic_load(&closing)) return;
+        calls++;
+        fl_team *team = w->team;
+        call_others(team, w->index);
+        run_worker(w->index, team->workers, team->fn, team->arg, &team->places);
+        awake_ns = team->awake_ns > IDLE_NS ? team->awake_ns : IDLE_NS;
+        atomic_uint *left = &team->left;
+        /* the team is gone when the caller has seen 0, so only the address is used from here on */
+        if (atomic_fetch_sub(left, 1) == (ASLEEP | 1)) fl_wake(left);
+    }
+}
+
+/* Up to `n` workers to team->member[1 ...]; how many came. */
+static int take_workers(fl_team *team, int n)
+{
+    enum { REFUSED_NS = 100000000 };
+    int got = 0;
+    fl_lock_take(&pool_lock);
+    while (got < n) {
+        fl_worker *w = idle;
+        if (w) {
+            idle = w->below;
+        } else {
+            if (started >= FL_TEAM_MOST - 1 || atomic_load(&closing)) break;
+            if (refused_until && fl_now_ns() < refused_until) break;
+            w = &pool[started];
+            atomic_store(&w->call, 0);
+            atomic_store(&w->asleep, 0);
+            refused_until = 0;
+            if (!fl_thread_start(&w->thread, worker_main, w)) {
+                refused_until = fl_now_ns() + REFUSED_NS;
+                break;
+            }
+            started++;
+        }
+        team->member[++got] = w;
+    }
+    fl_lock_free(&pool_lock);
+    return got;
+}
+
+static void give_workers(const fl_team *team)
+{
+    fl_lock_take(&pool_lock);
+    for (int i = team->workers - 1; i > 0; i--) {
+        team->member[i]->below = idle;
+        idle = team->member[i];
+    }
+    fl_lock_free(&pool_lock);
+}
+
+/* The caller, until all others have returned: spins, offers its processor, sleeps. */
+static void await_workers(fl_team *team)
+{
+    enum { SPINS = 1000, YIELD_NS = 500000 };
+    for (int i = 0; i < SPINS; i++) {
+        if (!atomic_load_explicit(&team->left, memory_order_acquire)) return;
+        fl_relax();
+    }
+    const int64_t begin = fl_now_ns();
+    while (fl_now_ns() - begin < YIELD_NS) {
+        if (!atomic_load_explicit(&team->left, memory_order_acquire)) return;
+        fl_yield();
+    }
+    unsigned left = atomic_fetch_or(&team->left, ASLEEP) | ASLEEP;
+    while (left != ASLEEP) {
+        fl_sleep_on(&team->left, left);
+        left = atomic_load(&team->left);
+    }
+}
+
+/* --- forks, the end of threads and of the library */
+
+#if defined(__unix__) || defined(__APPLE__)
+static pthread_key_t caller_key; /* set in threads whose calls left workers awake */
+static void caller_ends(void *set)
+{
+    (void)set;
+    fl_team_rest();
+}
+
+static void before_fork(void) { fl_lock_take(&pool_lock); }
+static void after_fork(void) { fl_lock_free(&pool_lock); }
+/* The other threads do not exist in the child: it starts with an empty pool. */
+static void in_child(void)
+{
+    idle = NULL;
+    started = 0;
+    refused_until = 0;
+    atomic_store(&threads_active, 0);
+    fl_lock_free(&pool_lock);
+}
+
+static void prepare_once(void)
+{
+    pthread_atfork(before_fork, after_fork, in_child);
+    pthread_key_create(&caller_key, caller_ends);
+}
+
+static void prepare_team(int64_t awake_ns)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, register_fork_handlers);
-    atomic_store(&team_used, 1);
+    pthread_once(&once, prepare_once);
+    if (awake_ns > IDLE_NS) pthread_setspecific(caller_key, &caller_key);
+}
+
+/* Where the library is unloaded its code must not be running.  Workers in the middle of a call are left alone: then the
+ * process itself ends. */
+__attribute__((destructor)) static void close_pool(void)
+{
+    if (!fl_lock_try(&pool_lock)) return;
+    atomic_store(&closing, 1);
+    for (fl_worker *w = idle; w; w = w->below) {
+        atomic_fetch_add(&w->call, 1);
+        fl_wake(&w->call);
+        fl_thread_join(&w->thread);
+    }
+    idle = NULL;
+    fl_lock_free(&pool_lock);
 }
 #else
-static void prepare_team(void) {}
+static void prepare_team(int64_t awake_ns) { (void)awake_ns; }
 #endif
+
+/* --- run */
 
 /* Of `wanted` threads, those that no other call uses; at least the caller itself. */
 static int reserve(int wanted)
 {
-    if (wanted > 1 && fl_stalled_lately()) wanted = 1;
-    const int own = fl_get_num_threads();
+    const int own = wanted > 1 ? fl_get_num_threads() : 1;
     const int capacity = wanted > own ? wanted : own;
     int used = atomic_load(&threads_active), get;
     do {
@@ -231,23 +420,48 @@ static int reserve(int wanted)
     return get;
 }
 
-void fl_team_run(int wanted, fl_team_fn fn, void *arg)
+static void run_team(int wanted, const fl_team_work *work)
 {
-    const int n = reserve(wanted < 1 ? 1 : wanted);
+    fl_team room, *team = &room; /* not cleared: most of the list of members is never touched */
+    prepare_team(work->awake_ns);
+    team->workers = 1 + take_workers(team, wanted - 1);
+    team->fn = work->fn;
+    team->arg = work->arg;
+    team->awake_ns = work->awake_ns;
+    memset(&team->places, 0, sizeof team->places);
+    atomic_init(&team->left, (unsigned)team->workers - 1);
+    if (work->begin) work->begin(team->workers, work->arg);
+    call_others(team, 0);
+    run_worker(0, team->workers, work->fn, work->arg, &team->places);
+    await_workers(team);
+    give_workers(team);
+}
+
+void fl_team_do(int wanted, const fl_team_work *work)
+{
+    const int n = reserve(wanted < 1 ? 1 : wanted > FL_TEAM_MOST ? FL_TEAM_MOST : wanted);
     if (n == 1) {
-        run_worker(0, 1, fn, arg, NULL);
+        if (work->begin) work->begin(1, work->arg);
+        run_worker(0, 1, work->fn, work->arg, NULL);
     } else {
-        fl_places places = {0};
-        prepare_team();
-#pragma omp parallel num_threads(n)
-        run_worker(omp_get_thread_num(), omp_get_num_threads(), fn, arg, &places);
+        run_team(n, work);
     }
     atomic_fetch_sub(&threads_active, n);
 }
+
+void fl_team_rest(void) { atomic_fetch_add(&rests, 1); }
 #else
-void fl_team_run(int wanted, fl_team_fn fn, void *arg)
+void fl_team_do(int wanted, const fl_team_work *work)
 {
     (void)wanted;
-    run_worker(0, 1, fn, arg, NULL);
+    if (work->begin) work->begin(1, work->arg);
+    run_worker(0, 1, work->fn, work->arg, NULL);
 }
+void fl_team_rest(void) {}
 #endif
+
+void fl_team_run(int wanted, fl_team_fn fn, void *arg)
+{
+    const fl_team_work work = {.fn = fn, .arg = arg};
+    fl_team_do(wanted, &work);
+}

@@ -190,7 +190,7 @@ static void run_parts(fl_turn *t)
         if (t->hoisted) a->pre = fl_rows_at(m, t->scratch, (const void *const *)t->pre, a->rows, p->pre_first);
         if (p->body == FL_BODY_GRU_NEW) /* it hears r * h, which the part before it kept */
             a->h = fl_rows_at(m, t->scratch + a->rows, (const void *const *)a->gates, a->rows, 3 * m->spec.hidden_size);
-        if (i) fl_barrier_wait(t->barrier, t->mates);
+        if (i) fl_barrier_wait(t->barrier, t->mate, t->mates);
         m->real->step[fl_body_for(p->body, t->free)](a);
     }
     t->lists.h = h;

@@ -2,7 +2,10 @@
 
 
 cdef class Stepper:
-    """State and scratch memory of one stream: a step allocates its output at most."""
+    """State and scratch memory of one stream: a step allocates its output at most.
+
+    threads: at most so many, 0 for the process's setting. awake_ns: how long its workers look out for the next step; a
+    step that is large enough for several threads is a call of one step."""
     cdef Model model
     cdef Memory workspace
     cdef tuple states, rest
@@ -11,8 +14,10 @@ cdef class Stepper:
     cdef void *c_data
     cdef int typenum
     cdef int64_t batch, inputs, outputs
+    cdef fl_call call
+    cdef readonly bint teamed
 
-    def __cinit__(self, Model model, int64_t batch, tuple states):
+    def __cinit__(self, Model model, int64_t batch, tuple states, int threads=0, int64_t awake_ns=0):
         if model.spec.directions != 1:
             raise ValueError("a bidirectional model has no steps")
         if len(states) != model.states:
@@ -22,7 +27,45 @@ cdef class Stepper:
         self.h_data, self.c_data = data_of(states[0]), data_of(self.joined)
         self.inputs, self.outputs = model.input_size, model.recurrent
         self.typenum = cnp.NPY_DOUBLE if model.spec.dtype else cnp.NPY_FLOAT
-        self.workspace = Memory(fl_step_bytes(model.model, batch))
+        self._prepare(threads, awake_ns)
+        self.workspace = Memory(fl_forward_bytes(model.model, &self.call) if self.teamed
+                                else fl_step_bytes(model.model, batch))
+
+    cdef int _prepare(self, int threads, int64_t awake_ns) except -1:
+        """The call of one step, but for x and y."""
+        cdef fl_call *call = &self.call
+        cdef fl_plan plan
+        start_call(call, 1, self.batch, threads)
+        call.awake_ns = awake_ns
+        check(fl_plan_call(self.model.model, 1, self.batch, call.threads, awake_ns > 0, &plan))
+        self.teamed = plan.threads > 1
+        call.h0 = call.hn = self.h_data
+        call.c0 = call.cn = self.c_data
+        call.x.step, call.x.row = self.batch * self.inputs, self.inputs
+        call.y.step, call.y.row = self.batch * self.outputs, self.outputs
+        call.blas = self.model.blas
+
+    def __dealloc__(self):
+        if self.call.awake_ns > 0:
+            fl_team_rest()
+
+    def rest(self):
+        """Its workers go to sleep."""
+        fl_team_rest()
+
+    cdef fl_status _step_of_team(self, const void *x, void *y) nogil:
+        """A step on several threads, which read x while they write y."""
+        cdef fl_status status = FL_ERR_WORKSPACE
+        cdef int left = 3
+        self.call.x.data, self.call.y.data = <void *>x, y
+        while status == FL_ERR_WORKSPACE and left:  # the machine's constants have been set since
+            left -= 1
+            self.call.workspace, self.call.workspace_bytes = self.workspace.data, self.workspace.bytes
+            status = fl_forward(self.model.model, &self.call)
+            if status == FL_ERR_WORKSPACE:
+                with gil:
+                    self.workspace = Memory(fl_forward_bytes(self.model.model, &self.call))
+        return status
 
     def fits(self, x):
         """Whether step() takes x as it is: (B, I), the model's dtype, C-contiguous, aligned."""
@@ -50,11 +93,17 @@ cdef class Stepper:
             return None
         cdef void *from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         cdef void *to = cnp.PyArray_DATA(<cnp.ndarray>out)
+        if self.teamed and np.may_share_memory(x, out):
+            x = x.copy()
+            from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         if self.model.states == 3:
             self._exchange(True)
         with nogil:
-            status = fl_step(self.model.model, self.batch, from_, self.h_data, self.c_data, to, self.workspace.data,
-                             self.workspace.bytes)
+            if self.teamed:
+                status = self._step_of_team(from_, to)
+            else:
+                status = fl_step(self.model.model, self.batch, from_, self.h_data, self.c_data, to,
+                                 self.workspace.data, self.workspace.bytes)
         if status != FL_OK:
             check(status)
         if self.model.states == 3:

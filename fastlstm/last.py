@@ -123,7 +123,7 @@ class Last(Container):
         )
         return dx, dstate, {f"layer.{name}": grad for name, grad in grads.items()}
 
-    def stream(self, batch_size=1):
+    def stream(self, batch_size=1, *, awake=0.0):
         """The layer's stream. Raises ValueError for what cannot stream."""
         return self.layer.stream(batch_size)
 

@@ -269,7 +269,7 @@ class Module:
         result = self.forward(x, state, **kwargs)
         return result if self.recurrent else result[0]
 
-    def stream(self, batch_size=1):
+    def stream(self, batch_size=1, *, awake=0.0):
         """A session that takes one step or block at a time."""
         raise NotImplementedError(f"{type(self).__name__} does not stream")
 

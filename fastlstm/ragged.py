@@ -134,9 +134,10 @@ class Chain:
 class ChainStepper:
     """One step at a time through a chain; the state, a list of arrays (1, B, W) for each name, is updated in place."""
 
-    def __init__(self, chain, batch, state):
+    def __init__(self, chain, batch, state, threads=0, awake_ns=0):
         self._steppers = [
-            _core.Stepper(model, batch, _layer_of(state, layer)) for layer, model in enumerate(chain.models)
+            _core.Stepper(model, batch, _layer_of(state, layer), threads, awake_ns)
+            for layer, model in enumerate(chain.models)
         ]
         self._between = [np.empty((batch, width), chain.dtype) for width in chain.widths[:-1]]
         self._out, self._dtype = (batch, chain.widths[-1]), chain.dtype
@@ -150,6 +151,11 @@ class ChainStepper:
             if x is None:
                 return None
         return self._steppers[-1].step(x, out)
+
+    def rest(self):
+        """The threads of all layers go to sleep."""
+        for stepper in self._steppers:
+            stepper.rest()
 
     def _fits(self, out):
         return (

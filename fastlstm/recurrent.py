@@ -242,12 +242,17 @@ class Recurrent(Module):
             self._spec, self._weights, dy, cache, dstate, input_gradient, self._num_threads or 0
         )
 
-    def stream(self, batch_size=1):
+    def stream(self, batch_size=1, *, awake=0.0):
         """A `Stream` of `batch_size` rows with the weights of this moment, starting from zeros.
 
-        Raises ValueError for a bidirectional layer: its reverse direction needs the end first.
+        awake: seconds that the stream's threads keep their processors busy after a step, waiting for the next one, for
+        steps that come one after the other: so steps of large layers (from some 256 units on) run on several threads.
+        At 0, threads sleep between steps, and waking them costs more than most steps take. The results are the same.
+
+        Raises ValueError for a bidirectional layer, whose reverse direction needs the end first, and for an awake
+        outside 0..1; TypeError for one that is no number.
         """
-        return Stream(self._packed(), self._spec, batch_size, self._num_threads or 0)
+        return Stream(self._packed(), self._spec, batch_size, self._num_threads or 0, awake)
 
     def plan(self, T, B):
         """What a call with T steps of B rows would do: threads, split, chunks, in numbers and in words."""

@@ -174,9 +174,9 @@ class Sequential(Container):
         given = [d for d, module in zip(dstates, self._members, strict=True) if module.recurrent]
         return dy, self._join(given), ordered
 
-    def stream(self, batch_size=1):
-        """A `SequentialStream` over the members' own streams."""
-        return SequentialStream(self, batch_size)
+    def stream(self, batch_size=1, *, awake=0.0):
+        """A `SequentialStream` over the members' own streams; `awake` as in a recurrent layer's `stream`."""
+        return SequentialStream(self, batch_size, awake)
 
 
 class SequentialStream:
@@ -186,11 +186,14 @@ class SequentialStream:
     lives in buffers of this object; only the last member's result is new at each step.
     """
 
-    def __init__(self, model, batch_size=1):
+    def __init__(self, model, batch_size=1, awake=0.0):
         self.batch_size = _check_size("batch_size", batch_size)
         self._model = model
         with model._locked():  # all members at the same moment
-            self._streams = [module.stream(batch_size) for module in model]
+            self._streams = [
+                module.stream(batch_size, awake=awake) if module.recurrent else module.stream(batch_size)
+                for module in model
+            ]
         self._axes, self._width, self._dtype = model.row_axes, _widths(model)[1], model.dtype
         self._between = [
             None if width is None else np.empty((batch_size, width), model.dtype)
@@ -227,6 +230,17 @@ class SequentialStream:
         """Zero the state, of all rows or of those where mask (B,) is true."""
         for stream in self._streams:
             stream.reset(mask)
+
+    def close(self):
+        """Ends the streams of all members."""
+        for stream in self._streams:
+            stream.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
 
     @property
     def state(self):

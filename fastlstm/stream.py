@@ -16,15 +16,38 @@ from .spec import Layout
 from .states import arrays_of, assign, check_state, copied, new_state, outward
 
 
+LONGEST_AWAKE = 1.0  # seconds
+
+
+def check_awake(awake):
+    """awake, in seconds, as nanoseconds. Raises TypeError or ValueError unless it is a number from 0 to 1."""
+    if isinstance(awake, bool) or not isinstance(awake, (int, float, np.integer, np.floating)):
+        raise TypeError(f"awake must be a number of seconds, got {type(awake).__name__}")
+    if not 0 <= awake <= LONGEST_AWAKE:
+        raise ValueError(f"awake must be in 0..{LONGEST_AWAKE:g} seconds, got {awake}")
+    return int(awake * 1e9)
+
+
+class _Closed:
+    """What a closed stream has for a stepper."""
+
+    def step(self, x, out=None):
+        raise RuntimeError("the stream is closed: open another one with stream()")
+
+
 class Stream:
     """A recurrent layer at work on an endless sequence; from ``layer.stream(batch_size)``.
 
     T calls of `step` give, bit for bit, what one call of the layer gives on the whole sequence, and so does any split
     into blocks. The weights are those of the moment the stream was opened. One stream serves one thread at a time;
     any number of streams of the same layer run side by side.
+
+    With `awake` a step may run on several threads, which then keep their processors busy for so many seconds while they
+    wait for the next step. They stop when the stream is closed or dropped, and when the thread that made the last step
+    ends. A stream is a context manager that closes itself.
     """
 
-    def __init__(self, packed, spec, batch_size=1, threads=0):
+    def __init__(self, packed, spec, batch_size=1, threads=0, awake=0.0):
         if spec.directions != 1:
             raise ValueError("a bidirectional model cannot stream: its reverse direction starts at the sequence's end")
         self.batch_size = _check_size("batch_size", batch_size)
@@ -32,9 +55,7 @@ class Stream:
         self._spec = dataclasses.replace(spec, batch_first=False)
         self._state = new_state(spec, self.batch_size, np.zeros)
         stepper = ChainStepper if spec.ragged else _core.Stepper
-        self._stepper = stepper(packed, self.batch_size, self._state)
-        # a step large enough for several threads goes the way of a sequence of one
-        self._teamed = packed.plan(1, self.batch_size, threads=threads)["threads"] > 1
+        self._stepper = stepper(packed, self.batch_size, self._state, threads, check_awake(awake))
 
     def step(self, x, out=None):
         """x (B, I) -> h (B, R) of the last layer; (I,) -> (R,) when batch_size is 1.
@@ -42,11 +63,8 @@ class Stream:
         out: a C-contiguous (B, R) array of the layer's dtype to write into; then nothing is allocated.
         Raises ValueError or TypeError for anything that does not fit; the state is then as before.
         """
-        if not self._teamed:
-            y = self._stepper.step(x, out)
-            if y is not None:
-                return y
-        return self._step_any(x, out)
+        y = self._stepper.step(x, out)
+        return y if y is not None else self._step_any(x, out)
 
     def _step_any(self, x, out):
         array = real_array("x", x, self._spec.dtype)
@@ -56,12 +74,7 @@ class Stream:
             raise ValueError(f"x has shape {array.shape}, expected {expected} = (batch_size, input_size)")
         array = np.require(array.reshape(expected), requirements=("C", "A"))
         y = self._checked_out(out, single)
-        if self._teamed:
-            if out is not None and np.may_share_memory(array, y):
-                array = array.copy()  # a sequence reads x while it writes y; a step may take the same array for both
-            self._run(array[None], y[None])
-        else:
-            self._stepper.step(array, y)
+        self._stepper.step(array, y)
         return out if out is not None else y[0] if single else y
 
     def _checked_out(self, out, single):
@@ -81,12 +94,26 @@ class Stream:
 
     def process(self, block):
         """block (T, B, I) -> y (T, B, R); (T, I) -> (T, R) when batch_size is 1. T may be 0."""
+        if isinstance(self._stepper, _Closed):
+            self._stepper.step(block)
         x, layout = check_x(self._spec, block)
         if layout.batch != self.batch_size:
             raise ValueError(f"block has {layout.batch} rows, the stream was opened with batch_size {self.batch_size}")
         y = np.empty(layout.shape(self._spec.outputs), self._spec.dtype)
         self._run(x, layout.inward(y))
         return y
+
+    def close(self):
+        """Ends the stream: its threads sleep, and a further step or block is a RuntimeError."""
+        if not isinstance(self._stepper, _Closed):
+            self._stepper.rest()
+            self._stepper = _Closed()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
 
     @property
     def _layout(self):
@@ -174,6 +201,15 @@ class StatelessStream:
 
     def reset(self, mask=None):
         """Nothing to forget."""
+
+    def close(self):
+        """Nothing to end."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
 
     @property
     def state(self):

@@ -135,7 +135,7 @@ class Reverse(Container):
         dx = None if dx is None else np.ascontiguousarray(turn(dx))
         return dx, dstate, {f"layer.{name}": grad for name, grad in grads.items()}
 
-    def stream(self, batch_size=1):
+    def stream(self, batch_size=1, *, awake=0.0):
         """Raises ValueError: the end of an endless sequence never comes."""
         raise _no_stream(self)
 
@@ -272,6 +272,6 @@ class Bidirectional(Container):
         named |= {f"backward_{name}": grad for name, grad in grads[1].items()}
         return dxs[0] + dxs[1] if input_gradient else None, dstates, named
 
-    def stream(self, batch_size=1):
+    def stream(self, batch_size=1, *, awake=0.0):
         """Raises ValueError: the end of an endless sequence never comes."""
         raise _no_stream(self)

@@ -331,8 +331,8 @@ enum fl_status fl_gemm_mode(int *mode);         /* what FASTLSTM_GEMM or fl_gemm
 enum fl_status fl_gemm_force(const char *name); /* NULL: as FASTLSTM_GEMM says */
 enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t n); /* kernels' own functions */
 /* What a team does that is not faster than one thread.  ADAPTS, the default: it is halved for the rest of the call, and
- * for a while after it.  PERSISTS: nothing.  GIVES_UP: at the first step of every call, one worker goes on alone.  HALVES:
- * it is halved at every step. */
+ * for a while after it.  PERSISTS: nothing.  GIVES_UP: at the first step of every call, one worker goes on alone.
+ * HALVES: it is halved at every step. */
 enum fl_team_manner { FL_TEAM_ADAPTS = 0, FL_TEAM_PERSISTS, FL_TEAM_GIVES_UP, FL_TEAM_HALVES };
 void fl_team_force(int manner);
 /* Workers that sleep at the barriers of steps, as if another program had taken their processors: worker w for

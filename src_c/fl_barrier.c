@@ -15,8 +15,8 @@ static void disturb(int worker)
     if (!d || worker >= d->workers) return;
     const int64_t step = d->next[worker]++;
     if (step >= d->steps) return;
-    const int64_t us = d->delay_us[step * d->workers + worker], end = fl_now_ns() + us * 1000;
-    while (us && fl_now_ns() < end) fl_doze();
+    const int64_t us = d->delay_us[step * d->workers + worker];
+    if (us > 0) fl_nap(us * 1000);
 }
 
 /* --- arriving */

@@ -269,7 +269,7 @@ unsigned fl_tensors_needed(const fl_spec *spec, int layer);
 /* --- fl_call.c: what forward and backward have in common */
 
 enum fl_status fl_call_check(const fl_model *m, const fl_call *call);
-double fl_model_flops(const fl_model *m); /* floating-point operations of a step of one row, all layers and directions */
+double fl_model_flops(const fl_model *m); /* operations of a step of one row, all layers and directions */
 /* Calls with equal keys should take equal times, but for lengths: see fl_judge.h. */
 uint64_t fl_call_key(const fl_model *m, const fl_call *call, const fl_plan *plan, int backward);
 

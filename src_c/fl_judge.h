@@ -43,8 +43,8 @@ typedef uint64_t fl_judge_key;
 fl_judge_key fl_judge_mix(fl_judge_key key, int64_t value); /* a key from several numbers, starting with 0 */
 
 void fl_judge_start(fl_judge *judge, int workers); /* knows nothing of earlier calls */
-/* At the start of a call that would like `wanted` workers: fills *judge; judge->workers says how many to take, and is to
- * be set to those that came. */
+/* At the start of a call that would like `wanted` workers: fills *judge; judge->workers says how many to take, and is
+ * to be set to those that came. */
 void fl_judge_begin(fl_judge *judge, fl_judge_key key, int wanted);
 /* At its end.  plan_ns: what the whole call takes one thread, by the plan. */
 void fl_judge_end(fl_judge *judge, fl_judge_key key, double plan_ns);

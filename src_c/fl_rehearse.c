@@ -1,7 +1,4 @@
 /* A team at work that is sleep: for tests and measurement on machines with fewer processors than workers. */
-#define _GNU_SOURCE
-#include <time.h>
-
 #include "fastlstm.h"
 #include "fl_team.h"
 
@@ -17,17 +14,6 @@ typedef struct fl_rehearsal {
     fl_judge judge;
     fl_barrier barrier;
 } fl_rehearsal;
-
-static void nap(double ns)
-{
-#if defined(_WIN32)
-    const int64_t end = fl_now_ns() + (int64_t)ns;
-    while (fl_now_ns() < end) fl_doze();
-#else
-    const int64_t whole = (int64_t)ns;
-    nanosleep(&(struct timespec){.tv_sec = whole / 1000000000, .tv_nsec = whole % 1000000000}, NULL);
-#endif
-}
 
 /* Linux lets sleepers of a thread wake late by its slack, by which it saves wakes.  Returns the slack before. */
 static int set_slack(int ns)
@@ -45,7 +31,7 @@ static void rehearse_steps(fl_rehearsal *r, int worker, int workers)
 {
     int64_t last = fl_now_ns();
     for (int64_t i = 0; i < r->steps; i++) {
-        nap(r->one_ns / workers);
+        fl_nap((int64_t)(r->one_ns / workers));
         if (workers > 1) workers = fl_barrier_judge(&r->barrier, worker, workers, r->one_ns);
         if (worker >= workers) return;
         if (worker) continue;

@@ -254,7 +254,7 @@ static void await_call(fl_worker *w, unsigned before, int64_t awake_ns)
     atomic_store_explicit(&w->asleep, 0, memory_order_relaxed);
 }
 
-/* `asleep` is read after `call` has gone up, and a worker reads `call` after it has set `asleep`: one sees the other. */
+/* `asleep` is read after `call` went up, and a worker reads `call` after it has set `asleep`: one sees the other. */
 static void call_worker(fl_team *team, int index)
 {
     fl_worker *w = team->member[index];

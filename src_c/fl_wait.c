@@ -62,6 +62,16 @@ void fl_doze(void)
 #endif
 }
 
+void fl_nap(int64_t ns)
+{
+#if defined(_WIN32)
+    const int64_t end = fl_now_ns() + ns;
+    while (fl_now_ns() < end) fl_doze();
+#else
+    nanosleep(&(struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000}, NULL);
+#endif
+}
+
 /* --- sleeping on a word */
 
 #if defined(__linux__)

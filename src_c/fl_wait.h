@@ -11,6 +11,8 @@ void fl_relax(void); /* a hint to the processor: this thread spins */
 void fl_yield(void); /* offers the processor to other threads; returns at once when none wants it */
 void fl_doze(void);  /* sleeps for as little as the system grants: 50 us on Linux and some more, 1 ms on Windows */
 
+void fl_nap(int64_t ns); /* sleeps for so long, and for what the system adds */
+
 /* Sleeps until fl_wake, if *word is still `value`.  It may also return early, so the caller looks again. */
 void fl_sleep_on(atomic_uint *word, unsigned value);
 void fl_wake(atomic_uint *word); /* everybody who sleeps on it */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "fastlstm.h"
+#include "fl_places.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -146,50 +147,11 @@ int fl_team_limit(int limit)
 #endif
 }
 
-/* --- places */
-
-/* Linux at times keeps two workers on one processor for tens of milliseconds while another is idle: both look busy, and
- * as they yield to each other both look too recently used to be moved.  So workers say where they are, and one that
- * finds itself where an earlier one is asks for any other processor it may use; its mask is then as it was. */
-enum { PLACES = 64 };
-typedef struct fl_places {
-    atomic_int cpu[PLACES]; /* of each worker from its start on, plus one */
-} fl_places;
-
-#if defined(__linux__)
-static void step_aside(int cpu)
-{
-    cpu_set_t mask, others;
-    if (sched_getaffinity(0, sizeof mask, &mask)) return;
-    others = mask;
-    CPU_CLR(cpu, &others);
-    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others)) sched_setaffinity(0, sizeof mask, &mask);
-}
-
-static void take_place(fl_places *places, int worker)
-{
-    const int cpu = sched_getcpu();
-    if (cpu < 0 || worker >= PLACES) return;
-    for (int i = 0; i < worker; i++)
-        if (atomic_load_explicit(&places->cpu[i], memory_order_relaxed) == cpu + 1) {
-            step_aside(cpu);
-            break;
-        }
-    atomic_store_explicit(&places->cpu[worker], sched_getcpu() + 1, memory_order_relaxed);
-}
-#else
-static void take_place(fl_places *places, int worker)
-{
-    (void)places;
-    (void)worker;
-}
-#endif
-
 /* --- run */
 
 static void run_worker(int worker, int workers, fl_team_fn fn, void *arg, fl_places *places)
 {
-    if (workers > 1) take_place(places, worker);
+    if (worker > 0) fl_places_take(places, worker);
     const unsigned saved = fl_float_enter();
     fn(worker, workers, arg);
     fl_float_leave(saved);
@@ -237,7 +199,9 @@ void fl_team_run(int wanted, fl_team_fn fn, void *arg)
     if (n == 1) {
         run_worker(0, 1, fn, arg, NULL);
     } else {
-        fl_places places = {0};
+        fl_places places;
+        fl_places_begin(&places, n);
+        fl_places_take(&places, 0);
         prepare_team();
 #pragma omp parallel num_threads(n)
         run_worker(omp_get_thread_num(), omp_get_num_threads(), fn, arg, &places);

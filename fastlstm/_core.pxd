@@ -1,5 +1,5 @@
 # The C interface, as src_c/fastlstm.h declares it.
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t
 
 
 cdef extern from "fastlstm.h" nogil:
@@ -41,6 +41,15 @@ cdef extern from "fastlstm.h" nogil:
     fl_status fl_gemm_force(const char *)
     fl_status fl_probe(int, int64_t, const void *, size_t, int, double *)
     fl_status fl_map(int, int, const void *, void *, int64_t)
+    enum:
+        FL_PROCESSORS
+    ctypedef struct fl_processors:
+        unsigned long word[1]  # as many as FL_PROCESSORS fill
+    void fl_cores_read(const char *, uint16_t *)
+    int fl_processors_allowed()
+    int fl_cores_allowed()
+    int fl_places_choose(const uint16_t *, const fl_processors *, const fl_processors *, const fl_processors *, int,
+                         int)
     ctypedef struct fl_machine:
         double flops_per_ns[2]
         double wake_ns, barrier_ns, private_cache

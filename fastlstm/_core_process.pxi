@@ -47,6 +47,44 @@ def has_openmp():
     return bool(fl_has_openmp())
 
 
+def cores():
+    """(cores, processors) that the calling thread may use: its affinity mask, and the cores these processors belong
+    to. A processor of which the system tells nothing counts as a core of its own."""
+    return fl_cores_allowed(), fl_processors_allowed()
+
+
+PROCESSORS = FL_PROCESSORS  # those that are looked at: 0 .. PROCESSORS - 1
+
+
+def read_cores(str folder):
+    """For tests: of each processor the lowest one of its core, as `folder` describes the machine."""
+    cdef cnp.ndarray core = np.empty(FL_PROCESSORS, np.uint16)
+    fl_cores_read(folder.encode(), <uint16_t *>cnp.PyArray_DATA(core))
+    return core.tolist()
+
+
+cdef fl_processors set_of_processors(members) except *:
+    cdef fl_processors result
+    cdef int n = 8 * sizeof(unsigned long), p
+    memset(&result, 0, sizeof(result))
+    for p in members:
+        if not 0 <= p < FL_PROCESSORS:
+            raise ValueError(f"a processor must be in 0..{FL_PROCESSORS - 1}, got {p}")
+        result.word[p // n] |= (<unsigned long>1) << (p % n)
+    return result
+
+
+def choose_place(list lowest, allowed, taken_cores, taken_processors, int own, bint may_share):
+    """For tests: the processor where a worker that is on `own` should run. lowest: as read_cores gives it; the next
+    three are sets of processors."""
+    cdef fl_processors allowed_set = set_of_processors(allowed)
+    cdef fl_processors cores = set_of_processors(taken_cores), processors = set_of_processors(taken_processors)
+    cdef cnp.ndarray core = np.array(lowest, np.uint16)
+    if len(lowest) != FL_PROCESSORS or not 0 <= own < FL_PROCESSORS or max(lowest) >= FL_PROCESSORS:
+        raise ValueError(f"processors must be in 0..{FL_PROCESSORS - 1}, and all of them have a core")
+    return fl_places_choose(<uint16_t *>cnp.PyArray_DATA(core), &allowed_set, &cores, &processors, own, may_share)
+
+
 def machine():
     """The constants that plans weigh, as in fl_machine: flops_per_ns (float32, float64), wake_ns, barrier_ns,
     private_cache."""

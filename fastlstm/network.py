@@ -70,7 +70,7 @@ class _Stateless(Module):
         """y and cache, with the weights of `snapshot`, or the present ones if it is None."""
         raise NotImplementedError
 
-    def stream(self, batch_size=1):
+    def stream(self, batch_size=1, *, awake=0.0):  # awake: for recurrent layers; this one has no threads to keep
         """A `StatelessStream` of `batch_size` rows with the weights of this moment."""
         return StatelessStream(self, batch_size)
 

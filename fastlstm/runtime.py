@@ -87,6 +87,16 @@ def machine():
     return {**_core.machine(), "source": source}
 
 
+def _cores_in_words():
+    cores, processors = _core.cores()
+    if processors == 1:
+        return "1 processor"
+    if cores == processors:
+        return f"{processors} processors, each a core of its own as far as the system tells"
+    each = f" ({processors // cores} threads a core)" if processors % cores == 0 else ""
+    return f"{cores} core{'s' if cores > 1 else ''} of {processors} processors{each}"
+
+
 def _machine_in_words():
     m = machine()
     single, double = m["flops_per_ns"]
@@ -110,6 +120,7 @@ def config():
         "numpy": numpy.__version__,
         "instruction set": f"{isa()} (of {', '.join(available_isas())})",
         "threads": f"{get_num_threads()} ({'OpenMP' if _core.has_openmp() else 'built without OpenMP'})",
+        "cores": _cores_in_words(),
         "machine": _machine_in_words(),
         "large products": f"{_core.gemm_mode()} (BLAS {'loaded' if 'fastlstm._blas' in sys.modules else 'not loaded'})",
         "environment": ", ".join(f"{k}={v}" for k, v in env.items()) or "nothing set",
@@ -117,6 +128,6 @@ def config():
 
 
 def show_config():
-    """Print version, instruction set, threads and switches, one per line."""
+    """Print version, instruction set, threads, cores and switches, one per line."""
     for name, value in config().items():
         print(f"{name:16} {value}")

@@ -356,6 +356,23 @@ void fl_judge_replay(int workers, double one_ns, const double *step_ns, int64_t 
 enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, int threads, double *flops);
 int fl_teams_active(void); /* threads inside calls right now */
 
+/* Which logical processors share a core.  A set of processors: p is bit p % n of word p / n, where n is the number of
+ * bits in a word (the layout of Linux's cpu_set_t).  Processors from FL_PROCESSORS on are not looked at. */
+enum { FL_PROCESSORS = 1024 };
+typedef struct fl_processors {
+    unsigned long word[FL_PROCESSORS / (8 * sizeof(unsigned long))];
+} fl_processors;
+/* core (FL_PROCESSORS), written: of each processor the lowest one of its core.  folder: as /sys/devices/system/cpu of
+ * Linux; a processor of which it tells nothing that can be believed is a core of its own. */
+void fl_cores_read(const char *folder, uint16_t *core);
+int fl_processors_allowed(void); /* processors that the calling thread may run on; at least 1 */
+int fl_cores_allowed(void);      /* cores that these belong to; all of them where the system does not tell */
+/* Where a worker that is on the processor `own` should run: `own`, or an allowed processor that is better.  core
+ * (FL_PROCESSORS): as fl_cores_read writes it.  taken_cores, by their lowest processors, and taken_processors: where
+ * earlier workers of its team are.  may_share: a processor of its own on a core of two workers is good enough. */
+int fl_places_choose(const uint16_t *core, const fl_processors *allowed, const fl_processors *taken_cores,
+                     const fl_processors *taken_processors, int own, int may_share);
+
 /* The machine as plans see it.  These numbers decide how work is divided and never change a result. */
 typedef struct fl_machine {
     double flops_per_ns[2]; /* by enum fl_dtype: one thread on small tiles, between a GEMV from L2 and the FMA peak */

@@ -11,9 +11,9 @@
 
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "fastlstm.h"
+#include "fl_places.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -148,45 +148,6 @@ int fl_team_limit(int limit)
 #endif
 }
 
-/* --- places */
-
-/* Linux at times keeps two workers on one processor for tens of milliseconds while another is idle: both look busy, and
- * as they yield to each other both look too recently used to be moved.  So workers say where they are, and one that
- * finds itself where an earlier one is asks for any other processor it may use; its mask is then as it was. */
-enum { PLACES = 64 };
-typedef struct fl_places {
-    atomic_int cpu[PLACES]; /* of each worker from its start on, plus one */
-} fl_places;
-
-#if defined(__linux__)
-static void step_aside(int cpu)
-{
-    cpu_set_t mask, others;
-    if (sched_getaffinity(0, sizeof mask, &mask)) return;
-    others = mask;
-    CPU_CLR(cpu, &others);
-    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others)) sched_setaffinity(0, sizeof mask, &mask);
-}
-
-static void take_place(fl_places *places, int worker)
-{
-    const int cpu = sched_getcpu();
-    if (cpu < 0 || worker >= PLACES) return;
-    for (int i = 0; i < worker; i++)
-        if (atomic_load_explicit(&places->cpu[i], memory_order_relaxed) == cpu + 1) {
-            step_aside(cpu);
-            break;
-        }
-    atomic_store_explicit(&places->cpu[worker], sched_getcpu() + 1, memory_order_relaxed);
-}
-#else
-static void take_place(fl_places *places, int worker)
-{
-    (void)places;
-    (void)worker;
-}
-#endif
-
 /* --- one worker */
 
 typedef struct fl_worker fl_worker;
@@ -202,7 +163,7 @@ typedef struct fl_team {
 
 static void run_worker(int worker, int workers, fl_team_fn fn, void *arg, fl_places *places)
 {
-    if (workers > 1) take_place(places, worker);
+    if (worker > 0) fl_places_take(places, worker);
     const unsigned saved = fl_float_enter();
     fn(worker, workers, arg);
     fl_float_leave(saved);
@@ -428,7 +389,8 @@ static void run_team(int wanted, const fl_team_work *work)
     team->fn = work->fn;
     team->arg = work->arg;
     team->awake_ns = work->awake_ns;
-    memset(&team->places, 0, sizeof team->places);
+    fl_places_begin(&team->places, team->workers);
+    fl_places_take(&team->places, 0);
     atomic_init(&team->left, (unsigned)team->workers - 1);
     if (work->begin) work->begin(team->workers, work->arg);
     call_others(team, 0);

@@ -158,6 +158,9 @@ C_OWNERS = {
     r"\b(v?f?printf|puts|fputs|perror|abort|exit|_Exit|assert)\s*\(": set(),
     r"\b(cblas_\w+|[sd]gemm_)\s*\(": set(),
     r"\b_mm_setcsr|\bfesetround|\bfpcr\b": {"fl_team.c"},
+    r"\bsched_setaffinity|\bsched_getcpu": {"fl_places.c"},
+    r"\bsched_getaffinity": {"fl_cores.c", "fl_places.c", "fl_team.c"},
+    r"\bopen\s*\(": {"fl_cores.c", "fl_team.c"},
 }
 KERNEL_FORBIDDEN = re.compile(r"fl_team|blas|fl_workspace|fl_internal|<std(io|lib)\.h>|<omp\.h>", re.IGNORECASE)
 FORBIDDEN_FLAGS = re.compile(r"-Ofast|-ffast-math|-funsafe-math|-march=native|/fp:fast")

@@ -12,6 +12,7 @@
 #include "c_engine_errors.inc.h"
 #include "c_engine_family.inc.h"
 #include "c_engine_places.inc.h"
+#include "c_engine_teams.inc.h"
 
 /* I, H, P, T, B: single units, cut vectors, hoisted products (I >= 16, B < 6), several chunks (T*B > 512) */
 static const int SIZES[][5] = {{1, 1, 0, 1, 1},   {3, 5, 0, 4, 2},   {3, 19, 4, 7, 3},
@@ -273,6 +274,7 @@ int main(int argc, char **argv)
     test_float_state();
     test_callers();
     test_places();
+    test_teams(quick);
     test_errors();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;

@@ -1,10 +1,13 @@
-"""Teams that lose their processors: one worker finishes the call, and nobody can tell from the result."""
+"""Teams that are not faster than one thread: they are halved, and nobody can tell from the result."""
 
+import sys
 from textwrap import dedent
 
+import numpy as np
 import pytest
-from grids import SPLITS, assert_split, flat, openmp, problem, same, says
+from grids import SPLITS, Case, assert_split, flat, openmp, problem, same, says
 
+import fastlstm as fl
 from fastlstm import _core
 
 
@@ -35,7 +38,7 @@ def test_whoever_finishes_the_result_is_the_same(name, manner):
 
 
 @openmp
-def test_a_real_stall_dissolves_the_team_and_is_forgiven():
+def test_four_workers_on_one_processor_compute_the_same():
     # Four workers on one processor cannot all be running: somebody waits at a barrier for longer than a step takes.
     code = """
         import os
@@ -48,3 +51,101 @@ def test_a_real_stall_dissolves_the_team_and_is_forgiven():
         print(plan.split, plan.threads, bool((y == again).all()))
     """
     assert says(dedent(code)) == ["blocks 4 True"]
+
+
+# ---- who is at work: a worker that was sent away comes to no further step
+
+
+SHARED = Case(T=40, B=2, I=64, H=256)
+
+
+@pytest.fixture
+def adapting():
+    _core.force_team("adapts")
+    yield
+    _core.force_team("persists")
+
+
+def layer_of(case, threads):
+    layer = problem(case, "float32").layer(num_threads=threads)
+    assert layer.plan(case.T, case.B).split == "blocks" and layer.plan(case.T, case.B).threads == threads
+    return layer
+
+
+@openmp
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("threads", [2, 4])
+def test_a_team_that_loses_at_every_step_is_halved(threads, backward, adapting):
+    p = problem(SHARED, "float32")
+    layer, alone = layer_of(SHARED, threads), p.layer(num_threads=1)
+    cache = layer.forward(p.x, cache=True, **p.given)[-1]
+    expected = alone.backward(p.dy, alone.forward(p.x, cache=True, **p.given)[-1], p.dstate) if backward else None
+    delays = np.full((1000, threads), 5000, np.int32)  # us: far more than a step takes one thread
+    delays[:, 0] = 0
+    with _core.Disturbance(delays) as noise:
+        if backward:
+            same(list(flat(layer.backward(p.dy, cache, p.dstate)).values()), list(flat(expected).values()))
+        else:
+            same(layer(p.x, **p.given), alone(p.x, **p.given))
+        first = noise.taken.copy()
+        if backward:
+            layer.backward(p.dy, cache, p.dstate)
+        else:
+            layer(p.x, **p.given)
+        second = noise.taken - first
+    assert 0 < first[threads - 1] < SHARED.T, f"steps of each worker: {first}"
+    assert second[threads - 1] == 0, f"steps of each worker in the pause: {second}"
+
+
+@openmp
+def test_a_team_that_is_late_once_goes_on(adapting):
+    p = problem(SHARED, "float32")
+    layer = layer_of(SHARED, 2)
+    layer(p.x, **p.given)  # new memory, new threads
+    delays = np.zeros((SHARED.T, 2), np.int32)
+    delays[10, 1] = 20_000
+    with _core.Disturbance(delays) as noise:
+        layer(p.x, **p.given)
+    assert (noise.taken == SHARED.T).all(), f"steps of each worker: {noise.taken}"
+
+
+@openmp
+@pytest.mark.parametrize("workers", [2, 3, 4, 5, 16, 17, 64])
+def test_teams_of_any_size_come_together(workers):
+    times, sizes = _core.rehearse(workers, 5, 100.0)
+    assert sizes.tolist() == [workers] * 5 and (times > 0).all()
+    _core.force_team("halves")
+    try:
+        left = [workers // 2, workers // 4, workers // 8, workers // 16, workers // 32]
+        assert _core.rehearse(workers, 5, 100.0)[1].tolist() == [max(1, n) for n in left]
+    finally:
+        _core.force_team("persists")
+
+
+# ---- what the system refuses
+
+
+REFUSED = """
+    import resource
+    import numpy as np, fastlstm as fl
+    from fastlstm import _core
+    _core.force_team("persists")
+    lstm = fl.LSTM(64, 256, rng=0, num_threads=64)
+    x = np.random.default_rng(0).standard_normal((20, 2, 64)).astype(np.float32)
+    expected = fl.LSTM(64, 256, rng=0, num_threads=1)(x)[0]
+    lstm(np.zeros((1, 1, 64), np.float32))
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (10 << 20), -1))
+    workers = _core.rehearse(64, 1, 1.0)[1][0]
+    same = (lstm(x)[0] == expected).all()
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, -1))
+    fl.LSTM(8, 8)  # still at work
+    print(1 <= workers < 32, bool(same), _core.teams_active())
+"""
+
+
+@openmp
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at Linux's own account of memory")
+def test_threads_that_the_system_refuses_make_a_smaller_team():
+    assert says(dedent(REFUSED)) == ["True True 0"]

@@ -170,7 +170,8 @@ typedef struct fl_trial {
     fl_barrier barrier;
     _Alignas(64) volatile double line[2][MOST_WORKERS][LINES][LINE_REALS]; /* round, worker */
     double sample[SAMPLES];                                                /* ns per round */
-    int samples, going; /* written by worker 0 before a barrier, read by all after it */
+    int samples;  /* worker 0's */
+    int going[2]; /* by sample, in turn: written by worker 0 before a barrier, read by all after it */
     const fl_setup *setup;
     int wanted, large, exchanges;
     int64_t rows;
@@ -195,10 +196,13 @@ static void trial_worker(int worker, int workers, void *arg)
     fl_barrier_wait(&t->barrier, workers); /* now all are awake */
     const int64_t begin = fl_now_ns();
     int64_t last = begin;
+    int which = 0;
     do {
+        which = !which;
         for (int round = 0; round < t->rounds; round++) {
             run_round(t, &b, worker, round);
-            if (worker == 0 && round == t->rounds - 1) t->going = more(t->samples + 1, SAMPLES, begin, BUDGET_NS);
+            if (worker == 0 && round == t->rounds - 1)
+                t->going[which] = more(t->samples + 1, SAMPLES, begin, BUDGET_NS);
             fl_barrier_wait(&t->barrier, workers);
             for (int i = 0; i < LINES && t->exchanges; i++) read = t->line[round % 2][(worker + 1) % workers][i][0];
         }
@@ -207,7 +211,7 @@ static void trial_worker(int worker, int workers, void *arg)
             t->sample[t->samples++] = (double)(now - last) / t->rounds;
             last = now;
         }
-    } while (t->going);
+    } while (t->going[which]);
     (void)read;
 }
 
@@ -218,7 +222,6 @@ static void run_trial(fl_trial *t, int workers, int64_t rows, int rounds)
     t->rows = rows;
     t->rounds = rounds;
     t->samples = 0;
-    t->going = 1;
     fl_team_run(t->wanted, trial_worker, t);
 }
 
@@ -284,11 +287,11 @@ static int measure_rates(fl_trial *t, int workers, double found[FL_CONSTANTS])
  * unknown then.  Returns 0 when anything was disturbed. */
 static int measure_team(fl_trial *t, int workers, double found[FL_CONSTANTS])
 {
-    const double crowded_ns = 5000, crowded_all_ns = 20000;
+    const double crowded_ns = 5000, crowded_all_ns = 20000, crowded_wake_ns = 200000;
     const double before = measure_barrier(t, 2);
     if (!(before > 0 && before < crowded_ns)) return 0;
     const double wake = measure_wake(2), after = measure_barrier(t, 2);
-    if (!(wake > 0 && after > 0 && after < crowded_ns)) return 0;
+    if (!(wake > 0 && wake < crowded_wake_ns && after > 0 && after < crowded_ns)) return 0;
     found[FL_WAKE] = wake;
     found[FL_BARRIER] = before < after ? before : after;
     found[FL_BARRIER_ALL] = barrier_for_all(found[FL_BARRIER], 0, 2, found[FL_CORES]);

@@ -52,7 +52,8 @@ cdef extern from "fastlstm.h" nogil:
                          int)
     ctypedef struct fl_machine:
         double flops_per_ns[2]
-        double wake_ns, barrier_ns, private_cache
+        double all_cores_rate, private_bytes_per_ns, private_cache, shared_bytes_per_ns, shared_bytes_per_ns_all
+        double wake_ns, wake_each_ns, barrier_ns, barrier_all_ns, cores, sibling_rate
     void fl_machine_get(fl_machine *)
     fl_status fl_machine_set(const fl_machine *)
     fl_status fl_machine_measure(fl_machine *, int, int *)
@@ -153,6 +154,12 @@ cdef extern from "fastlstm.h" nogil:
         const fl_blas_t *blas
         int64_t awake_ns
 
+    enum:
+        FL_SPLIT_COUNT
+    ctypedef struct fl_pair:
+        double ns
+        int32_t threads
+
     ctypedef struct fl_plan:
         int32_t threads, split
         int64_t chunk, hoist
@@ -160,9 +167,13 @@ cdef extern from "fastlstm.h" nogil:
         int32_t blas
         double step_flops, panel_bytes
         int32_t why, why_hoist
-        double work_ns, step_ns, layer_bytes, flops_per_ns, wake_ns, barrier_ns, private_cache
+        double work_ns, estimate_ns
+        fl_pair compared[FL_SPLIT_COUNT]
+        double step_ns, layer_bytes, flops_per_ns, wake_ns, barrier_ns, private_cache
     fl_status fl_plan_forward(const fl_model *, int64_t, int64_t, int, fl_plan *)
     fl_status fl_plan_backward(const fl_model *, int64_t, int64_t, int, fl_plan *)
+    fl_status fl_plan_call(const fl_model *, int64_t, int64_t, int, int, fl_plan *)
+    double fl_plan_estimate(const fl_model *, int64_t, int64_t, int, int, int, int)
 
     size_t fl_forward_bytes(const fl_model *, const fl_call *)
     size_t fl_cache_bytes(const fl_model *, int64_t, int64_t, int)

@@ -107,6 +107,9 @@ class Model:
     def plan(
         self, steps: int, batch: int, backward: bool = False, threads: int = 0
     ) -> dict[str, Any]: ...
+    def estimate(
+        self, steps: int, batch: int, split: str, threads: int, backward: bool = False, awake: bool = False
+    ) -> float: ...
     def workspace_bytes(
         self, steps: int, batch: int, backward: bool = False, training: bool = False, threads: int = 0
     ) -> int: ...

@@ -83,7 +83,14 @@ cdef class Model:
             check(fl_plan_forward(self.model, steps, batch, threads, &p))
         cdef dict found = p
         found["split"], found["why"], found["why_hoist"] = SPLITS[p.split], WHY[p.why], WHY_HOIST[p.why_hoist]
+        found["compared"] = {SPLITS[i]: (p.compared[i].threads, p.compared[i].ns) for i in range(FL_SPLIT_COUNT)
+                             if p.compared[i].threads}
         return found
+
+    def estimate(self, int64_t steps, int64_t batch, str split, int threads, bint backward=False, bint awake=False):
+        """ns that a plan expects of a call with this split and so many threads; 0: it cannot be divided so. awake:
+        the workers wait for the call. For tests."""
+        return fl_plan_estimate(self.model, steps, batch, backward, SPLITS.index(split), threads, awake)
 
     def workspace_bytes(self, int64_t steps, int64_t batch, bint backward=False, bint training=False, int threads=0):
         """Bytes of scratch memory a call takes."""

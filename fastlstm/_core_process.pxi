@@ -86,16 +86,16 @@ def choose_place(list lowest, allowed, taken_cores, taken_processors, int own, b
 
 
 def machine():
-    """The constants that plans weigh, as in fl_machine: flops_per_ns (float32, float64), wake_ns, barrier_ns,
-    private_cache."""
+    """The constants that plans weigh, as in fl_machine: numbers, and flops_per_ns (float32, float64)."""
     cdef fl_machine m
     fl_machine_get(&m)
     return machine_as_dict(&m)
 
 
 cdef dict machine_as_dict(const fl_machine *m):
-    return {"flops_per_ns": (m.flops_per_ns[0], m.flops_per_ns[1]), "wake_ns": m.wake_ns, "barrier_ns": m.barrier_ns,
-            "private_cache": m.private_cache}
+    cdef dict found = m[0]
+    found["flops_per_ns"] = (m.flops_per_ns[0], m.flops_per_ns[1])
+    return found
 
 
 BUILT_IN = machine()  # nobody has set others yet
@@ -108,15 +108,13 @@ def set_machine(dict constants):
     if constants is None:
         check(fl_machine_set(NULL))
         return
-    m.flops_per_ns[0], m.flops_per_ns[1] = constants["flops_per_ns"]
-    m.wake_ns, m.barrier_ns = constants["wake_ns"], constants["barrier_ns"]
-    m.private_cache = constants["private_cache"]
+    m = constants
     check(fl_machine_set(&m))
 
 
 def measure_machine(int threads=0):
-    """(constants, whether two threads ran together): measured, not used. Without a team the costs of waking and of a
-    barrier are the built-in ones."""
+    """(constants, whether a team ran undisturbed): measured, not used. Else what a team costs is built in, in whole
+    or in part."""
     cdef fl_machine m
     cdef int team
     cdef fl_status status

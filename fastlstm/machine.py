@@ -20,12 +20,16 @@ from . import _core
 from ._version import __version__
 
 VARIABLE = "FASTLSTM_MACHINE"
-FIELDS = ("flops_per_ns", "wake_ns", "barrier_ns", "private_cache")
+FIELDS = (
+    "flops_per_ns", "all_cores_rate", "private_bytes_per_ns", "private_cache", "shared_bytes_per_ns",
+    "shared_bytes_per_ns_all", "wake_ns", "wake_each_ns", "barrier_ns", "barrier_all_ns", "cores", "sibling_rate",
+)  # as in fl_machine
+FORMAT = 2  # of what is kept: a file of another format is of another machine
 EXPECTED = (
     f'"default", "measure", or the path of a JSON object with some of {", ".join(FIELDS)}: positive numbers, '
     "flops_per_ns a list of two (float32, float64)"
 )
-LARGEST_FILE = 10_000  # bytes; ours have some 300
+LARGEST_FILE = 10_000  # bytes; ours have some 600
 
 _lock = threading.Lock()
 _source = None  # where the constants in use come from; None: nobody has needed them
@@ -70,7 +74,7 @@ def _find(wish, num_threads):
         return None, "built in"
     if wish not in ("", "measure"):
         return _user_file(wish), wish
-    name = key()
+    name = key(num_threads)
     home = folder()
     path = home and os.path.join(home, file_name(name))
     if not wish and path:
@@ -79,7 +83,7 @@ def _find(wish, num_threads):
             return found, path
     constants, team = _core.measure_machine(num_threads)
     if not team:  # another moment will tell more
-        return constants, "measured; threads' costs built in, as the processors were busy"
+        return constants, "measured; what a team costs is built in, as the processors were busy"
     if path:
         _keep(path, {"key": name, **constants})
     return constants, "measured"
@@ -162,11 +166,13 @@ def folder():
     return os.path.join(root, "fastlstm") if os.path.isabs(root) else None
 
 
-def key():
-    """What the constants belong to: processor, how many of them, instruction set, waiting policy, version."""
+def key(num_threads=0):
+    """What the constants belong to: processor, how many of them, instruction set, waiting policy, version, and how
+    many threads may run, since no larger team was measured."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     waiting = [f"{name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ]
-    return " | ".join([_processor(), str(count), _core.isa(), *waiting, __version__])
+    threads = f"{num_threads or _core.get_num_threads()} threads"
+    return " | ".join([_processor(), str(count), threads, _core.isa(), *waiting, __version__, f"format {FORMAT}"])
 
 
 def file_name(name):

@@ -10,8 +10,8 @@ def _short(number):
     return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
-def _us(ns):
-    return f"{_short(ns / 1e3)} us"
+def _time(ns):
+    return f"{_short(ns / 1e6)} ms" if ns >= 1e6 else f"{_short(ns / 1e3)} us"
 
 
 def _kb(count):
@@ -27,10 +27,12 @@ class Plan:
 
     threads, split ("none", "rows", "blocks", "directions"), chunk, hoist, ahead, blas: the decisions. step_flops:
     floating-point operations of one step of the first layer; panel_bytes: weights read in one step of all layers.
-    why, why_hoist: the reason for threads and split, and for hoist, in a word or two. work_ns, step_ns: estimated time
-    of the call and of one step of the first layer on one thread; layer_bytes: weights of one layer, on average.
-    flops_per_ns, wake_ns, barrier_ns, private_cache: the machine that was weighed, see ``fastlstm.runtime.machine``.
-    Results do not depend on any of it, unless blas is true.
+    why, why_hoist: the reason for threads and split, and for hoist, in a word or two. work_ns, estimate_ns: estimated
+    time of the call on one thread, and as it is planned; compared: for each split its best number of threads and the
+    time with them, {"none": (1, ns), "rows": (16, ns)}, without those that cannot divide the call (with so little work
+    that waking a thread takes longer, "none" alone). step_ns: estimated time of one step of the first layer on one
+    thread; layer_bytes: weights of one layer, on average. flops_per_ns, wake_ns, barrier_ns, private_cache: some of the
+    machine that was weighed, see ``fastlstm.runtime.machine``. Results do not depend on any of it, unless blas is true.
     """
 
     def __init__(self, found, steps, batch):
@@ -39,7 +41,8 @@ class Plan:
         self.chunk, self.hoist, self.ahead = found["chunk"], found["hoist"], found["ahead"]
         self.step_flops, self.panel_bytes = found["step_flops"], found["panel_bytes"]
         self.why, self.why_hoist = found["why"], found["why_hoist"]
-        self.work_ns, self.step_ns, self.layer_bytes = found["work_ns"], found["step_ns"], found["layer_bytes"]
+        self.work_ns, self.estimate_ns, self.compared = found["work_ns"], found["estimate_ns"], found["compared"]
+        self.step_ns, self.layer_bytes = found["step_ns"], found["layer_bytes"]
         self.flops_per_ns, self.wake_ns = found["flops_per_ns"], found["wake_ns"]
         self.barrier_ns, self.private_cache = found["barrier_ns"], found["private_cache"]
         self.workspace_bytes = found["workspace_bytes"]
@@ -59,9 +62,10 @@ class Plan:
         }[self.split]
         lines = [f"{_count(self.steps, 'step')} of {_count(self.batch, 'row')}: {who}"]
         lines.append(
-            f"estimate: {_us(self.work_ns)} on one thread at {self.flops_per_ns:.3g} flop/ns; a step of the first "
-            f"layer {_short(self.step_flops / 1e6)} Mflop, {_us(self.step_ns)}"
+            f"estimate: {_time(self.estimate_ns)}; on one thread a step of the first layer "
+            f"{_short(self.step_flops / 1e6)} Mflop, {_time(self.step_ns)}, at {self.flops_per_ns:.3g} flop/ns at most"
         )
+        lines.append(f"compared: {self._compared_in_words()}")
         lines.append(f"threads: {self._threads_in_words()}")
         fits = "fit in" if self.layer_bytes <= self.private_cache else "are more than"
         lines.append(
@@ -74,18 +78,24 @@ class Plan:
         lines.append(f"workspace: {_kb(self.workspace_bytes)}")
         return "\n".join(lines)
 
+    def _compared_in_words(self):
+        ways = []
+        for split, (threads, ns) in self.compared.items():
+            who = _count(threads, "thread")
+            ways.append(f"{who if split == 'none' else f'{split} {who}'} {_time(ns)}")
+        return "; ".join(ways)
+
     def _threads_in_words(self):
-        wake, barrier = f"waking a thread ({_us(self.wake_ns)})", f"a barrier per step ({_us(self.barrier_ns)})"
-        paid = f"sharing the work outweighs {wake}"
+        wake, barrier = f"waking a thread ({_time(self.wake_ns)})", f"a barrier per step ({_time(self.barrier_ns)})"
         return {
             "limit": "no more than one is allowed",
             "empty": "nothing to do",
-            "small": f"so little work does not outweigh {wake}",
-            "unshared": f"too few rows to share, and sharing so short a step is not worth {barrier}",
-            "rows": f"{paid}, and there are rows for everybody",
-            "few rows": f"{paid}; rows are few, and sharing a step outweighs {barrier}",
-            "cache": f"{paid}; each reads only its part of the weights, which outweighs {barrier}",
-            "directions": f"{paid}, and the two directions need no barrier per step",
+            "small": f"half of so little work does not outweigh {wake}",
+            "unshared": "every way to share the work would take longer",
+            "rows": f"sharing rows takes least, and outweighs {wake}",
+            "few rows": f"sharing a step takes least, as there are few rows, and outweighs {barrier}",
+            "cache": f"each reading only its part of the weights takes least, and outweighs {barrier}",
+            "directions": "the two directions side by side take least, without a barrier per step",
         }[self.why]
 
     def _products_in_words(self):
@@ -110,9 +120,9 @@ class Plan:
 class StackPlan(Plan):
     """The plan of a stack whose layers differ in size: `layers`, a `Plan` for each, one after the other.
 
-    Of the attributes, threads is the most that any layer takes; work_ns, panel_bytes and workspace_bytes are sums,
-    layer_bytes is their mean; step_flops and step_ns are the first layer's, the others those of the layer with the most
-    work.
+    Of the attributes, threads is the most that any layer takes; work_ns, estimate_ns, panel_bytes and workspace_bytes
+    are sums, layer_bytes is their mean; step_flops and step_ns are the first layer's, the others those of the layer
+    with the most work.
     """
 
     def __init__(self, layers):
@@ -121,7 +131,7 @@ class StackPlan(Plan):
         self.layers = tuple(layers)
         self.threads = max(one.threads for one in layers)
         self.step_flops, self.step_ns = layers[0].step_flops, layers[0].step_ns
-        for name in ("work_ns", "panel_bytes", "workspace_bytes", "layer_bytes"):
+        for name in ("work_ns", "estimate_ns", "panel_bytes", "workspace_bytes", "layer_bytes"):
             setattr(self, name, sum(getattr(one, name) for one in layers))
         self.layer_bytes /= len(layers)
 

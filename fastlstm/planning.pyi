@@ -20,6 +20,8 @@ class Plan:
     why: str
     why_hoist: str
     work_ns: float
+    estimate_ns: float
+    compared: dict[str, tuple[int, float]]
     step_ns: float
     layer_bytes: float
     flops_per_ns: float

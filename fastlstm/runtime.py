@@ -75,11 +75,17 @@ def set_num_threads(n):
 def machine():
     """What plans know of this machine, as a dict; no result depends on it.
 
-    flops_per_ns: of one thread on small tiles, (float32, float64). wake_ns: until a sleeping thread has run.
-    barrier_ns: two threads meeting once. private_cache: bytes of weights one core keeps to itself. source: "built in",
-    "measured", or the file they were read from. They are measured at first use, which this may be, unless the process
-    has one thread, and kept in the user's cache folder; FASTLSTM_MACHINE overrides them ("default", "measure", or the
-    path of a JSON file). Raises RuntimeError when FASTLSTM_MACHINE is none of these.
+    flops_per_ns: of one core alone, (float32, float64). all_cores_rate: speed of a core while all of them work, of its
+    speed alone. private_bytes_per_ns, private_cache: how fast one core reads weights from its own cache, and bytes of
+    them that stay there. shared_bytes_per_ns, shared_bytes_per_ns_all: reading weights beyond it, one core and all
+    together. wake_ns, wake_each_ns: until a second thread that slept has run, and for every further one. barrier_ns,
+    barrier_all_ns: two threads meeting once, and as many as there are cores. cores: that run at full speed.
+    sibling_rate: speed of a thread while another one works on its core. source: "built in", "measured", or the file
+    they were read from.
+
+    They are measured at first use, which this may be, unless the process has one thread, and kept in the user's cache
+    folder; FASTLSTM_MACHINE overrides them ("default", "measure", or the path of a JSON file). Raises RuntimeError when
+    FASTLSTM_MACHINE is none of these.
     """
     from .machine import settle
 
@@ -101,8 +107,12 @@ def _machine_in_words():
     m = machine()
     single, double = m["flops_per_ns"]
     return (
-        f"{single:.3g} and {double:.3g} flop/ns (float32, float64), waking {m['wake_ns'] / 1e3:.3g} us, "
-        f"barrier {m['barrier_ns'] / 1e3:.2g} us, private cache {m['private_cache'] / 1e3:.4g} kB ({m['source']})"
+        f"{m['cores']:.0f} cores of {single:.3g} and {double:.3g} flop/ns (float32, float64), "
+        f"{m['all_cores_rate']:.2g} of it when all work, {m['sibling_rate']:.2g} beside a sibling; reading private "
+        f"cache ({m['private_cache'] / 1e3:.4g} kB) {m['private_bytes_per_ns']:.3g}, shared "
+        f"{m['shared_bytes_per_ns']:.3g}, all cores {m['shared_bytes_per_ns_all']:.4g} GB/s; waking "
+        f"{m['wake_ns'] / 1e3:.3g} us and {m['wake_each_ns'] / 1e3:.2g} us each; barrier "
+        f"{m['barrier_ns'] / 1e3:.2g} to {m['barrier_all_ns'] / 1e3:.2g} us ({m['source']})"
     )
 
 

@@ -229,6 +229,13 @@ typedef struct fl_call {
 } fl_call;
 void fl_team_rest(void); /* workers that wait for the next call of a stream go to sleep */
 
+enum fl_split { FL_SPLIT_NONE = 0, FL_SPLIT_ROWS, FL_SPLIT_BLOCKS, FL_SPLIT_DIRECTIONS, FL_SPLIT_COUNT };
+
+typedef struct fl_pair { /* the best number of threads of a split */
+    double ns;           /* estimate for the whole call */
+    int32_t threads;     /* 0: the call cannot be divided so, or needs no comparing: see FL_WHY_SMALL */
+} fl_pair;
+
 /* What a call will do, and why.  Results never depend on it on the panel path. */
 typedef struct fl_plan {
     int32_t threads;
@@ -243,21 +250,22 @@ typedef struct fl_plan {
     int32_t why;                                             /* enum fl_why: threads and split */
     int32_t why_hoist;                                       /* enum fl_why_hoist */
     double work_ns;                                          /* estimate for the whole call on one thread */
-    double step_ns;                                          /* and for one step of the first layer */
+    double estimate_ns;                                      /* and as it is planned */
+    fl_pair compared[FL_SPLIT_COUNT];                        /* by enum fl_split; the first is one thread */
+    double step_ns;                                          /* of one step of the first layer on one thread */
     double layer_bytes;                                      /* weights one step of one layer reads, on average */
     double flops_per_ns, wake_ns, barrier_ns, private_cache; /* the machine it was weighed for, see fl_machine */
 } fl_plan;
-enum fl_split { FL_SPLIT_NONE = 0, FL_SPLIT_ROWS, FL_SPLIT_BLOCKS, FL_SPLIT_DIRECTIONS };
 
 enum fl_why {
     FL_WHY_LIMIT = 0, /* no more than one thread allowed */
     FL_WHY_EMPTY,     /* no steps or no rows */
-    FL_WHY_SMALL,     /* the work does not outweigh waking a thread */
-    FL_WHY_UNSHARED,  /* too few rows to share, and a step too short to share its blocks at a barrier each */
-    FL_WHY_ROWS,      /* rows enough for everybody, no barrier needed */
-    FL_WHY_FEW_ROWS,  /* blocks: too few rows for full tiles on every thread */
-    FL_WHY_CACHE,     /* blocks: a layer's weights do not fit one core's cache, their parts may */
-    FL_WHY_DIRECTIONS /* two directions, two threads */
+    FL_WHY_SMALL,     /* half of the work, and more, is less than waking a thread */
+    FL_WHY_UNSHARED,  /* every way to share it takes longer than one thread */
+    FL_WHY_ROWS,      /* rows take least: no barrier is needed */
+    FL_WHY_FEW_ROWS,  /* blocks take least: too few rows to keep as many threads busy */
+    FL_WHY_CACHE,     /* blocks take least: a layer's weights do not fit one core's cache, their parts may */
+    FL_WHY_DIRECTIONS /* the two directions on two threads take least */
 };
 enum fl_why_hoist {
     FL_HOIST_FEW_ROWS = 0, /* hoisted: a step has too few rows to fill a tile, several steps together fill it */
@@ -270,6 +278,8 @@ enum fl_why_hoist {
 
 enum fl_status fl_plan_forward(const fl_model *model, int64_t steps, int64_t batch, int threads, fl_plan *out);
 enum fl_status fl_plan_backward(const fl_model *model, int64_t steps, int64_t batch, int threads, fl_plan *out);
+/* The plan of fl_forward with awake_ns above 0 (awake 1) or without (0), as fl_plan_forward. */
+enum fl_status fl_plan_call(const fl_model *model, int64_t steps, int64_t batch, int threads, int awake, fl_plan *out);
 
 size_t fl_forward_bytes(const fl_model *model, const fl_call *call); /* workspace; SIZE_MAX: does not fit */
 enum { FL_CACHE_DROPOUT = 1, FL_CACHE_MASK_X = 2 }; /* what the call will have: dropout; any mask_x */
@@ -375,20 +385,34 @@ int fl_places_choose(const uint16_t *core, const fl_processors *allowed, const f
 
 /* The machine as plans see it.  These numbers decide how work is divided and never change a result. */
 typedef struct fl_machine {
-    double flops_per_ns[2]; /* by enum fl_dtype: one thread on small tiles, between a GEMV from L2 and the FMA peak */
-    double wake_ns;         /* until a sleeping team has run */
-    double barrier_ns;      /* two workers meeting once, with the cache lines they exchange */
-    double private_cache;   /* bytes of weights that stay in one core's own cache beside everything else */
+    double flops_per_ns[2];         /* by enum fl_dtype: one core alone, products of full tiles */
+    double all_cores_rate;          /* speed of a core while all of them work, of its speed alone; at most 1 */
+    double private_bytes_per_ns;    /* one core reading weights from its own cache */
+    double private_cache;           /* bytes of weights that stay in that cache beside everything else */
+    double shared_bytes_per_ns;     /* one core reading weights beyond it */
+    double shared_bytes_per_ns_all; /* all cores together, the same weights */
+    double wake_ns;                 /* until a second thread that slept has run */
+    double wake_each_ns;            /* and for every further one */
+    double barrier_ns;              /* two workers meeting once, with the cache lines they exchange */
+    double barrier_all_ns;          /* as many workers as there are cores */
+    double cores;                   /* that run at full speed; threads beyond them are hyperthreads beside others */
+    double sibling_rate;            /* speed of a thread while the other one of its core works, too; at most 1 */
 } fl_machine;
 void fl_machine_get(fl_machine *out); /* in use now; at first built-in ones */
 /* Use these, brought into a plausible range; NULL: the built-in ones again.  FL_ERR_ARGUMENT: one is not finite or not
  * above 0.  May be called at any time from any thread, but a call between whose query of the workspace and itself it
  * falls may want another size, and then returns FL_ERR_WORKSPACE. */
 enum fl_status fl_machine_set(const fl_machine *machine);
-/* Measure them, about 10 ms, without setting them.  *team (may be NULL): 1 when two threads ran together; else waking
- * and barrier are the built-in ones, because no more than one thread may run (threads 0: as fl_get_num_threads() says)
- * or others kept the processors busy.  Allocates for as long as it runs. */
+/* Measure them, about 15 ms, without setting them; sibling_rate stays as it is built in.  *team (may be NULL): 1 when
+ * a team ran undisturbed; else what a team costs is built in, in whole or in part, because no more than one thread may
+ * run (threads 0: as fl_get_num_threads() says) or others kept the processors busy.  Allocates for as long as it
+ * runs. */
 enum fl_status fl_machine_measure(fl_machine *out, int threads, int *team);
+
+/* What the plan of a call expects of a pair: ns of the whole call with so many threads, 0 where this split (enum
+ * fl_split) cannot take them.  Calls with backward 1 are those of fl_backward; awake 1: the workers wait for them. */
+double fl_plan_estimate(const fl_model *model, int64_t steps, int64_t batch, int backward, int split, int threads,
+                        int awake);
 
 #ifdef __cplusplus
 }

@@ -17,7 +17,8 @@ static int masks_fit(const fl_model *m, const fl_call *call)
 
 enum fl_status fl_call_check(const fl_model *m, const fl_call *call)
 {
-    if (!m || !call || call->steps < 0 || call->batch < 0 || call->threads < 0) return FL_ERR_ARGUMENT;
+    if (!m || !call || call->steps < 0 || call->batch < 0 || call->threads < 0 || call->awake_ns < 0)
+        return FL_ERR_ARGUMENT;
     if (call->steps > FL_LARGEST || call->batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     if (!call->hn || (m->cells && !call->cn) || ((call->dropout || call->masks) && !call->cache))
         return FL_ERR_ARGUMENT;

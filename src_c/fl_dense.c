@@ -129,7 +129,7 @@ enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void 
 {
     if (!dense || rows < 0 || threads < 0 || (rows && (!x || !y))) return FL_ERR_ARGUMENT;
     fl_dense_call call = {dense, rows, x, y};
-    fl_team_run(fl_plan_dense(dense->inputs, dense->outputs, rows, threads), dense_worker, &call);
+    fl_team_run(fl_plan_dense(dense->dtype, dense->inputs, dense->outputs, rows, threads), dense_worker, &call);
     return FL_OK;
 }
 
@@ -171,6 +171,6 @@ enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64
     memset(weight, 0, (size_t)(outputs * inputs * unit));
     if (bias) memset(bias, 0, (size_t)(outputs * unit));
     fl_gradient_call call = {kernels->lanes[dtype], rows, outputs, inputs, unit, dz, x, weight, bias};
-    fl_team_run(fl_plan_dense(inputs, outputs, rows, threads), gradient_worker, &call);
+    fl_team_run(fl_plan_dense(dtype, inputs, rows, outputs, threads), gradient_worker, &call); /* dz's columns are shared */
     return FL_OK;
 }

@@ -39,7 +39,7 @@ size_t fl_forward_bytes(const fl_model *m, const fl_call *call)
 {
     fl_job job = {.m = m, .call = call};
     fl_arena arena = {0};
-    if (fl_plan_forward(m, call->steps, call->batch, call->threads, &job.plan) != FL_OK)
+    if (fl_plan_call(m, call->steps, call->batch, call->threads, call->awake_ns > 0, &job.plan) != FL_OK)
         return SIZE_MAX;
     lay_out(&job, &arena);
     return arena.overflow ? SIZE_MAX : arena.used;
@@ -349,7 +349,8 @@ static void run(fl_job *job)
         for (int i = 0; i < 2 && job->m->spec.directions == 2; i++)
             fl_barrier_init(&half[i], job->workers, &job->half_judge[i]);
     }
-    const fl_team_work work = {.fn = forward_worker, .arg = job, .begin = start_judges};
+    const fl_team_work work = {.fn = forward_worker, .arg = job, .begin = start_judges,
+                               .awake_ns = job->call->awake_ns};
     if (job->plan.blas)
         forward_by_blas(job);
     else
@@ -368,7 +369,7 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     enum fl_status status = fl_call_check(m, call);
     if (status != FL_OK) return status;
     fl_job job = {.m = m, .call = call};
-    status = fl_plan_forward(m, call->steps, call->batch, call->threads, &job.plan);
+    status = fl_plan_call(m, call->steps, call->batch, call->threads, call->awake_ns > 0, &job.plan);
     if (status != FL_OK) return status;
     if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
     fl_arena arena = {.base = call->workspace};

@@ -61,6 +61,7 @@ typedef struct fl_packed {
     const void *panel_r;    /* plain panel of weight_hr, (H -> P); NULL without projection */
     double flops;           /* of a step of one row */
     double bytes;           /* weights it reads */
+    double input_weights;   /* those that meet x, in elements */
     /* FL_MODEL_BACKWARD only: */
     const void *panel_xt;  /* plain panel, gradients of x-parts -> dx (I) */
     const void *panel_ht;  /* plain panel, gradients of h-parts -> dh (R) */
@@ -253,8 +254,8 @@ static inline int64_t fl_share(int64_t total, int64_t i, int64_t n) { return tot
 
 /* Steps a layer with so many inputs hoists at once; 0: its input product is part of the step's chain. */
 int64_t fl_plan_span(const fl_model *m, const fl_plan *plan, int64_t inputs);
-/* Threads of a dense layer: split by rows. */
-int fl_plan_dense(int64_t inputs, int64_t outputs, int64_t rows, int threads);
+/* Threads of a dense layer, whose `rows` are shared. */
+int fl_plan_dense(int dtype, int64_t inputs, int64_t outputs, int64_t rows, int threads);
 
 /* --- fl_shape.c: what runs a cell with its options */
 

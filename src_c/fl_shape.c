@@ -143,15 +143,18 @@ void fl_shape_layer(const fl_model *m, fl_packed *w, int layer)
     range_of(w, FL_OF_H, &w->h_first, &w->h_rows);
     range_of(w, FL_OF_FED, &w->fed_first, &w->fed_rows);
     double weights = 0;
+    w->input_weights = 0;
     for (int i = 0; i < w->side_count; i++) {
         const fl_side *s = &w->side[i];
         if (s->operand != FL_OF_ONE) weights += (double)s->columns * (double)s->n;
+        if (s->operand == FL_OF_X) w->input_weights += (double)s->columns * (double)s->n;
     }
     if (m->spec.cell == FL_CELL_CLOCKWORK) {
-        weights = 0;
+        weights = w->input_weights = 0;
         for (int i = 0; i < w->part_count; i++) {
             const fl_part *p = &w->part[i];
             weights += (double)p->layout.hidden * (double)(w->inputs + p->k_h) / (double)p->period;
+            w->input_weights += (double)p->layout.hidden * (double)w->inputs / (double)p->period;
         }
     }
     weights += (double)m->spec.hidden_size * (double)m->spec.proj_size;

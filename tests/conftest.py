@@ -43,6 +43,32 @@ def persistent_teams():
     _core.force_team("adapts")
 
 
+# ---- favour: described machines on which plans divide as a test wants it --------------------------------------------
+
+CHEAP = {"wake_ns": 1000.0, "wake_each_ns": 50.0, "all_cores_rate": 1.0, "cores": 64.0}
+# Weights cost all the time, so that sharing them is worth everything; or nothing, and barriers do.
+SHARE_WEIGHTS = {
+    **CHEAP, "flops_per_ns": (30.0, 30.0), "private_bytes_per_ns": 1.0, "shared_bytes_per_ns": 1.0,
+    "shared_bytes_per_ns_all": 1e5, "barrier_ns": 50.0, "barrier_all_ns": 50.0,
+}
+SHARE_ROWS = {
+    **CHEAP, "private_bytes_per_ns": 1000.0, "shared_bytes_per_ns": 1000.0, "shared_bytes_per_ns_all": 1e5,
+    "barrier_ns": 20_000.0, "barrier_all_ns": 100_000.0,
+}
+FAVOURABLE = {"rows": SHARE_ROWS, "blocks": SHARE_WEIGHTS, "directions": SHARE_WEIGHTS}
+
+
+@pytest.fixture
+def favour():
+    """A function that describes a machine on which a split is the best, whatever the instruction set: what runs a
+    division is tested, not the plan. Takes "rows", "blocks" or "directions", and ignores what follows a comma."""
+    from fastlstm import _core, machine
+
+    machine.settle(2)  # what the first model would do, after which it is the test's turn
+    yield lambda name: _core.set_machine({**_core.BUILT_IN, **FAVOURABLE[name.split(",")[0]]})
+    _core.set_machine(None)
+
+
 # ---- isa: a test that asks for it runs on every instruction set of this machine --------------------------------
 
 

@@ -84,7 +84,8 @@ FEATURES = {
     "everything, one direction": STACK._replace(T=33, B=17, bidirectional=False, lengths="ragged", reset=True),
 }
 
-# Plans that really split, proven where they are used: split -> threads that give it, and sizes.
+# Plans that really split, proven where they are used: split -> threads that give it on the machine of the fixture
+# `favour`, and sizes.
 SPLITS = {
     "rows": ((2, 3, 4), Case(T=6, B=17, I=64, H=96, layers=2)),
     "rows, everything": (

@@ -131,11 +131,15 @@ def test_episodes_joined_by_resets_are_episodes_apart(name, bidirectional):
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("case", [ROWS, UNITS, BOTH], ids=["rows", "units", "both directions"])
 @pytest.mark.parametrize("name", SOME)
-def test_any_number_of_threads_gives_the_same_bits(name, case, threads):
+def test_any_number_of_threads_gives_the_same_bits(name, case, threads, favour):
     p = problem(name, case, "float32")
     one, several = p.layer(num_threads=1), p.layer(num_threads=threads)
-    assert one.plan(case.T, case.B).threads == 1
-    found = several.plan(case.T, case.B).threads
+    for split in ("rows",) if case is ROWS else ("blocks", "rows"):  # some cells share rows alone
+        favour(split)
+        assert one.plan(case.T, case.B).threads == 1
+        found = several.plan(case.T, case.B).threads
+        if found == threads:
+            break
     if found != threads:
         pytest.skip(f"the plan gives this {found} threads, not {threads}")
     expected = one(p.x, **p.given)

@@ -15,7 +15,11 @@ from grids import BEGIN, openmp, python, says
 import fastlstm as fl
 from fastlstm import _core, machine, runtime
 
-MEASURED = {"flops_per_ns": (70.0, 35.0), "wake_ns": 9000.0, "barrier_ns": 250.0, "private_cache": 400000.0}
+MEASURED = {
+    "flops_per_ns": (70.0, 35.0), "all_cores_rate": 0.6, "private_bytes_per_ns": 50.0, "private_cache": 400_000.0,
+    "shared_bytes_per_ns": 20.0, "shared_bytes_per_ns_all": 150.0, "wake_ns": 9000.0, "wake_each_ns": 1200.0,
+    "barrier_ns": 250.0, "barrier_all_ns": 900.0, "cores": 8.0, "sibling_rate": 0.6,
+}
 
 
 @pytest.fixture
@@ -58,9 +62,9 @@ def test_the_first_model_packed_measures_and_keeps(home, measurements):
     assert measurements == [2]
     assert _core.machine() == MEASURED
     assert machine.settle(2) == "measured"
-    assert files(home) == [machine.file_name(machine.key())]
+    assert files(home) == [machine.file_name(machine.key(2))]
     kept = json.loads((home / files(home)[0]).read_text())
-    assert kept == {"key": machine.key(), **MEASURED, "flops_per_ns": list(MEASURED["flops_per_ns"])}
+    assert kept == {"key": machine.key(2), **MEASURED, "flops_per_ns": list(MEASURED["flops_per_ns"])}
 
 
 @openmp
@@ -86,19 +90,23 @@ def test_one_thread_measures_nothing(home, measurements):
 @openmp
 def test_busy_processors_are_not_kept(home, monkeypatch):
     monkeypatch.setattr(_core, "measure_machine", lambda threads: (dict(MEASURED), False))
-    assert machine.settle(2).startswith("measured; threads' costs built in")
+    assert machine.settle(2).startswith("measured; what a team costs is built in")
     assert files(home) == []
 
 
 @openmp
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"\xff\xfe", b"[" * 9000, b"[]", b'{"wake_ns": 1}', b" " * 20_000, None, "another key"]
+    "damage", [b"", b"{", b"\xff\xfe", b"[" * 9000, b"[]", b'{"wake_ns": 1}', b" " * 20_000, None, "another key",
+               b"an older format"]
 )
 def test_a_damaged_file_is_replaced(home, measurements, damage):
-    path = home / machine.file_name(machine.key())
+    path = home / machine.file_name(machine.key(2))
     (path if damage is None else home).mkdir(parents=True)
     if isinstance(damage, str):
         damage = json.dumps({"key": damage, **MEASURED}).encode()
+    if damage == b"an older format":  # with fewer fields, under the key of today
+        older = {"key": machine.key(2), "flops_per_ns": [50, 25], "wake_ns": 1e4, "barrier_ns": 600, "private_cache": 1e6}
+        damage = json.dumps(older).encode()
     if damage is not None:
         path.write_bytes(damage)
     assert machine.settle(2) == "measured"
@@ -147,13 +155,15 @@ def test_a_write_that_breaks_off_leaves_the_old_file(home, measurements, monkeyp
 
 @openmp
 def test_the_key_knows_what_matters(home, monkeypatch):
-    keys = [machine.key()]
+    keys = [machine.key(), machine.key(78)]
     for change in (
         lambda: _core.force_isa("scalar"),
         lambda: monkeypatch.setattr(machine, "__version__", "9.9"),
         lambda: monkeypatch.setattr(machine, "_processor", lambda: "Another / Processor: 3"),
         lambda: monkeypatch.setenv("OMP_WAIT_POLICY", "active"),
         lambda: monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(99), raising=False),
+        lambda: monkeypatch.setattr(_core, "get_num_threads", lambda: 77),
+        lambda: monkeypatch.setattr(machine, "FORMAT", 99),
     ):
         change()
         keys.append(machine.key())
@@ -213,7 +223,7 @@ def test_measuring_for_real_in_a_process_of_its_own(tmp_path):
 def test_measure_replaces_the_file(home, measurements, monkeypatch):
     machine.settle(2)
     path = home / files(home)[0]
-    path.write_text(json.dumps({"key": machine.key(), **MEASURED, "wake_ns": 5000.0}))
+    path.write_text(json.dumps({"key": machine.key(2), **MEASURED, "wake_ns": 5000.0}))
     machine.forget()
     machine.settle(2)
     assert _core.machine()["wake_ns"] == 5000
@@ -235,12 +245,14 @@ def test_default_measures_nothing(home, measurements, monkeypatch):
 @openmp
 def test_a_file_of_the_users_own(tmp_path):
     path = tmp_path / "mine.json"
-    path.write_text('{"wake_ns": 5000, "flops_per_ns": [20, 10.5]}')
+    path.write_text('{"wake_ns": 5000, "flops_per_ns": [20, 10.5]}')  # the fields it lacks are built in
     code = SOURCE + "; print(m['flops_per_ns'], m['wake_ns'], m['barrier_ns']); print(fl.LSTM(3, 4).plan(2, 2).wake_ns)"
     environment = dict(FASTLSTM_MACHINE=str(path), FASTLSTM_NUM_THREADS="2")
     assert says(code, **environment) == [str(path), "(20.0, 10.5) 5000.0 600.0", "5000.0"]
     text = succeeds("info", **environment)
-    assert "20 and 10.5 flop/ns (float32, float64), waking 5 us, barrier 0.6 us, private cache 786.4 kB" in text
+    assert "64 cores of 20 and 10.5 flop/ns (float32, float64), 0.7 of it when all work, 0.5 beside a sibling" in text
+    assert "reading private cache (786.4 kB) 90, shared 45, all cores 1000 GB/s" in text
+    assert "waking 5 us and 1.5 us each; barrier 0.6 to 2.4 us" in text
     assert str(path) in text
 
 

@@ -20,8 +20,9 @@ def manner(request):
 
 @openmp
 @pytest.mark.parametrize("name", SPLITS)
-def test_whoever_finishes_the_result_is_the_same(name, manner):
+def test_whoever_finishes_the_result_is_the_same(name, manner, favour):
     threads, case = SPLITS[name]
+    favour(name)
     p = problem(case, "float32")
     alone = p.layer(num_threads=1)
     together = p.layer(num_threads=threads[-1])

@@ -39,8 +39,9 @@ def at_once(callers):
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_one_model_serves_many_threads_at_once(name):
+def test_one_model_serves_many_threads_at_once(name, favour):
     threads, case = SPLITS[name]
+    favour(name)
     p = problem(case, "float32")
     layer = p.layer(num_threads=threads[-1])
     assert_split(layer, name.split(",")[0], threads[-1], case.T, case.B)

@@ -49,8 +49,8 @@ cdef class Stepper:
         if self.call.awake_ns > 0:
             fl_team_rest()
 
-    def rest(self):
-        """Its workers go to sleep."""
+    def release(self):
+        """Its workers need not wait for a further step."""
         fl_team_rest()
 
     cdef fl_status _step_of_team(self, const void *x, void *y) nogil:

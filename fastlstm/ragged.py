@@ -152,10 +152,10 @@ class ChainStepper:
                 return None
         return self._steppers[-1].step(x, out)
 
-    def rest(self):
-        """The threads of all layers go to sleep."""
+    def release(self):
+        """No layer's threads need wait for a further step."""
         for stepper in self._steppers:
-            stepper.rest()
+            stepper.release()
 
     def _fits(self, out):
         return (

@@ -106,7 +106,7 @@ class Stream:
     def close(self):
         """Ends the stream: its threads sleep, and a further step or block is a RuntimeError."""
         if not isinstance(self._stepper, _Closed):
-            self._stepper.rest()
+            self._stepper.release()
             self._stepper = _Closed()
 
     def __enter__(self):

@@ -3,11 +3,12 @@
 That steps and blocks give the bits of one call is in test_invariance.py.
 """
 
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
-from grids import DTYPES, Case, problem, same
+from grids import DTYPES, Case, openmp, problem, same, says
 
 import fastlstm as fl
 from fastlstm import _core
@@ -193,7 +194,7 @@ def test_a_refused_call_leaves_the_state_untouched(p, threads):
     if threads:  # the way of steps wide enough for several threads has its own checks
         p = problem(Case(T=2, B=6, I=256, H=256, layers=2), "float32")
     stream = opened(p, num_threads=threads)
-    assert stream._teamed == bool(threads)
+    assert stream._stepper.teamed == bool(threads)
     for call, error, words in bad_calls(p):
         with pytest.raises(error, match=words):
             call(stream)
@@ -262,9 +263,119 @@ def test_a_step_may_write_where_it_reads(rows):
     layer = fl.LSTM(64, 64, rng=0, num_threads=2)
     x = np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)
     apart, inside = layer.stream(rows), layer.stream(rows)
-    assert inside._teamed == (rows == 256 and _core.has_openmp())
+    assert inside._stepper.teamed == (rows == 256 and _core.has_openmp())
     z = x.copy()
     for _ in range(3):
         expected = apart.step(z.copy())
         assert inside.step(z, out=z) is z
         np.testing.assert_array_equal(z, expected)
+
+
+# ---- awake: threads that wait for the next step
+
+
+AWAKE = """
+import os, sys, threading, time
+import numpy as np
+import fastlstm as fl
+from fastlstm import _core
+_core.force_team("persists")
+layer = fl.LSTM(512, 512, rng=0, num_threads=2)
+x = np.random.default_rng(0).standard_normal((5, 1, 512)).astype(np.float32)
+expected = layer(x)[0]
+
+def steps(stream):
+    return all((stream.step(x[t]) == expected[t]).all() for t in range(5))
+
+def idle():
+    before = time.process_time()
+    time.sleep(0.2)
+    return time.process_time() - before
+"""
+
+
+@openmp
+def test_threads_stay_awake_between_steps_and_no_longer():
+    lines = says(AWAKE + """
+stream = layer.stream(awake=1.0)
+print(stream._stepper.teamed, steps(stream))
+print(idle())  # one thread waits for the next step
+stream.close()
+print(idle())
+stream = layer.stream(awake=1.0)
+print(steps(stream))
+del stream
+print(idle())
+stream = layer.stream(awake=1.0)
+thread = threading.Thread(target=steps, args=(stream,))
+thread.start()
+thread.join()
+print(idle())
+with layer.stream(awake=0.05) as stream:
+    print(steps(stream))
+    time.sleep(0.06)
+    print(idle())
+""")
+    assert (lines[0], lines[3], lines[6]) == ("True True", "True", "True")
+    assert float(lines[1]) > 0.1
+    assert all(float(lines[k]) < 0.05 for k in (2, 4, 5, 7)), lines
+
+
+@openmp
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_an_awake_stream_goes_on_after_a_fork():
+    lines = says(AWAKE + """
+stream = layer.stream(awake=0.5)
+for t in range(2):
+    stream.step(x[t])
+child = os.fork()
+good = all((stream.step(x[t]) == expected[t]).all() for t in range(2, 5))
+if child == 0:
+    os._exit(0 if good else 1)
+print(good, os.waitpid(child, 0)[1])
+""")
+    assert lines == ["True 0"]
+
+
+@openmp
+@pytest.mark.parametrize("sizes", [512, [384, 512]], ids=["one size", "two sizes"])
+@pytest.mark.parametrize("make", [fl.LSTM, fl.GRU, fl.RNN])
+def test_an_awake_stream_has_the_same_bits(make, sizes):
+    layer = make(300, sizes, rng=0, num_threads=2)
+    x = np.random.default_rng(1).standard_normal((6, 2, 300)).astype(np.float32)
+    expected = layer(x)[0]
+    with layer.stream(2, awake=1e-4) as stream, fl.Sequential(layer).stream(2, awake=1e-4) as chain:
+        out = np.empty_like(expected[0])
+        for t in range(6):
+            stream.step(x[t], out=out)
+            assert (out == expected[t]).all()
+            assert (chain.step(x[t]) == expected[t]).all()
+
+
+@openmp
+def test_a_step_of_several_threads_may_write_where_it_reads():
+    layer = fl.LSTM(512, 512, rng=0, num_threads=2)
+    stream, other = layer.stream(awake=1e-3), layer.stream()
+    assert stream._stepper.teamed
+    x = np.random.default_rng(2).standard_normal((1, 512)).astype(np.float32)
+    for _ in range(3):
+        expected = other.step(x)
+        stream.step(x, out=x)
+        assert (x == expected).all()
+
+
+def test_a_closed_stream_says_so():
+    stream = fl.LSTM(3, 4).stream()
+    stream.close()
+    stream.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        stream.step(np.zeros((1, 3), np.float32))
+    with pytest.raises(RuntimeError, match="closed"):
+        stream.process(np.zeros((2, 1, 3), np.float32))
+
+
+@pytest.mark.parametrize("awake, error", [("1", TypeError), (True, TypeError), (None, TypeError), (-1e-9, ValueError),
+                                          (1.1, ValueError), (float("nan"), ValueError)])
+def test_awake_that_is_none(awake, error):
+    with pytest.raises(error, match="awake"):
+        fl.LSTM(3, 4).stream(awake=awake)

@@ -57,7 +57,7 @@ def test_four_workers_on_one_processor_compute_the_same():
 # ---- who is at work: a worker that was sent away comes to no further step
 
 
-SHARED = Case(T=40, B=2, I=64, H=256)
+SHARED = Case(T=200, B=2, I=64, H=256)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_team_that_loses_at_every_step_is_halved(threads, backward, adapting):
     layer, alone = layer_of(SHARED, threads), p.layer(num_threads=1)
     cache = layer.forward(p.x, cache=True, **p.given)[-1]
     expected = alone.backward(p.dy, alone.forward(p.x, cache=True, **p.given)[-1], p.dstate) if backward else None
-    delays = np.full((1000, threads), 5000, np.int32)  # us: far more than a step takes one thread
+    delays = np.full((1000, threads), 1000, np.int32)  # us: far more than a step takes one thread
     delays[:, 0] = 0
     with _core.Disturbance(delays) as noise:
         if backward:

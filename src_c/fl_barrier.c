@@ -57,15 +57,26 @@ static int decide(fl_barrier *b, int workers, double plan_ns)
     return b->judge && left > 1 ? fl_judge_work(b->judge, plan_ns) : left;
 }
 
-/* Whether this worker is the last of all. */
-static int arrive(fl_barrier *b, int group, int size, int workers)
+/* Where a worker comes to. */
+typedef struct fl_gate {
+    int group, groups, members; /* members: of this group */
+} fl_gate;
+
+static fl_gate gate_of(int worker, int workers)
 {
-    const int groups = (workers + size - 1) / size;
-    const int members = group < groups - 1 ? size : workers - group * size;
-    if (atomic_fetch_add_explicit(&b->group[group].arrived, 1, memory_order_acq_rel) != members - 1) return 0;
-    atomic_store_explicit(&b->group[group].arrived, 0, memory_order_relaxed);
-    if (groups == 1) return 1;
-    if (atomic_fetch_add_explicit(&b->groups_arrived, 1, memory_order_acq_rel) != groups - 1) return 0;
+    if (workers <= 4) return (fl_gate){0, 1, workers}; /* most teams, without a division */
+    const int size = group_size(workers), groups = (workers + size - 1) / size, group = worker / size;
+    return (fl_gate){group, groups, group < groups - 1 ? size : workers - group * size};
+}
+
+/* Whether this worker is the last of all. */
+static int arrive(fl_barrier *b, const fl_gate *at)
+{
+    atomic_int *const arrived = &b->group[at->group].arrived;
+    if (atomic_fetch_add_explicit(arrived, 1, memory_order_acq_rel) != at->members - 1) return 0;
+    atomic_store_explicit(arrived, 0, memory_order_relaxed);
+    if (at->groups == 1) return 1;
+    if (atomic_fetch_add_explicit(&b->groups_arrived, 1, memory_order_acq_rel) != at->groups - 1) return 0;
     atomic_store_explicit(&b->groups_arrived, 0, memory_order_relaxed);
     return 1;
 }
@@ -104,34 +115,34 @@ static void await_round(const fl_barrier *b, int group, unsigned round)
 void fl_barrier_wait(fl_barrier *b, int worker, int workers)
 {
     if (workers <= 1) return;
-    const int size = group_size(workers), group = worker / size;
-    const unsigned round = atomic_load_explicit(&b->group[group].round, memory_order_relaxed);
-    if (arrive(b, group, size, workers))
+    const fl_gate at = gate_of(worker, workers);
+    const unsigned round = atomic_load_explicit(&b->group[at.group].round, memory_order_relaxed);
+    if (arrive(b, &at))
         let_go(b, round);
     else
-        await_round(b, group, round);
+        await_round(b, at.group, round);
 }
 
 int fl_barrier_judge(fl_barrier *b, int worker, int workers, double plan_ns)
 {
     if (workers <= 1) return workers;
     if (atomic_load_explicit(&disturbance, memory_order_relaxed)) disturb(worker);
-    const int size = group_size(workers), group = worker / size;
-    const unsigned round = atomic_load_explicit(&b->group[group].round, memory_order_relaxed);
-    if (arrive(b, group, size, workers)) {
+    const fl_gate at = gate_of(worker, workers);
+    const unsigned round = atomic_load_explicit(&b->group[at.group].round, memory_order_relaxed);
+    if (arrive(b, &at)) {
         b->workers = decide(b, workers, plan_ns);
         let_go(b, round);
     } else {
-        await_round(b, group, round);
+        await_round(b, at.group, round);
     }
     return b->workers;
 }
 
 void fl_barrier_leave(fl_barrier *b, int worker, int workers)
 {
-    const int size = group_size(workers), group = worker / size;
-    const unsigned round = atomic_load_explicit(&b->group[group].round, memory_order_relaxed);
-    if (arrive(b, group, size, workers)) {
+    const fl_gate at = gate_of(worker, workers);
+    const unsigned round = atomic_load_explicit(&b->group[at.group].round, memory_order_relaxed);
+    if (arrive(b, &at)) {
         b->workers = decide(b, workers, 0);
         let_go(b, round);
     }

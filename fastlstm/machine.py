@@ -35,10 +35,11 @@ def settle(num_threads=None):
     """Bring in the constants, once per process, before a plan that may take more than one thread.
 
     num_threads: a model's own limit; None: the process's. With one thread nothing depends on them and nothing is
-    done. Returns where they come from. Raises RuntimeError for a FASTLSTM_MACHINE that cannot be followed.
+    done. Returns where they come from. Raises RuntimeError for a FASTLSTM_MACHINE or a FASTLSTM_NUM_THREADS that
+    cannot be followed.
     """
     global _source
-    if _source is None and _core.has_openmp() and (num_threads or _core.get_num_threads()) > 1:
+    if _source is None and _core.team_limit(num_threads or 0) > 1:
         with _lock:
             if _source is None:
                 constants, source = _find(os.environ.get(VARIABLE, ""), num_threads or 0)

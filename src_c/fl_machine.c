@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fl_internal.h"
+#include "fl_limit.h"
 #include "fl_team.h"
 
 #if defined(__unix__)

@@ -4,6 +4,7 @@
  * chunks: the sums of gradients follow them (fl_gradient.c), and their bits are the same on every machine.
  * Nothing here changes a result on the panel path: each output is one chain, whoever computes it. */
 #include "fl_internal.h"
+#include "fl_limit.h"
 #include "fl_team.h"
 
 enum {

@@ -1,15 +1,13 @@
-/* Threads.  The only file that includes omp.h, and with fl_dispatch.c the only one that reads the environment.
+/* Threads.  With fl_limit.c the only file that includes omp.h.
  *
  * - One parallel region per call; its size is bounded by what other calls of this process already use, so that many
  *   application threads do not multiply into many more workers.  Results do not depend on the size.
  * - Before fork() the forking thread's workers are sent home (a child would wait for threads it does not have).
- * - Default size: the affinity mask, or the container's processor quota where that is less.
  */
 #define _GNU_SOURCE
 #include "fl_team.h"
 
 #include <stdint.h>
-#include <stdlib.h>
 
 #include "fastlstm.h"
 
@@ -17,14 +15,7 @@
 #include <omp.h>
 #endif
 #if defined(__linux__)
-#include <fcntl.h>
 #include <sched.h>
-#include <unistd.h>
-#elif defined(__APPLE__)
-#include <unistd.h>
-#elif defined(_WIN32)
-#define WIN32_LEAN_AND_MEAN
-#include <windows.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -59,92 +50,8 @@ unsigned fl_float_enter(void) { return 0; }
 void fl_float_leave(unsigned saved) { (void)saved; }
 #endif
 
-/* --- how many */
-
-#if defined(__linux__)
-static long read_number(const char *path, long *second)
-{
-    char text[64];
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return -1;
-    const ssize_t n = read(file, text, sizeof text - 1);
-    close(file);
-    if (n <= 0) return -1;
-    text[n] = 0;
-    char *end;
-    const long first = strtol(text, &end, 10);
-    if (end == text) return -1; /* "max": no quota */
-    if (second) *second = strtol(end, NULL, 10);
-    return first;
-}
-
-/* Processors the container may use, rounded up; 0: no quota. */
-static long quota(void)
-{
-    long period = 0, time = read_number("/sys/fs/cgroup/cpu.max", &period);
-    if (time <= 0 || period <= 0) {
-        time = read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", NULL);
-        period = read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us", NULL);
-    }
-    return time > 0 && period > 0 ? (time + period - 1) / period : 0;
-}
-#endif
-
-static int processors(void)
-{
-    long n = 1;
-#if defined(__linux__)
-    cpu_set_t mask;
-    n = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : sysconf(_SC_NPROCESSORS_ONLN);
-    const long limit = quota();
-    if (limit > 0 && limit < n) n = limit;
-#elif defined(__APPLE__)
-    n = sysconf(_SC_NPROCESSORS_ONLN);
-#elif defined(_WIN32)
-    n = (long)GetActiveProcessorCount(ALL_PROCESSOR_GROUPS);
-#endif
-    return n < 1 ? 1 : n > 1024 ? 1024 : (int)n;
-}
-
-static atomic_int default_threads; /* 0: not asked yet */
-static atomic_int chosen_threads;  /* 0: the default */
-static atomic_int threads_active;  /* inside calls right now */
-
-int fl_has_openmp(void)
-{
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
-}
-
-int fl_get_num_threads(void)
-{
-    const int chosen = atomic_load(&chosen_threads);
-    if (chosen) return chosen;
-    int n = atomic_load(&default_threads);
-    if (!n) {
-        const char *text = getenv("FASTLSTM_NUM_THREADS");
-        const int wish = text ? atoi(text) : 0;
-        n = wish > 0 ? wish : processors();
-        atomic_store(&default_threads, n);
-    }
-    return n;
-}
-
-void fl_set_num_threads(int n) { atomic_store(&chosen_threads, n > 0 ? n : 0); }
+static atomic_int threads_active; /* inside calls right now */
 int fl_teams_active(void) { return atomic_load(&threads_active); }
-
-int fl_team_limit(int limit)
-{
-#ifdef _OPENMP
-    return limit > 0 ? limit : fl_get_num_threads();
-#else
-    (void)limit;
-    return 1;
-#endif
-}
 
 /* --- places */
 

@@ -10,9 +10,6 @@
 typedef void (*fl_team_fn)(int worker, int workers, void *arg);
 void fl_team_run(int wanted, fl_team_fn fn, void *arg);
 
-/* How many threads fl_team_run would like for `limit` (0: the process's setting). */
-int fl_team_limit(int limit);
-
 /* The same floating-point state without a team, for calls that stay on their thread. */
 unsigned fl_float_enter(void);
 void fl_float_leave(unsigned saved);

@@ -149,12 +149,13 @@ ENVIRONMENT = {"runtime.py", "_core.pyx", "machine.py"}
 
 # Hazard -> the files that may touch it.
 C_OWNERS = {
-    r"#\s*include\s*<omp\.h>|#\s*pragma\s+omp|\bomp_\w+\s*\(": {"fl_team.c"},
+    r"#\s*include\s*<omp\.h>|#\s*pragma\s+omp|\bomp_\w+\s*\(": {"fl_limit.c", "fl_team.c"},
     r"#\s*include\s*<cpuid\.h>|__get_cpuid|\b__cpuid|xgetbv": {"fl_cpu.c"},
-    r"\bgetenv\s*\(": {"fl_dispatch.c", "fl_team.c"},
+    r"\bgetenv\s*\(": {"fl_dispatch.c", "fl_limit.c"},
     r"\b(malloc|calloc|realloc|posix_memalign|aligned_alloc|_aligned_malloc)\s*\(": {
         "fl_model.c", "fl_dense.c", "fl_workspace.c",
     },
+    r"/proc/|/sys/|\bopen\s*\(": {"fl_quota.c"},
     r"\b(v?f?printf|puts|fputs|perror|abort|exit|_Exit|assert)\s*\(": set(),
     r"\b(cblas_\w+|[sd]gemm_)\s*\(": set(),
     r"\b_mm_setcsr|\bfesetround|\bfpcr\b": {"fl_team.c"},

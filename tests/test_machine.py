@@ -73,13 +73,12 @@ def test_what_was_kept_is_read(home, measurements):
 
 
 def test_one_thread_measures_nothing(home, measurements):
-    before = fl.get_num_threads()
     fl.set_num_threads(1)
     try:
         fl.LSTM(3, 4)([[[1, 2, 3]]])
         assert runtime.machine() == {**_core.BUILT_IN, "source": "built in"}
     finally:
-        fl.set_num_threads(before)
+        fl.set_num_threads(None)
     assert (measurements, files(home)) == ([], [])
 
 

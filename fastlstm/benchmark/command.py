@@ -25,17 +25,15 @@ def run(arguments):
     groups = _names(arguments.group, cases.GROUPS, "group")
     peers = _names(arguments.peers, contestants.PEERS, "peer") if arguments.peers != ["none"] else []
     _check_picture(arguments.plot)
-    threads_before = fl.get_num_threads()
+    threads = arguments.threads or fl.get_num_threads()
     try:
         if arguments.isa:
             _force(arguments.isa)
-        if arguments.threads:
-            fl.set_num_threads(arguments.threads)
-        if arguments.scaling and fl.get_num_threads() < 2:
-            raise BadRequest("--scaling compares one thread with several; only one is allowed here")
-        _bench(arguments, groups, peers, fl.get_num_threads())
+        with fl.num_threads(threads):  # a rival that sets OpenMP's number changes ours no more
+            if arguments.scaling and fl.get_num_threads() < 2:
+                raise BadRequest("--scaling compares one thread with several; only one is allowed here")
+            _bench(arguments, groups, peers, fl.get_num_threads())
     finally:
-        fl.set_num_threads(threads_before)
         if arguments.isa:
             _core.force_isa(None)
 

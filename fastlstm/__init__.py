@@ -33,7 +33,7 @@ from .layers import GRU, LSTM, LSTM1997, RNN, ClockworkRNN, DepthGatedLSTM
 from .module import Module
 from .network import Embedding, Linear
 from .optim import clip_grad_norm
-from .runtime import available_isas, get_num_threads, isa, set_num_threads, show_config
+from .runtime import available_isas, get_num_threads, isa, num_threads, set_num_threads, show_config
 from .sequential import Sequential
 from .traces import DepthGatedTrace, GRUTrace, LSTM1997Trace, RNNTrace, Trace
 from .wrappers import Bidirectional, Reverse
@@ -42,8 +42,8 @@ __all__ = [
     "GRU", "LSTM", "LSTM1997", "RNN", "Bidirectional", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace",
     "Embedding", "FileFormatError", "GRUTrace", "LSTM1997Trace", "Last", "Linear", "Module", "RNNTrace", "Reverse",
     "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_keras", "from_onnx", "from_torch",
-    "get_num_threads", "isa", "load", "losses", "optim", "read_torch", "set_num_threads", "show_config", "to_onnx",
-    "to_torch", "with_prefix",
+    "get_num_threads", "isa", "load", "losses", "num_threads", "optim", "read_torch", "set_num_threads", "show_config",
+    "to_onnx", "to_torch", "with_prefix",
 ]
 
 _LATER = ("onnx", "torch")  # packages that import what they are named after

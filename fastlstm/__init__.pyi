@@ -24,6 +24,7 @@ from .optim import clip_grad_norm as clip_grad_norm
 from .runtime import available_isas as available_isas
 from .runtime import get_num_threads as get_num_threads
 from .runtime import isa as isa
+from .runtime import num_threads as num_threads
 from .runtime import set_num_threads as set_num_threads
 from .runtime import show_config as show_config
 from .sequential import Sequential as Sequential
@@ -39,6 +40,6 @@ __all__ = [
     "GRU", "LSTM", "LSTM1997", "RNN", "Bidirectional", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace",
     "Embedding", "FileFormatError", "GRUTrace", "LSTM1997Trace", "Last", "Linear", "Module", "RNNTrace", "Reverse",
     "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_keras", "from_onnx", "from_torch",
-    "get_num_threads", "isa", "load", "losses", "optim", "read_torch", "set_num_threads", "show_config", "to_onnx",
-    "to_torch", "with_prefix",
+    "get_num_threads", "isa", "load", "losses", "num_threads", "optim", "read_torch", "set_num_threads", "show_config",
+    "to_onnx", "to_torch", "with_prefix",
 ]

@@ -1,4 +1,4 @@
-# The C interface, as src_c/fastlstm.h declares it.
+# The C interface, as src_c/fastlstm.h declares it, and one function behind it.
 from libc.stdint cimport int32_t, int64_t, uint16_t
 
 
@@ -14,6 +14,7 @@ cdef extern from "fastlstm.h" nogil:
         FL_ERR_LENGTH
         FL_ERR_BACKWARD
         FL_ERR_BLAS
+        FL_ERR_THREADS
     const char *fl_status_text(fl_status)
 
     int fl_cell_count()
@@ -25,6 +26,10 @@ cdef extern from "fastlstm.h" nogil:
     fl_status fl_isa_force(const char *)
     int fl_get_num_threads()
     void fl_set_num_threads(int)
+    int fl_num_threads_here(int)
+    fl_status fl_num_threads_why(int *, int *)
+    int fl_cgroup_quota(const char *)
+    void fl_quota_force(int)
     int fl_has_openmp()
     int fl_teams_active()
     void fl_team_force(int)
@@ -203,3 +208,7 @@ cdef extern from "fastlstm.h" nogil:
     void fl_dense_free(fl_dense *)
     fl_status fl_dense_forward(const fl_dense *, int64_t, const void *, void *, int)
     fl_status fl_dense_gradient(int, int64_t, int64_t, int64_t, const void *, const void *, void *, void *, int)
+
+
+cdef extern from "fl_limit.h" nogil:
+    int fl_team_limit(int)

@@ -23,6 +23,8 @@ ACTIVATIONS = {"none": FL_ACT_NONE, "relu": FL_ACT_RELU, "tanh": FL_ACT_TANH, "s
 SPLITS = ("none", "rows", "blocks", "directions")
 WHY = ("limit", "empty", "small", "unshared", "rows", "few rows", "cache", "directions")
 WHY_HOIST = ("few rows", "blas", "full tile", "narrow", "one step", "row")
+# In the order of enum fl_bound
+BOUNDS = ("build", "here", "set", "environment", "affinity", "quota", "openmp", "nested", "most")
 GEMM_MODES = ("auto", "panel", "blas")
 
 
@@ -36,6 +38,10 @@ cdef int check(fl_status status) except -1:
         import os
         raise RuntimeError(f"FASTLSTM_ISA={os.environ.get('FASTLSTM_ISA', '')!r}: {text}; "
                            f"choices here: {', '.join(available_isas())}")
+    if status == FL_ERR_THREADS:
+        import os
+        raise RuntimeError(f"FASTLSTM_NUM_THREADS={os.environ.get('FASTLSTM_NUM_THREADS', '')!r} must be an integer in "
+                           "0..1024 (0: the default)")
     if status == FL_ERR_GEMM or status == FL_ERR_BLAS:
         raise RuntimeError(text)
     raise ValueError(text)

@@ -137,8 +137,7 @@ cdef const fl_blas_t *blas_table() except NULL:
 
 cdef inline void start_call(fl_call *call, int64_t steps, int64_t batch, int threads) noexcept:
     memset(call, 0, sizeof(fl_call))
-    # asked once: the process's setting may change between the query of the workspace and the call
-    call.steps, call.batch, call.threads = steps, batch, threads or fl_get_num_threads()
+    call.steps, call.batch, call.threads = steps, batch, threads
 
 
 cdef inline void *data_of(object array):

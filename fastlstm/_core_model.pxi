@@ -109,8 +109,9 @@ cdef class Model:
         return s
 
     cdef int _run(self, fl_call *call, const fl_backward_call *back) except -1:
-        """The call, with a workspace of its own. FL_ERR_WORKSPACE says that the machine's constants were set between
-        the query and the call, which happens once in a process: the second time the size is right."""
+        """The call, with a workspace of its own. FL_ERR_WORKSPACE says that the number of threads or the machine's
+        constants were set between the query and the call: the second time the number is fixed, and the constants are
+        set once in a process."""
         cdef Memory workspace
         cdef fl_status status = FL_ERR_WORKSPACE
         cdef int left = 3
@@ -122,6 +123,8 @@ cdef class Model:
             with nogil:
                 status = fl_backward(self.model, call, back) if back != NULL else fl_forward(self.model, call)
             self.workspaces.give(workspace)
+            if call.threads == 0 and status == FL_ERR_WORKSPACE:  # not asked before: small calls need no number
+                call.threads = fl_get_num_threads()
         return check(status)
 
     cdef tuple _shape_of_c(self, int64_t batch):

@@ -36,11 +36,42 @@ def gemm_mode():
 
 
 def get_num_threads():
-    return fl_get_num_threads()
+    """Threads a call of this thread may use. RuntimeError when FASTLSTM_NUM_THREADS is no number of threads."""
+    return num_threads_why()[0]
+
+
+def num_threads_why():
+    """(threads, which of BOUNDS made it so few). Raises as get_num_threads."""
+    cdef int threads, bound
+    check(fl_num_threads_why(&threads, &bound))
+    return threads, BOUNDS[bound]
 
 
 def set_num_threads(int n):
+    """0: the default."""
     fl_set_num_threads(n)
+
+
+def team_limit(int threads):
+    """Threads that a call with a limit of its own may use in this thread; 0: it has none. Raises as get_num_threads."""
+    check(fl_num_threads_why(NULL, NULL))
+    return fl_team_limit(threads)
+
+
+def num_threads_here(int n):
+    """Bound every call of this thread; returns the bound before. 0: none."""
+    return fl_num_threads_here(n)
+
+
+def cgroup_quota(str root=""):
+    """Processors of the quota that files under this folder describe, 0: none; of this system by default."""
+    cdef bytes path = root.encode()
+    return fl_cgroup_quota(path)
+
+
+def force_quota(processors):
+    """For tests: the quota of this system's files, 0: none; None: they are read when next needed."""
+    fl_quota_force(-1 if processors is None else processors)
 
 
 def has_openmp():

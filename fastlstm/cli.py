@@ -109,7 +109,7 @@ def _parser():
     bench.add_argument(
         "--peers", action="append", metavar="NAMES", help="torch, onnxruntime, openvino, numpy, or none (default)"
     )
-    bench.add_argument("--threads", type=_positive, metavar="N", help="at most so many (default: all)")
+    bench.add_argument("--threads", type=_threads, metavar="N", help="at most so many (default: as info says)")
     bench.add_argument("--dtype", choices=("float32", "float64"), help="every case in this precision")
     bench.add_argument("--isa", metavar="NAME", help="run on this instruction set (default: the best)")
     bench.add_argument("--quick", action="store_true", help="a few small cases of each group, in few rounds")
@@ -124,6 +124,12 @@ def _parser():
 def _positive(text):
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def _threads(text):
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= 1024):
+        raise argparse.ArgumentTypeError(f"must be an integer in 1..1024, got {text!r}")
     return int(text)
 
 

@@ -39,10 +39,11 @@ def settle(num_threads=None):
     """Bring in the constants, once per process, before a plan that may take more than one thread.
 
     num_threads: a model's own limit; None: the process's. With one thread nothing depends on them and nothing is
-    done. Returns where they come from. Raises RuntimeError for a FASTLSTM_MACHINE that cannot be followed.
+    done. Returns where they come from. Raises RuntimeError for a FASTLSTM_MACHINE or a FASTLSTM_NUM_THREADS that
+    cannot be followed.
     """
     global _source
-    if _source is None and _core.has_openmp() and (num_threads or _core.get_num_threads()) > 1:
+    if _source is None and _core.team_limit(num_threads or 0) > 1:
         with _lock:
             if _source is None:
                 constants, source = _find(os.environ.get(VARIABLE, ""), num_threads or 0)
@@ -167,12 +168,11 @@ def folder():
 
 
 def key(num_threads=0):
-    """What the constants belong to: processor, how many of them, instruction set, waiting policy, version, and how
-    many threads may run, since no larger team was measured."""
+    """What the constants belong to: processor, how many of them, instruction set, version, and how many threads may
+    run, since no larger team was measured."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    waiting = [f"{name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ]
     threads = f"{num_threads or _core.get_num_threads()} threads"
-    return " | ".join([_processor(), str(count), threads, _core.isa(), *waiting, __version__, f"format {FORMAT}"])
+    return " | ".join([_processor(), str(count), threads, _core.isa(), __version__, f"format {FORMAT}"])
 
 
 def file_name(name):

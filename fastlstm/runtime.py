@@ -1,38 +1,12 @@
 """The process: instruction set, threads, configuration."""
 
+import contextlib
 import os
 import platform
 import sys
+import threading
 
-# GNU OpenMP reads its environment once, when it is loaded, which is now. By default its threads spin for milliseconds
-# after a parallel region before they sleep; a call that has returned should leave the processors alone. Whoever has
-# set a policy keeps it, and nobody else's environment changes.
-_SPIN = "GOMP_SPINCOUNT"
-_SPINS = "2000"  # some 50 us: back-to-back calls still find their threads awake
-_OWN_POLICY = not (_SPIN in os.environ or "OMP_WAIT_POLICY" in os.environ)  # as long as the process lives
-if not _OWN_POLICY:
-    from . import _core
-else:
-    os.environ[_SPIN] = _SPINS
-    try:
-        from . import _core
-    finally:
-        del os.environ[_SPIN]
-
-
-def sets_waiting():
-    """Whether it is fastlstm that decided how long idle threads of GNU OpenMP spin, and not the user."""
-    return _OWN_POLICY
-
-
-def _check_environment():
-    """RuntimeError for a FASTLSTM_NUM_THREADS that is no number of threads: a typo must not mean "all of them"."""
-    text = os.environ.get("FASTLSTM_NUM_THREADS", "")
-    if text and not (text.isascii() and text.isdigit() and int(text) <= 1024):
-        raise RuntimeError(f"FASTLSTM_NUM_THREADS={text!r} must be an integer in 0..1024 (0: the default)")
-
-
-_check_environment()
+from . import _core
 
 
 def isa():
@@ -49,27 +23,85 @@ def available_isas():
 
 
 def get_num_threads():
-    """Threads a call may use at most.
+    """Threads a call of this thread may use at most; the plan of a call takes fewer where more would not pay.
 
-    At first the processors this process may run on: its affinity mask, or the container's quota where that is
-    less; or FASTLSTM_NUM_THREADS. The plan of a call takes fewer where more would not pay.
+    The first of these that is there: `num_threads`, `set_num_threads`, FASTLSTM_NUM_THREADS, and by default the least
+    of: processors this thread may run on (its affinity mask), the container's quota, and what OpenMP would use in this
+    thread. So OMP_NUM_THREADS, torch.set_num_threads, threadpoolctl and joblib count. A thread that computes inside a
+    parallel region of OpenMP gets 1.
+
+    Raises RuntimeError when FASTLSTM_NUM_THREADS is no number of threads; packing a model does too.
     """
     return _core.get_num_threads()
 
 
 def set_num_threads(n):
-    """Set the process-wide upper bound; None goes back to the default. Never changes a result.
+    """Set the process-wide upper bound, which may be above the default; None goes back to it. Never changes a result.
 
     Raises TypeError or ValueError unless n is None or an integer from 1 to 1024.
     """
+    _core.set_num_threads(_checked(n))
+
+
+def num_threads(n):
+    """A context manager, and a decorator: inside, calls of this thread use at most n threads.
+
+    There n takes the place of the process's setting, and a model with a `num_threads` of its own takes the smaller of
+    both. Other threads, also those started inside, go by the process's setting. Blocks may be nested: the innermost
+    counts, and None lets the process's setting count again. However a block is left, what was there before comes back.
+
+    The bound belongs to the thread and not to the text of the block: a generator or coroutine that pauses inside keeps
+    it for whatever its thread does next, and it must be finished in the thread that began it.
+
+    Raises TypeError or ValueError unless n is None or an integer from 1 to 1024.
+
+    >>> with fastlstm.num_threads(1):
+    ...     y, state = lstm(x)
+    """
+    return _ThreadsHere(_checked(n))
+
+
+class _ThreadsHere(contextlib.ContextDecorator):
+    def __init__(self, n):
+        self._n = n
+        self._before = threading.local()  # its .found: what each block that this thread is in has replaced
+
+    def __enter__(self):
+        if not hasattr(self._before, "found"):
+            self._before.found = []
+        self._before.found.append(_core.num_threads_here(self._n))
+
+    def __exit__(self, *exception):
+        _core.num_threads_here(self._before.found.pop())
+
+
+def _checked(n):
+    """n as the core takes it; 0 for None."""
     if n is None:
-        _core.set_num_threads(0)
-        return
+        return 0
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"n must be an integer or None, got {type(n).__name__}")
     if not 1 <= n <= 1024:
         raise ValueError(f"n must be in 1..1024, got {n}")
-    _core.set_num_threads(n)
+    return n
+
+
+_BOUNDS = {  # of _core.BOUNDS
+    "build": "built without OpenMP",
+    "here": "a num_threads block",
+    "set": "set_num_threads",
+    "environment": "FASTLSTM_NUM_THREADS",
+    "affinity": "the processors this thread may run on",
+    "quota": "the container's quota of processor time",
+    "openmp": "OpenMP's setting",
+    "nested": "inside a parallel region of OpenMP",
+    "most": "never more",
+}
+
+
+def _threads_in_words():
+    threads, bound = _core.num_threads_why()
+    return f"{threads} ({_BOUNDS[bound]})"
 
 
 def machine():
@@ -129,7 +161,7 @@ def config():
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "numpy": numpy.__version__,
         "instruction set": f"{isa()} (of {', '.join(available_isas())})",
-        "threads": f"{get_num_threads()} ({'OpenMP' if _core.has_openmp() else 'built without OpenMP'})",
+        "threads": _threads_in_words(),
         "cores": _cores_in_words(),
         "machine": _machine_in_words(),
         "large products": f"{_core.gemm_mode()} (BLAS {'loaded' if 'fastlstm._blas' in sys.modules else 'not loaded'})",

@@ -31,7 +31,8 @@ enum fl_status {
     FL_ERR_GEMM,      /* FASTLSTM_GEMM is not one of auto, panel, blas */
     FL_ERR_LENGTH,    /* a length is negative or greater than T */
     FL_ERR_BACKWARD,  /* the model was created without FL_MODEL_BACKWARD */
-    FL_ERR_BLAS       /* FASTLSTM_GEMM=blas, but the call carries no BLAS table */
+    FL_ERR_BLAS,      /* FASTLSTM_GEMM=blas, but the call carries no BLAS table */
+    FL_ERR_THREADS    /* FASTLSTM_NUM_THREADS is no integer in 0..FL_MOST_THREADS */
 };
 const char *fl_status_text(enum fl_status status);
 
@@ -53,10 +54,21 @@ int fl_cell_gates(int cell);        /* G of the cell without options */
 enum fl_status fl_isa_name(const char **name);
 const char *fl_isa_available(int index); /* 0.. : names this machine can run, best first; NULL past the last */
 
-/* Threads a call may use when it asks for 0: the processors of the affinity mask, or the container's quota where
- * that is less.  fl_set_num_threads(0) goes back to it. */
+enum { FL_MOST_THREADS = 1024 }; /* more than that means as many, wherever a number of threads is given */
+
+/* Threads a call of the calling thread may use when it asks for 0.  The first of these that is there:
+ * 1. fl_num_threads_here, of the calling thread;
+ * 2. fl_set_num_threads, of the process;
+ * 3. FASTLSTM_NUM_THREADS in the environment; 0, or what is no number in 0..FL_MOST_THREADS, counts as absent;
+ * 4. the least of: processors in the calling thread's affinity mask, the container's quota, what OpenMP would use in
+ *    the calling thread (omp_get_max_threads, omp_get_thread_limit; 1 inside a parallel region that may have none
+ *    inside).  So OMP_NUM_THREADS and omp_set_num_threads count, whoever called it.
+ * Always 1 in a build without OpenMP. */
 int fl_get_num_threads(void);
-void fl_set_num_threads(int n);
+void fl_set_num_threads(int n); /* n <= 0: back to 3 and 4 */
+/* From now on calls of the calling thread use at most n threads, also those that ask for more by a number of their own;
+ * n <= 0: no such bound.  Returns the bound before, 0: none, for the caller to put back. */
+int fl_num_threads_here(int n);
 int fl_has_openmp(void);
 
 /* The first six are those of dense layers and of fl_map; cells take all but softmax and exp. */
@@ -220,8 +232,8 @@ typedef struct fl_call {
     const fl_masks *masks;      /* (L*D); NULL: none, and zoneout takes its expectation; else needs a cache */
     void *workspace;            /* 64-byte aligned */
     size_t workspace_bytes;     /* at least fl_forward_bytes() */
-    int32_t threads;            /* at most so many; 0: fl_get_num_threads(), which must then not change between the
-                                 * query of the workspace and the call */
+    int32_t threads;            /* at most so many, fewer where fl_num_threads_here says so; 0: fl_get_num_threads().
+                                 * Neither may change between the query of the workspace and the call */
     const fl_blas_t *blas;      /* NULL: own kernels only */
     int64_t awake_ns;           /* how long this call's workers look out for the next call before they sleep, at the
                                  * cost of their processors; at least 30 us.  A call that says so is planned as if its
@@ -361,8 +373,27 @@ enum fl_status fl_rehearse(int workers, int64_t steps, double one_ns, int64_t *s
 /* The rule by which teams are halved, without a team: steps of one_ns of one thread's work that took step_ns (steps)
  * each -> sizes (steps), the workers that go on after each. */
 void fl_judge_replay(int workers, double one_ns, const double *step_ns, int64_t steps, int32_t *sizes);
+enum fl_bound {           /* what makes fl_get_num_threads() what it is */
+    FL_BOUND_BUILD = 0,   /* built without OpenMP */
+    FL_BOUND_HERE,        /* fl_num_threads_here */
+    FL_BOUND_SET,         /* fl_set_num_threads */
+    FL_BOUND_ENVIRONMENT, /* FASTLSTM_NUM_THREADS */
+    FL_BOUND_AFFINITY,    /* the calling thread's affinity mask, or the number of processors */
+    FL_BOUND_QUOTA,       /* of the container */
+    FL_BOUND_OPENMP,      /* its setting in the calling thread, or its thread limit */
+    FL_BOUND_NESTED,      /* the calling thread is in a parallel region that may have none inside */
+    FL_BOUND_MOST         /* FL_MOST_THREADS */
+};
+/* That number and what made it (each may be NULL).  FL_ERR_THREADS: they are there, but FASTLSTM_NUM_THREADS holds
+ * something that is no number of threads. */
+enum fl_status fl_num_threads_why(int *threads, int *bound);
+/* Processors that control groups leave this process, rounded up, as files under root/proc/self/cgroup and
+ * root/sys/fs/cgroup say; root "": this system's.  0: there is no quota. */
+int fl_cgroup_quota(const char *root);
+void fl_quota_force(int processors); /* what they say of this system; -1: they are read when next needed */
 /* Work for a stop-watch, the same on every thread of a team of `threads`: with data NULL, n rounds of independent
- * fused multiply-adds (*flops of them in all); else n passes over `bytes` of data, each thread its own share. */
+ * fused multiply-adds (*flops of them in all); else n passes over `bytes` of data, each thread its own share.
+ * FL_ERR_OVERFLOW: n above 2^40, bytes above 2^62. */
 enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, int threads, double *flops);
 int fl_teams_active(void); /* threads inside calls right now */
 

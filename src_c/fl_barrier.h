@@ -12,7 +12,7 @@
  *
  * A barrier may have a judge, which decides at the end of a piece of work how many workers go on: then those whose
  * number is not below it must not come again. */
-enum { FL_BARRIER_GROUPS = 32 };
+enum { FL_BARRIER_GROUPS = 32 }; /* of FL_MOST_THREADS workers */
 typedef struct fl_barrier {
     struct {
         _Alignas(64) atomic_int arrived; /* of this group */

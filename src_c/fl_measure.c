@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "fl_internal.h"
+#include "fl_limit.h"
 #include "fl_machine.h"
 #include "fl_team.h"
 

@@ -7,6 +7,7 @@
  * Nothing here changes a result on the panel path: each output is one chain, whoever computes it. */
 #include "fl_estimate.h"
 #include "fl_internal.h"
+#include "fl_limit.h"
 #include "fl_team.h"
 
 enum {

@@ -1,5 +1,6 @@
 /* The machine's ceilings, by the kernels' own instruction set: what a benchmark measures itself against. */
 #include "fl_internal.h"
+#include "fl_limit.h"
 #include "fl_team.h"
 
 typedef struct fl_probe_call {
@@ -31,6 +32,7 @@ enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, in
     const enum fl_status status = fl_kernels_get(&kernels);
     if (status != FL_OK) return status;
     if (dtype < 0 || dtype > 1 || n < 0 || threads < 0) return FL_ERR_ARGUMENT;
+    if (n > (int64_t)1 << 40 || (uint64_t)bytes > (uint64_t)1 << 62) return FL_ERR_OVERFLOW; /* hours; no such memory */
     const int64_t unit = dtype == FL_F64 ? 8 : 4;
     fl_probe_call call = {kernels->lanes[dtype], n, (int64_t)bytes / unit, unit, data, 1, 0};
     fl_team_run(fl_team_limit(threads), probe_worker, &call);

@@ -10,24 +10,10 @@
 #include "fl_team.h"
 
 #include <stdint.h>
-#include <stdlib.h>
 
 #include "fastlstm.h"
 #include "fl_places.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#if defined(__linux__)
-#include <fcntl.h>
-#include <sched.h>
-#include <unistd.h>
-#elif defined(__APPLE__)
-#include <unistd.h>
-#elif defined(_WIN32)
-#define WIN32_LEAN_AND_MEAN
-#include <windows.h>
-#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
@@ -61,92 +47,8 @@ unsigned fl_float_enter(void) { return 0; }
 void fl_float_leave(unsigned saved) { (void)saved; }
 #endif
 
-/* --- how many */
-
-#if defined(__linux__)
-static long read_number(const char *path, long *second)
-{
-    char text[64];
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return -1;
-    const ssize_t n = read(file, text, sizeof text - 1);
-    close(file);
-    if (n <= 0) return -1;
-    text[n] = 0;
-    char *end;
-    const long first = strtol(text, &end, 10);
-    if (end == text) return -1; /* "max": no quota */
-    if (second) *second = strtol(end, NULL, 10);
-    return first;
-}
-
-/* Processors the container may use, rounded up; 0: no quota. */
-static long quota(void)
-{
-    long period = 0, time = read_number("/sys/fs/cgroup/cpu.max", &period);
-    if (time <= 0 || period <= 0) {
-        time = read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", NULL);
-        period = read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us", NULL);
-    }
-    return time > 0 && period > 0 ? (time + period - 1) / period : 0;
-}
-#endif
-
-static int processors(void)
-{
-    long n = 1;
-#if defined(__linux__)
-    cpu_set_t mask;
-    n = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : sysconf(_SC_NPROCESSORS_ONLN);
-    const long limit = quota();
-    if (limit > 0 && limit < n) n = limit;
-#elif defined(__APPLE__)
-    n = sysconf(_SC_NPROCESSORS_ONLN);
-#elif defined(_WIN32)
-    n = (long)GetActiveProcessorCount(ALL_PROCESSOR_GROUPS);
-#endif
-    return n < 1 ? 1 : n > 1024 ? 1024 : (int)n;
-}
-
-static atomic_int default_threads; /* 0: not asked yet */
-static atomic_int chosen_threads;  /* 0: the default */
-static atomic_int threads_active;  /* inside calls right now */
-
-int fl_has_openmp(void)
-{
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
-}
-
-int fl_get_num_threads(void)
-{
-    const int chosen = atomic_load(&chosen_threads);
-    if (chosen) return chosen;
-    int n = atomic_load(&default_threads);
-    if (!n) {
-        const char *text = getenv("FASTLSTM_NUM_THREADS");
-        const int wish = text ? atoi(text) : 0;
-        n = wish > 0 ? wish : processors();
-        atomic_store(&default_threads, n);
-    }
-    return n;
-}
-
-void fl_set_num_threads(int n) { atomic_store(&chosen_threads, n > 0 ? n : 0); }
+static atomic_int threads_active; /* inside calls right now */
 int fl_teams_active(void) { return atomic_load(&threads_active); }
-
-int fl_team_limit(int limit)
-{
-#ifdef _OPENMP
-    return limit > 0 ? limit : fl_get_num_threads();
-#else
-    (void)limit;
-    return 1;
-#endif
-}
 
 /* --- one worker */
 
@@ -158,7 +60,7 @@ typedef struct fl_team {
     int64_t awake_ns;
     fl_places places;
     _Alignas(64) atomic_uint left;   /* workers that have not returned, and ASLEEP while the caller sleeps on it */
-    fl_worker *member[FL_TEAM_MOST]; /* (workers): [0] is unused, that is the caller */
+    fl_worker *member[FL_MOST_THREADS]; /* (workers): [0] is unused, that is the caller */
 } fl_team;
 
 static void run_worker(int worker, int workers, fl_team_fn fn, void *arg, fl_places *places)
@@ -187,7 +89,7 @@ struct fl_worker {
 };
 
 enum { ASLEEP = 1u << 31, IDLE_NS = 30000 };
-static fl_worker pool[FL_TEAM_MOST - 1]; /* untouched ones take no memory */
+static fl_worker pool[FL_MOST_THREADS - 1]; /* untouched ones take no memory */
 static fl_lock pool_lock = FL_LOCK_FREE;
 static fl_worker *idle;       /* under the lock, and the next two */
 static int started;           /* workers of the pool that have a thread */
@@ -265,7 +167,7 @@ static int take_workers(fl_team *team, int n)
         if (w) {
             idle = w->below;
         } else {
-            if (started >= FL_TEAM_MOST - 1 || atomic_load(&closing)) break;
+            if (started >= FL_MOST_THREADS - 1 || atomic_load(&closing)) break;
             if (refused_until && fl_now_ns() < refused_until) break;
             w = &pool[started];
             atomic_store(&w->call, 0);
@@ -401,7 +303,7 @@ static void run_team(int wanted, const fl_team_work *work)
 
 void fl_team_do(int wanted, const fl_team_work *work)
 {
-    const int n = reserve(wanted < 1 ? 1 : wanted > FL_TEAM_MOST ? FL_TEAM_MOST : wanted);
+    const int n = reserve(wanted < 1 ? 1 : wanted > FL_MOST_THREADS ? FL_MOST_THREADS : wanted);
     if (n == 1) {
         if (work->begin) work->begin(1, work->arg);
         run_worker(0, 1, work->fn, work->arg, NULL);

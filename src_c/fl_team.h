@@ -4,8 +4,6 @@
 
 #include "fl_barrier.h"
 
-enum { FL_TEAM_MOST = 1024 }; /* workers of a team, the caller's own thread among them */
-
 /* fn(worker, workers, arg) runs on every worker at once, with denormals flushed to zero and the rounding mode set to
  * nearest; the caller's floating-point state is back afterwards.  The caller's thread is worker 0.  `wanted` is an
  * upper bound: fewer come when other calls hold the processors or the system refuses threads, so fn must split its work
@@ -21,9 +19,6 @@ typedef struct fl_team_work {
                        * all do; until fl_team_rest, or the end of the calling thread */
 } fl_team_work;
 void fl_team_do(int wanted, const fl_team_work *work);
-
-/* How many threads fl_team_run would like for `limit` (0: the process's setting). */
-int fl_team_limit(int limit);
 
 /* The same floating-point state without a team, for calls that stay on their thread. */
 unsigned fl_float_enter(void);

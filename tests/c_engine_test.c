@@ -5,11 +5,16 @@
  * A line per failure, then "N passed, N failed"; the exit status is 1 when something failed.
  * --quick leaves most of it out: for emulators. */
 #define _GNU_SOURCE
+#include <limits.h>
 #include <pthread.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "c_engine_naive.inc.h"
 #include "c_engine_calls.inc.h"
 #include "c_engine_errors.inc.h"
+#include "c_engine_limits.inc.h"
 #include "c_engine_family.inc.h"
 #include "c_engine_places.inc.h"
 #include "c_engine_teams.inc.h"
@@ -276,6 +281,7 @@ int main(int argc, char **argv)
     test_places();
     test_teams(quick);
     test_errors();
+    test_limits();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

@@ -249,8 +249,11 @@ def test_a_right_fastlstm_gemm_is_used(mode, blas):
     assert says("import fastlstm as fl; print(fl.LSTM(2, 3).plan(4, 2).blas)", FASTLSTM_GEMM=mode) == [blas]
 
 
-@pytest.mark.parametrize("text", ["abc", "-1", "2.5", "99999"])
-def test_a_number_of_threads_in_the_environment_that_is_none(text):
-    status, _, err = python("import fastlstm", FASTLSTM_NUM_THREADS=text)
-    assert status
-    assert f"RuntimeError: FASTLSTM_NUM_THREADS='{text}' must be an integer in 0..1024" in err
+@pytest.mark.parametrize("text", ["abc", "-1", "2.5", "1025", "99999999999", " 2", "²"])
+@pytest.mark.parametrize("use", ["fl.get_num_threads()", "fl.LSTM(2, 3, num_threads=1)([[[1, 2]]])",
+                                 "fl.Linear(2, 3)([[1, 2]])", "fl.show_config()"])
+def test_a_number_of_threads_in_the_environment_that_is_none(text, use):
+    status, out, err = python(f"import fastlstm as fl; print('imported'); {use}", FASTLSTM_NUM_THREADS=text)
+    assert (status, out.split("\n")[0]) == (1, "imported")
+    last = err.strip().split("\n")[-1]
+    assert last == f"RuntimeError: FASTLSTM_NUM_THREADS={text!r} must be an integer in 0..1024 (0: the default)"

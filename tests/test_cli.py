@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,14 @@ def test_info():
     text = succeeds("info")
     assert fl.__version__ in text
     assert f"{fl.isa()} (of {', '.join(fl.available_isas())})" in text
-    assert "threads" in text
+    assert re.search(r"^threads +\d+ \(.+\)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["info", "run", "bench --quick", "inspect MODEL"])
+def test_a_number_of_threads_in_the_environment_that_is_none(model, command, tmp_path):
+    words = command.replace("MODEL", str(model[0])).split()
+    line = fails(*words, cwd=tmp_path, FASTLSTM_NUM_THREADS="abc")
+    assert "FASTLSTM_NUM_THREADS='abc' must be an integer in 0..1024" in line
 
 
 def test_help_names_the_commands():
@@ -90,7 +98,9 @@ def test_bad_bench(tmp_path):
     assert "groups are step, stream" in fails("bench", "--group", "nonsense")
     assert "peers are torch, onnxruntime" in fails("bench", "--peers", "nonsense")
     assert "choices: " in fails("bench", "--isa", "nonsense")
-    assert "positive integer" in fails("bench", "--threads", "0")
+    for text in ("0", "-1", "abc", "1025", "99999", "9" * 5000):
+        assert f"must be an integer in 1..1024, got {text!r}" in fails("bench", "--threads", text)
+    assert "positive integer" in fails("bench", "--rounds", "0")
     assert "there is no folder" in fails("bench", "--quick", "--json", tmp_path / "no" / "b.json")
     assert "there is no folder" in fails("bench", "--quick", "--plot", tmp_path / "no" / "b.png")
     assert "compare BEFORE.json AFTER.json" in fails("bench", "compare", "b.json")

@@ -117,7 +117,6 @@ ALLOWED = {
     "ceilings": {"_core"},
     "command": {
         "_core", "_progress", "cases", "ceilings", "compare", "contestants", "fastlstm", "measure", "problem", "report",
-        "runtime",
     },
     "compare": {"contestants", "report"},
     "contestants": {"fastlstm", "peer_numpy", "peer_onnxruntime", "peer_openvino", "peer_torch", "problem"},
@@ -149,18 +148,19 @@ ENVIRONMENT = {"runtime.py", "_core.pyx", "machine.py"}
 
 # Hazard -> the files that may touch it.
 C_OWNERS = {
-    r"#\s*include\s*<omp\.h>|#\s*pragma\s+omp|\bomp_\w+\s*\(": {"fl_team.c"},
+    r"#\s*include\s*<omp\.h>|#\s*pragma\s+omp|\bomp_\w+\s*\(": {"fl_limit.c"},
     r"#\s*include\s*<cpuid\.h>|__get_cpuid|\b__cpuid|xgetbv": {"fl_cpu.c"},
-    r"\bgetenv\s*\(": {"fl_dispatch.c", "fl_team.c"},
+    r"\bgetenv\s*\(": {"fl_dispatch.c", "fl_limit.c"},
     r"\b(malloc|calloc|realloc|posix_memalign|aligned_alloc|_aligned_malloc)\s*\(": {
         "fl_model.c", "fl_dense.c", "fl_workspace.c",
     },
+    r"/proc/|/sys/|\bopen\s*\(": {"fl_cores.c", "fl_quota.c"},
     r"\b(v?f?printf|puts|fputs|perror|abort|exit|_Exit|assert)\s*\(": set(),
     r"\b(cblas_\w+|[sd]gemm_)\s*\(": set(),
     r"\b_mm_setcsr|\bfesetround|\bfpcr\b": {"fl_team.c"},
     r"\bsched_setaffinity|\bsched_getcpu": {"fl_places.c"},
-    r"\bsched_getaffinity": {"fl_cores.c", "fl_places.c", "fl_team.c"},
-    r"\bopen\s*\(": {"fl_cores.c", "fl_team.c"},
+    r"\bsched_getaffinity": {"fl_cores.c", "fl_limit.c", "fl_places.c"},
+    r"\bpthread_create|\bCreateThread|SYS_futex|\bnanosleep": {"fl_wait.c"},
 }
 KERNEL_FORBIDDEN = re.compile(r"fl_team|blas|fl_workspace|fl_internal|<std(io|lib)\.h>|<omp\.h>", re.IGNORECASE)
 FORBIDDEN_FLAGS = re.compile(r"-Ofast|-ffast-math|-funsafe-math|-march=native|/fp:fast")

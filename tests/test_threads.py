@@ -1,11 +1,10 @@
-"""Threads: many callers at once, what is left behind after a call, and what a process's own settings are worth."""
+"""Threads: many callers at once, and what is left behind after a call. How many: tests/test_thread_limits.py."""
 
 import os
 import threading
 import time
 from textwrap import dedent
 
-import numpy as np
 import pytest
 from grids import BEGIN, SPLITS, Case, assert_split, flat, openmp, problem, same, says
 
@@ -216,62 +215,7 @@ print(before == dict(os.environ), libc.getenv(b"GOMP_SPINCOUNT"), libc.getenv(b"
     assert lines == ["True None None"]
 
 
-@pytest.mark.parametrize("name, value", [("GOMP_SPINCOUNT", "7"), ("OMP_WAIT_POLICY", "passive")])
-def test_a_policy_of_the_users_own_is_kept(name, value):
-    assert says(f"import fastlstm, os; print(os.environ['{name}'])", **{name: value}) == [value]
-
-
-# ---------------------------------------------------------------------------------- how many threads
-
-
-ASK = "print(fl.get_num_threads(), model._packed().plan(400, 64)['threads'])"
-MODEL = "import os, fastlstm as fl; model = fl.LSTM(64, 128);"
-
-
-@openmp
-def test_fastlstm_num_threads_is_respected():
-    for n in (1, 2, 3):
-        assert says(MODEL + ASK, FASTLSTM_NUM_THREADS=str(n)) == [f"{n} {n}"]
-    default = says(MODEL + ASK)
-    assert says(MODEL + ASK, FASTLSTM_NUM_THREADS="0") == says(MODEL + ASK, FASTLSTM_NUM_THREADS="") == default
-
-
-@openmp
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks here")
-def test_the_affinity_mask_is_respected():
-    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);" + MODEL + ASK
-    assert says(code) == ["1 1"]
-    assert int(says(MODEL + ASK)[0].split()[0]) <= len(os.sched_getaffinity(0))
-    assert says(code, FASTLSTM_NUM_THREADS="2") == ["2 2"]  # who says it gets it
-
-
-@openmp
-def test_set_num_threads_goes_before_the_environment_and_back():
-    lines = says(MODEL + f"""
-for n in (2, 1, None):
-    fl.set_num_threads(n)
-    {ASK}
-""", FASTLSTM_NUM_THREADS="3")
-    assert lines == ["2 2", "1 1", "3 3"]
-
-
-@openmp
-def test_a_models_own_number_goes_before_that_of_the_process():
-    p = problem(Case(T=6, B=17, I=64, H=96, layers=2), "float32")
-    fl.set_num_threads(1)
-    try:
-        assert p.layer().plan(6, 17).threads == 1
-        layer = p.layer(num_threads=3)
-        assert layer.plan(6, 17).threads == 3
-        same(layer(p.x, **p.given), p.layer()(p.x, **p.given))
-    finally:
-        fl.set_num_threads(None)
-
-
-def test_small_work_stays_on_the_calling_thread():
-    layer = fl.LSTM(8, 8, num_threads=8)
-    assert layer.plan(10, 1).threads == 1
-    assert np.isfinite(layer(np.zeros((10, 1, 8)))[0]).all()
+# ------------------------------------------------------------------------------------ where workers run
 
 
 @openmp

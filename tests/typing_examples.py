@@ -183,5 +183,14 @@ def process() -> str:
     fl.set_num_threads("2")  # type: ignore[arg-type]
     fl.show_config()
     assert_type(fl.get_num_threads(), int)
+    with fl.num_threads(2):
+        pass
+
+    @fl.num_threads(None)
+    def one(n: int) -> str:
+        return str(n)
+
+    assert_type(one(1), str)
+    fl.num_threads("2")  # type: ignore[arg-type]
     assert_type(fl.available_isas(), tuple[str, ...])
     return f"{fl.__version__} {fl.isa()} {Doubled(1, 2).hidden_size}"

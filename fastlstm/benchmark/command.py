@@ -5,7 +5,6 @@ from pathlib import Path
 import fastlstm as fl
 from fastlstm import _core
 
-from .. import runtime
 from .._progress import Progress
 from . import cases, ceilings, compare, contestants, measure, problem, report
 
@@ -25,17 +24,15 @@ def run(arguments):
     groups = _names(arguments.group, cases.GROUPS, "group")
     peers = _names(arguments.peers, contestants.PEERS, "peer") if arguments.peers != ["none"] else []
     _check_picture(arguments.plot)
-    threads_before = fl.get_num_threads()
+    threads = arguments.threads or fl.get_num_threads()
     try:
         if arguments.isa:
             _force(arguments.isa)
-        if arguments.threads:
-            fl.set_num_threads(arguments.threads)
-        if arguments.scaling and fl.get_num_threads() < 2:
-            raise BadRequest("--scaling compares one thread with several; only one is allowed here")
-        _bench(arguments, groups, peers, fl.get_num_threads())
+        with fl.num_threads(threads):  # a rival that sets OpenMP's number changes ours no more
+            if arguments.scaling and fl.get_num_threads() < 2:
+                raise BadRequest("--scaling compares one thread with several; only one is allowed here")
+            _bench(arguments, groups, peers, fl.get_num_threads())
     finally:
-        fl.set_num_threads(threads_before)
         if arguments.isa:
             _core.force_isa(None)
 
@@ -87,7 +84,7 @@ def _bench(arguments, groups, peer_names, threads):
     top = ceilings.measure(threads)
     dtypes = [dtype for dtype in ("float32", "float64") if any(case.dtype == dtype for case in chosen)]
     print(report.ceilings_text(top, threads, dtypes), flush=True)
-    rows, notes = [], _doubts(top, threads) + _shared_runtime(peers, threads)
+    rows, notes = [], _doubts(top, threads)
     with Progress(sum(rounds + 1 for case in chosen if problem.has_cell(case)), "bench") as bar:
         for group in dict.fromkeys(case.group for case in chosen):
             mine = [case for case in chosen if case.group == group]
@@ -118,16 +115,6 @@ def _doubts(top, threads):
     if gain >= 0.75 * threads:
         return []
     return [f"the arithmetic peak of {threads} threads is {gain:.2f} times that of one: they had no cores of their own"]
-
-
-def _shared_runtime(peers, threads):
-    """A sentence when torch does not wait for work the way it would by itself."""
-    if threads == 1 or "torch" not in peers or not runtime.sets_waiting():
-        return []
-    return [
-        "torch and fastlstm share one GNU OpenMP, whose threads fastlstm lets sleep soon after a region; torch by"
-        " itself lets them spin: GOMP_SPINCOUNT=300000 gives both that"
-    ]
 
 
 def _time(case, peers, scaling, threads, rounds, top, bar):

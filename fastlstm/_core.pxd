@@ -153,6 +153,7 @@ cdef extern from "fastlstm.h" nogil:
         double step_ns, layer_bytes, flops_per_ns, wake_ns, barrier_ns, private_cache
     fl_status fl_plan_forward(const fl_model *, int64_t, int64_t, int, fl_plan *)
     fl_status fl_plan_backward(const fl_model *, int64_t, int64_t, int, fl_plan *)
+    fl_status fl_plan_call(const fl_model *, int64_t, int64_t, int, int, fl_plan *)
     double fl_plan_estimate(const fl_model *, int64_t, int64_t, int, int, int, int)
 
     size_t fl_forward_bytes(const fl_model *, const fl_call *)

@@ -254,8 +254,6 @@ static inline int64_t fl_share(int64_t total, int64_t i, int64_t n) { return tot
 
 /* Steps a layer with so many inputs hoists at once; 0: its input product is part of the step's chain. */
 int64_t fl_plan_span(const fl_model *m, const fl_plan *plan, int64_t inputs);
-/* fl_plan_forward of a call whose workers are awake and wait for it: it begins with a barrier instead of waking. */
-enum fl_status fl_plan_call(const fl_model *m, int64_t steps, int64_t batch, int threads, int awake, fl_plan *plan);
 /* Threads of a dense layer, whose `rows` are shared. */
 int fl_plan_dense(int dtype, int64_t inputs, int64_t outputs, int64_t rows, int threads);
 

@@ -111,7 +111,7 @@ class Model:
     @property
     def nbytes(self) -> int: ...
     def plan(
-        self, steps: int, batch: int, backward: bool = False, threads: int = 0
+        self, steps: int, batch: int, backward: bool = False, threads: int = 0, awake: bool = False
     ) -> dict[str, Any]: ...
     def estimate(
         self, steps: int, batch: int, split: str, threads: int, backward: bool = False, awake: bool = False

@@ -74,13 +74,13 @@ cdef class Model:
         """Whether bias_hh has another gradient than bias_ih: part of it is weighed by a gate."""
         return bool(fl_model_own_bias_hh(self.model))
 
-    def plan(self, int64_t steps, int64_t batch, bint backward=False, int threads=0):
-        """The plan of a call as a dict; planning.Plan puts it in words."""
+    def plan(self, int64_t steps, int64_t batch, bint backward=False, int threads=0, bint awake=False):
+        """The plan of a call as a dict; planning.Plan puts it in words. awake: the workers of a forward call wait."""
         cdef fl_plan p
         if backward:
             check(fl_plan_backward(self.model, steps, batch, threads, &p))
         else:
-            check(fl_plan_forward(self.model, steps, batch, threads, &p))
+            check(fl_plan_call(self.model, steps, batch, threads, awake, &p))
         cdef dict found = p
         found["split"], found["why"], found["why_hoist"] = SPLITS[p.split], WHY[p.why], WHY_HOIST[p.why_hoist]
         found["compared"] = {SPLITS[i]: (p.compared[i].threads, p.compared[i].ns) for i in range(FL_SPLIT_COUNT)

@@ -1,7 +1,7 @@
 """The machine's constants: measured at first use, kept in the user's cache folder, overridden by FASTLSTM_MACHINE.
 
-Plans weigh them (src_c/fl_plan.c) to decide about threads; no result depends on them. So nothing here may fail for want
-of a folder or a right: without a file, the constants are measured for this process alone.
+Plans weigh them (src_c/fl_estimate.c) to decide about threads; no result depends on them. So nothing here may fail for
+want of a folder or a right: without a file, the constants are measured for this process alone.
 
 FASTLSTM_MACHINE: empty (measure once, keep in a file), "default" (the built-in constants), "measure" (measure again and
 replace the file), or the path of a JSON file with some of the FIELDS.

@@ -272,7 +272,7 @@ typedef struct fl_plan {
 enum fl_why {
     FL_WHY_LIMIT = 0, /* no more than one thread allowed */
     FL_WHY_EMPTY,     /* no steps or no rows */
-    FL_WHY_SMALL,     /* half of the work, and more, is less than waking a thread */
+    FL_WHY_SMALL,     /* half of the work is less than waking a thread */
     FL_WHY_UNSHARED,  /* every way to share it takes longer than one thread */
     FL_WHY_ROWS,      /* rows take least: no barrier is needed */
     FL_WHY_FEW_ROWS,  /* blocks take least: too few rows to keep as many threads busy */
@@ -440,8 +440,10 @@ enum fl_status fl_machine_set(const fl_machine *machine);
  * runs. */
 enum fl_status fl_machine_measure(fl_machine *out, int threads, int *team);
 
+/* fl_plan_forward; awake 1: of a call whose workers wait for it, so that it begins with a barrier instead of waking */
+enum fl_status fl_plan_call(const fl_model *model, int64_t steps, int64_t batch, int threads, int awake, fl_plan *out);
 /* What the plan of a call expects of a pair: ns of the whole call with so many threads, 0 where this split (enum
- * fl_split) cannot take them.  Calls with backward 1 are those of fl_backward; awake 1: the workers wait for them. */
+ * fl_split) cannot take them.  backward 1: a call of fl_backward; awake as above. */
 double fl_plan_estimate(const fl_model *model, int64_t steps, int64_t batch, int backward, int split, int threads,
                         int awake);
 

@@ -171,6 +171,6 @@ enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64
     memset(weight, 0, (size_t)(outputs * inputs * unit));
     if (bias) memset(bias, 0, (size_t)(outputs * unit));
     fl_gradient_call call = {kernels->lanes[dtype], rows, outputs, inputs, unit, dz, x, weight, bias};
-    fl_team_run(fl_plan_dense(dtype, inputs, rows, outputs, threads), gradient_worker, &call); /* dz's columns are shared */
+    fl_team_run(fl_plan_dense(dtype, inputs, rows, outputs, threads), gradient_worker, &call); /* outputs are shared */
     return FL_OK;
 }

@@ -99,7 +99,8 @@ static int divide(const fl_work *w, const fl_costs *p, int split, int32_t n, fl_
 }
 
 /* All steps of one layer. */
-static double layer_ns(const fl_work *w, const fl_load *l, const fl_worker_costs *worker, const fl_division *d, int32_t n)
+static double layer_ns(const fl_work *w, const fl_load *l, const fl_worker_costs *worker, const fl_division *d,
+                       int32_t n)
 {
     double step = step_ns(w, l, worker, d->rows, d->part), chunk = 0;
     if (d->mates > 1) {

@@ -151,7 +151,8 @@ static void divide(const fl_work *work, const fl_costs *costs, int limit, fl_pla
     p->step_ns = fl_estimate_step(work, costs);
     p->work_ns = p->estimate_ns = empty ? 0 : fl_estimate_call(work, costs, FL_SPLIT_NONE, 1);
     p->compared[FL_SPLIT_NONE] = (fl_pair){p->work_ns, 1};
-    p->why = most <= 1 ? FL_WHY_LIMIT : empty ? FL_WHY_EMPTY : p->work_ns < 2 * costs->start ? FL_WHY_SMALL : FL_WHY_UNSHARED;
+    const int small = p->work_ns < 2 * costs->start; /* half of it is saved at most by the second thread */
+    p->why = most <= 1 ? FL_WHY_LIMIT : empty ? FL_WHY_EMPTY : small ? FL_WHY_SMALL : FL_WHY_UNSHARED;
     if (most <= 1 || p->work_ns <= costs->start) return;
     for (int i = 0; i < 3; i++) {
         const fl_pair pair = fl_estimate_best(work, costs, splits[i], most);

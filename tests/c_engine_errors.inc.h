@@ -247,6 +247,28 @@ static void test_machine_errors(void)
     check(!memcmp(&usual, &seen, sizeof seen), "NULL does not bring the built-in constants back");
 }
 
+/* Threads of dense layers, by the built-in constants; and what no call can be divided into. */
+static void test_dense_plans(void)
+{
+    check(fl_plan_dense(FL_F32, 4, 4, 3, 8) == 1, "a tiny dense layer takes several threads");
+    check(fl_plan_dense(FL_F32, 1000, 1000, 0, 8) == 1, "a dense layer of no rows takes several threads");
+    const int few = fl_plan_dense(FL_F32, 1000, 1000, 5, 64), many = fl_plan_dense(FL_F32, 1000, 1000, 500, 64);
+    check(few <= 5 && many <= 64, "more threads than rows, or than allowed: %d, %d", few, many);
+    check(!fl_has_openmp() || many > 5, "500 rows of a large dense layer take %d threads", many);
+    check(fl_plan_dense(FL_F64, 1000, 1000, 500, 2) == (fl_has_openmp() ? 2 : 1), "two threads are not taken");
+}
+
+static void test_plan_errors(const fl_model *m)
+{
+    fl_plan plan;
+    expect(fl_plan_call(m, -1, 1, 2, 0, &plan), FL_ERR_ARGUMENT, "a plan of -1 steps");
+    expect(fl_plan_call(m, 1, INT64_C(1) << 40, 2, 1, &plan), FL_ERR_OVERFLOW, "a plan of too many rows");
+    check(fl_plan_estimate(m, 5, 4, 0, FL_SPLIT_ROWS, 2, 0) > 0, "four rows cannot be shared by two threads");
+    check(fl_plan_estimate(m, 5, 4, 0, FL_SPLIT_COUNT, 2, 0) == 0, "a split that is none has an estimate");
+    check(fl_plan_estimate(m, 5, 4, 0, FL_SPLIT_ROWS, -2, 0) == 0, "-2 threads have an estimate");
+    check(fl_plan_estimate(m, 5, -4, 1, FL_SPLIT_NONE, 1, 0) == 0, "-4 rows have an estimate");
+}
+
 static void test_call_errors(const problem *p, const fl_model *m)
 {
     const result good = prepare(p, m, 1, 1);
@@ -369,6 +391,8 @@ static void test_errors(void)
     test_create_errors(&p);
     test_setting_errors(&p);
     test_machine_errors();
+    test_dense_plans();
+    test_plan_errors(m);
     test_call_errors(&p, m);
     test_step_errors(&p, m);
     test_backward_errors(&p, m);

@@ -11,6 +11,7 @@
 #include <omp.h>
 #endif
 
+#include "fl_internal.h"
 #include "c_engine_naive.inc.h"
 #include "c_engine_calls.inc.h"
 #include "c_engine_errors.inc.h"
@@ -151,9 +152,12 @@ static void test_threads(int dtype, int layers, int directions, const int sizes[
     fl_model *m = model_of(&p);
     const result one = forward(&p, m, 1, 1);
     const gradients one_grads = backward(&p, m, &one, 1);
+    double before = INFINITY;
     for (int threads = 2; threads <= 5; threads++) {
         fl_plan plan;
         check(fl_plan_forward(m, p.T, p.B, threads, &plan) == FL_OK, "%s: plan", p.name);
+        check(plan.estimate_ns <= before, "%s: allowing %d threads costs time", p.name, threads);
+        before = plan.estimate_ns;
         *splits |= 1u << plan.split;
         const result inferred = forward(&p, m, threads, 0), more = forward(&p, m, threads, 1);
         const gradients grads = backward(&p, m, &more, threads);
@@ -167,9 +171,11 @@ static void test_threads(int dtype, int layers, int directions, const int sizes[
 
 static void test_thread_grid(void)
 {
-    static const int wide[][5] = {{64, 80, 0, 40, 2}, {48, 64, 24, 30, 33}, {200, 200, 0, 12, 5}, {20, 100, 0, 40, 1}};
+    static const int wide[][5] = {
+        {64, 80, 0, 40, 2}, {48, 64, 24, 30, 33}, {200, 200, 0, 12, 5}, {20, 100, 0, 40, 1}, {3, 4, 0, 2, 1},
+    };
     unsigned splits = 0;
-    for (int size = 0; size < 4; size++)
+    for (int size = 0; size < 5; size++)
         for (int layers = 1; layers <= 2; layers++)
             for (int directions = 1; directions <= 2; directions++)
                 for (int options = 0; options < 8; options += layers == 1 ? 3 : 7)

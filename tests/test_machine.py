@@ -104,8 +104,8 @@ def test_a_damaged_file_is_replaced(home, measurements, damage):
     if isinstance(damage, str):
         damage = json.dumps({"key": damage, **MEASURED}).encode()
     if damage == b"an older format":  # with fewer fields, under the key of today
-        older = {"key": machine.key(2), "flops_per_ns": [50, 25], "wake_ns": 1e4, "barrier_ns": 600, "private_cache": 1e6}
-        damage = json.dumps(older).encode()
+        older = {"flops_per_ns": [50, 25], "wake_ns": 1e4, "barrier_ns": 600, "private_cache": 1e6}
+        damage = json.dumps({"key": machine.key(2), **older}).encode()
     if damage is not None:
         path.write_bytes(damage)
     assert machine.settle(2) == "measured"

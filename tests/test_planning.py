@@ -118,8 +118,8 @@ def test_waking_the_others_decides_how_many(constants):
 def test_the_rate_decides_about_threads(constants):
     layer = fl.LSTM(64, 128, num_threads=2)
     constants(flops_per_ns=(500.0, 25.0))
-    assert decision(layer, 4, 16) == (1, "none", "small")
-    assert decision(fl.LSTM(64, 128, num_threads=2, dtype="float64"), 4, 16)[0] == 2
+    assert decision(layer, 3, 16) == (1, "none", "small")
+    assert decision(fl.LSTM(64, 128, num_threads=2, dtype="float64"), 3, 16)[0] == 2
 
 
 @openmp
@@ -160,11 +160,11 @@ def test_siblings_are_not_counted_as_cores(constants):
 
 @openmp
 def test_cores_that_slow_each_other_down_are_left_alone(constants):
-    layer = fl.LSTM(64, 64, num_threads=16)
+    layer = fl.LSTM(64, 64, num_threads=4)
     constants(cores=16.0, all_cores_rate=0.1)
-    assert layer.plan(50, 64).threads < 16
+    assert decision(layer, 50, 64) == (1, "none", "unshared")
     constants(cores=16.0, all_cores_rate=1.0)
-    assert layer.plan(50, 64).threads == 16
+    assert decision(layer, 50, 64) == (4, "rows", "rows")
 
 
 @openmp
@@ -202,9 +202,10 @@ def test_a_plan_says_what_it_compared(constants):
     assert plan.compared[plan.split] == (plan.threads, plan.estimate_ns)
     text = str(plan)
     compared = [line for line in text.split("\n") if line.startswith("compared: ")]
-    assert [part.split()[:3] for part in compared[0].removeprefix("compared: ").split("; ")] == [
-        ["1", "thread", *planning._time(plan.work_ns).split()[:1]], ["rows", "3", "threads"], ["blocks", "4", "threads"],
-    ]
+    one, rows, blocks = compared[0].removeprefix("compared: ").split("; ")
+    assert one == f"1 thread {planning._time(plan.work_ns)}"
+    assert rows.startswith("rows 3 threads ")
+    assert blocks.startswith("blocks 4 threads ")
     assert "4 threads" in text
     assert "a barrier per step (0.333 us)" in text
     small = fl.LSTM(8, 8, num_threads=4).plan(2, 1)
@@ -225,12 +226,12 @@ def test_every_reason_has_words():
 
 @openmp
 def test_constants_never_change_a_result(constants):
-    p = problem(Case(T=9, B=9, I=64, H=96, layers=2), "float32")
+    p = problem(Case(T=9, B=10, I=64, H=96, layers=2), "float32")
     results, splits = [], set()
     for wake, shared in itertools.product((1000.0, 200_000.0), (1.0, 1000.0)):
         constants(wake_ns=wake, private_cache=131_072.0, shared_bytes_per_ns=shared)
         layer = p.layer(num_threads=2)
-        splits.add(layer.plan(9, 9).split)
+        splits.add(layer.plan(9, 10).split)
         y, state, kept = layer.forward(p.x, p.state, cache=True)
         results.append([y, *state, *layer(p.x, p.state)[1], *layer.backward(p.dy, kept)[2].values()])
     assert splits == {"none", "rows", "blocks"}

@@ -36,10 +36,11 @@ static void lay_out(fl_back *job, fl_arena *arena)
     const int64_t steps = job->call->steps, batch = job->call->batch, hidden = m->spec.hidden_size;
     const int64_t chunk = job->plan.chunk, outputs = m->recurrent * m->spec.directions, pr = m->spec.proj_size;
     const int64_t widest = m->spec.input_size > outputs ? m->spec.input_size : outputs;
+    job->strip = fl_strip_rows(&job->plan, batch);
     job->order.row = fl_arena_take(arena, batch, sizeof(int64_t));
     job->order.length = fl_arena_take(arena, batch, sizeof(int64_t));
     job->zeros = fl_arena_take(arena, hidden > m->cells ? hidden : m->cells, m->unit);
-    job->pointers = fl_arena_take3(arena, job->plan.threads, fl_back_pointers(batch), 1, sizeof(void *));
+    job->pointers = fl_arena_take3(arena, job->plan.threads, fl_back_pointers(job), 1, sizeof(void *));
     job->dgates = fl_arena_take3(arena, chunk, batch, m->gradient, m->unit);
     job->dh = fl_arena_take3(arena, chunk, batch, pr, m->unit);
     job->cell_out = fl_arena_take3(arena, chunk, pr ? batch : 0, hidden, m->unit);

@@ -20,23 +20,24 @@ static int64_t clock_at(const fl_walk *w, int64_t r, int64_t s)
     return call->c0 ? fl_clock_value(m, (const char *)call->c0 + (slot * call->batch + b) * m->unit) : 0;
 }
 
-typedef struct fl_active { /* a module's rows of this worker at one step */
+typedef struct fl_active { /* rows of the strip that a module ran for */
     int64_t n;
     const void **gates, **dh;
     void **dgates, **back;
 } fl_active;
 
-/* Which rows of step s module `index` ran for, and where their operands are; q0: number of the step's first row. */
+/* Which rows of the strip module `index` ran for at step s, and where their operands are; q0: number of the step's
+ * first row. */
 static fl_active rows_of(const fl_walk *w, const fl_back_rows *l, int index, int64_t s, int64_t q0, int masked)
 {
     fl_back *job = w->job;
     const fl_model *m = job->m;
     const fl_packed *p = fl_walk_weights(w);
     const fl_part *part = &p->part[index];
-    const int64_t all = fl_back_active(job, s), list = fl_module_list(job, index), unit = m->unit;
+    const int64_t list = fl_module_list(job, index), unit = m->unit;
     fl_active a = {0, l->lower, l->dupper, l->m_rows, l->dlower}; /* lists that this cell has no other use for */
     int64_t q = list + w->counts[index];
-    for (int64_t r = 0; r < all; r++) {
+    for (int64_t r = w->count0; r < w->count1; r++) {
         if (clock_at(w, r, s) % part->period) continue;
         if (r >= w->row0 && (r - w->row0) % w->row_step == 0) {
             const int64_t i = (r - w->row0) / w->row_step, b = job->order.row[r];

@@ -14,18 +14,18 @@ static void lay_out(fl_job *job, fl_arena *arena)
     const int64_t batch = job->call->batch, hidden = m->spec.hidden_size;
     const int64_t outputs = m->recurrent * m->spec.directions;
     const int inner = m->spec.num_layers > 1 && !job->call->cache;
+    job->strip = fl_strip_rows(&job->plan, batch);
     job->order.row = fl_arena_take(arena, batch, sizeof(int64_t));
     job->order.length = fl_arena_take(arena, batch, sizeof(int64_t));
     job->zeros = fl_arena_take(arena, hidden > m->cells ? hidden : m->cells, m->unit);
-    job->pointers =
-        fl_arena_take3(arena, job->plan.threads, fl_pass_pointers(batch, job->plan.hoist), 1, sizeof(void *));
+    job->pointers = fl_arena_take3(arena, job->plan.threads, fl_pass_pointers(job), 1, sizeof(void *));
     for (int d = 0; d < m->spec.directions; d++) {
         job->pre[d] = fl_arena_take3(arena, job->plan.hoist, batch, m->wide, m->unit);
         job->cell_out[d] = fl_arena_take3(arena, m->spec.proj_size ? batch : 0, hidden, 1, m->unit);
         job->side[d] = fl_arena_take3(arena, m->side ? batch : 0, m->side, 1, m->unit);
         job->kept[d] = fl_arena_take3(arena, m->keeps && !job->call->cache ? batch : 0, m->kept, 1, m->unit);
     }
-    job->masked = fl_arena_take3(arena, job->call->masks ? job->plan.threads : 0, batch, m->recurrent, m->unit);
+    job->masked = fl_arena_take3(arena, job->call->masks ? job->plan.threads : 0, job->strip, m->recurrent, m->unit);
     for (int i = 0; i < 2; i++) {
         job->between[i] = fl_arena_take3(arena, inner ? job->plan.chunk : 0, batch, outputs, m->unit);
         job->between_c[i] = fl_arena_take3(arena, inner && m->depth ? job->plan.chunk : 0, batch * m->spec.directions,
@@ -163,8 +163,8 @@ static void run_direction(fl_job *job, int layer, int d, int64_t s0, int64_t s1,
         .barrier = halves ? &job->half[d] : job->team,
         .mate = by_rows ? 0 : halves ? of->worker % (of->workers / 2) : of->worker,
         .mates = *mates,
-        .pointers = job->pointers + of->worker * fl_pass_pointers(batch, job->plan.hoist),
-        .masked = job->masked + of->worker * batch * m->recurrent * m->unit,
+        .pointers = job->pointers + of->worker * fl_pass_pointers(job),
+        .masked = job->masked + of->worker * job->strip * m->recurrent * m->unit,
     };
     if (job->call->cache)
         pass.cache = fl_cache_layout(m, job->call->steps, batch, fl_cache_flags(m, job->call), layer, d);

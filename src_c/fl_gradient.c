@@ -15,7 +15,7 @@ static char *state_row(const fl_walk *w, const void *state, int64_t b, int64_t w
 
 static fl_back_rows lists_of(const fl_walk *w)
 {
-    const int64_t n = w->job->call->batch;
+    const int64_t n = w->job->strip;
     const void **q = w->pointers;
     void **v = (void **)(q + 12 * n);
     return (fl_back_rows){q,         q + n,     q + 2 * n, q + 3 * n,  q + 4 * n, q + 5 * n, q + 6 * n,
@@ -62,7 +62,7 @@ static void note(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t q, 
     if (m->spec.proj_size) job->m_rows[q] = l->m_rows[i];
 }
 
-/* Where row i of step s finds its operands; q0: the number of this step's first row. */
+/* Where row i of the strip finds its operands at step s; q0: the number of this step's first row. */
 static void point(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t s, int64_t q0)
 {
     fl_back *job = w->job;
@@ -236,7 +236,9 @@ static void state_grads(const fl_walk *w, const fl_back_rows *l, int64_t rows, i
     }
 }
 
-static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
+/* `rows` rows of step s, at most a strip.  What a worker reads of others is of these rows, so all meet between the
+ * halves of the work, but not after it. */
+static void one_strip(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
 {
     fl_back *job = w->job;
     const fl_model *m = job->m;
@@ -283,6 +285,22 @@ static void one_step(const fl_walk *w, int64_t s, int64_t rows, int64_t q0)
     cut_rows(w, &l, rows, s);
 }
 
+/* Strip after strip of the `mine` rows that this worker has of `all` at step s; without any, a clockwork still counts
+ * the rows of the others. */
+static void one_step(fl_walk *w, int64_t s, int64_t mine, int64_t all, int64_t q0)
+{
+    const int64_t begin = w->row0, strip = w->job->strip;
+    w->count1 = 0;
+    for (int64_t first = 0; first < mine || (first == 0 && w->counts); first += strip) {
+        const int64_t end = first + strip < mine ? first + strip : mine;
+        w->row0 = begin + first * w->row_step;
+        w->count0 = w->count1;
+        w->count1 = end < mine ? begin + end * w->row_step : all;
+        one_strip(w, s, end - first, q0);
+    }
+    w->row0 = begin;
+}
+
 /* Shares of one of `mates` workers that go over the same rows. */
 static void share(fl_walk *w, int mate, int mates)
 {
@@ -309,7 +327,7 @@ int fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int w
         .s = s,
         .row0 = by_rows ? worker : 0,
         .row_step = by_rows ? workers : 1,
-        .pointers = job->pointers + worker * fl_back_pointers(job->call->batch),
+        .pointers = job->pointers + worker * fl_back_pointers(job),
         .counts = job->counts ? job->counts + worker * m->layers[0].part_count : NULL,
     };
     share(&w, by_rows ? 0 : worker, by_rows ? 1 : workers);
@@ -319,7 +337,7 @@ int fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int w
     for (int64_t step = s->s1 - 1; step >= s->s0; step--) {
         const int64_t all = fl_back_active(job, step);
         const int64_t mine = all > w.row0 ? (all - w.row0 + w.row_step - 1) / w.row_step : 0;
-        if (mine || w.mates > 1 || w.counts) one_step(&w, step, mine, q); /* rows of others count, too */
+        one_step(&w, step, mine, all, q);
         q += all;
         if (w.mates == 1) continue;
         const int left = fl_barrier_judge(job->team, worker, w.mates, row_ns * (double)all);

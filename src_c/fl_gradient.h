@@ -18,6 +18,7 @@ typedef struct fl_back {
     int64_t longest;
     int free;                 /* 1: masks or zoneout, which the plain bodies do not know */
     const void *zeros;        /* (max(H, R, C)) */
+    int64_t strip;            /* rows of a worker's lists: fl_strip_rows */
     const void **pointers;    /* (workers, fl_back_pointers) */
     char *dgates;             /* (chunk*B, gradient); of CLOCKWORK (module, its rows of the chunk, its units) */
     char *dh;                 /* (chunk*B, P) gradient of the projected output; projection only */
@@ -44,7 +45,7 @@ typedef struct fl_back {
 } fl_back;
 
 enum { FL_BACK_LISTS = 19 };
-static inline int64_t fl_back_pointers(int64_t batch) { return FL_BACK_LISTS * batch; }
+static inline int64_t fl_back_pointers(const fl_back *job) { return FL_BACK_LISTS * job->strip; }
 
 /* A stretch of the walk: steps s1-1 down to s0 of one layer and direction. */
 typedef struct fl_back_stretch {

@@ -252,6 +252,22 @@ void fl_order_make(int64_t *row, int64_t *length, const int64_t *lengths, int64_
 /* Work item `i` of `n` equal shares of [0, total). */
 static inline int64_t fl_share(int64_t total, int64_t i, int64_t n) { return total * i / n; }
 
+/* A worker handles the rows of a step in strips, so its pointer lists are only as long as a strip is tall.  Weights are
+ * read once for each strip: in 240 rows a weight of four bytes takes part in 480 operations, so reading it again costs
+ * nothing.  240 rows fill tiles of 2, 4 and 6 rows. */
+#ifndef FL_STRIP_ROWS
+#define FL_STRIP_ROWS 240
+#endif
+/* Rows of a strip.  Where workers split the rows it is a worker's share, but not less than a few tiles: when fewer
+ * workers come than planned, each has more strips, never longer lists. */
+static inline int64_t fl_strip_rows(const fl_plan *plan, int64_t batch)
+{
+    enum { FEWEST = 48 };
+    const int64_t share = plan->split == FL_SPLIT_ROWS ? (batch + plan->threads - 1) / plan->threads : batch;
+    const int64_t rows = share < FEWEST ? FEWEST : share, strip = rows < FL_STRIP_ROWS ? rows : FL_STRIP_ROWS;
+    return strip < batch ? strip : batch;
+}
+
 /* Steps a layer with so many inputs hoists at once; 0: its input product is part of the step's chain. */
 int64_t fl_plan_span(const fl_model *m, const fl_plan *plan, int64_t inputs);
 /* Threads of a dense layer, whose `rows` are shared. */

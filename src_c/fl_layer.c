@@ -41,17 +41,17 @@ static int64_t clock_at(const fl_pass *p, int64_t r, int64_t s, int64_t s0)
 }
 
 /* hoist_inputs of a clockwork: of each module for the steps that it will run. */
-static void hoist_modules(const fl_pass *p, int64_t s, int64_t s0, int64_t span, int64_t rows)
+static void hoist_modules(const fl_pass *p, int64_t s, int64_t s0, int64_t span, int64_t first, int64_t end)
 {
     const fl_job *job = p->job;
     const fl_model *m = job->m;
     const fl_call *call = job->call;
-    const void **a = p->pointers + FL_PASS_ALL * call->batch;
-    void **out = (void **)(a + call->batch * (job->plan.hoist < 1 ? 1 : job->plan.hoist));
+    const void **a = p->pointers + FL_PASS_ALL * job->strip;
+    void **out = (void **)(a + job->strip * job->plan.hoist);
     for (int k = 0; k < weights_of(p)->part_count; k++) {
         const fl_part *part = &weights_of(p)->part[k];
         int64_t n = 0;
-        for (int64_t i = 0; i < rows; i++) {
+        for (int64_t i = first; i < end; i++) {
             const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r], length = job->order.length[r];
             int64_t clock = clock_at(p, r, s, s0);
             for (int64_t q = 0; q < span && s + q < length; q++, clock = (clock + 1) % m->cycle) {
@@ -66,17 +66,17 @@ static void hoist_modules(const fl_pass *p, int64_t s, int64_t s0, int64_t span,
     }
 }
 
-/* bias + W_ih . x for steps [s, s + span) of this worker's rows and blocks, as one product, to `pre` from `slot` on */
-static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows, int64_t slot)
+/* bias + W_ih . x for steps [s, s + span) of this worker's rows [first, end) and blocks, as one product, to `pre` from
+ * `slot` on.  There is at most a strip of rows. */
+static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t first, int64_t end, int64_t slot)
 {
     const fl_job *job = p->job;
-    const int64_t batch = job->call->batch;
-    const void **a = p->pointers + FL_PASS_ALL * batch;
-    void **out = (void **)(a + batch * (job->plan.hoist < 1 ? 1 : job->plan.hoist));
+    const void **a = p->pointers + FL_PASS_ALL * job->strip;
+    void **out = (void **)(a + job->strip * job->plan.hoist);
     int64_t n = 0;
     for (int64_t q = 0; q < span; q++) {
-        rows = active_rows(p, s + q, rows);
-        for (int64_t i = 0; i < rows; i++) {
+        end = active_rows(p, s + q, end);
+        for (int64_t i = first; i < end; i++) {
             const int64_t r = p->row0 + i * p->row_step;
             a[n] = fl_at(&p->x, fl_time(p->dir, s + q, job->order.length[r]), job->order.row[r]);
             out[n++] = pre_row(p, slot + q, r);
@@ -85,9 +85,21 @@ static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t rows
     fl_turn_inputs(job->m, weights_of(p), n, a, out, p->mate, p->mates);
 }
 
+static void hoist_strips(const fl_pass *p, int64_t s, int64_t s0, int64_t span, int64_t rows)
+{
+    const int64_t strip = p->job->strip;
+    for (int64_t first = 0; first < rows; first += strip) {
+        const int64_t end = first + strip < rows ? first + strip : rows;
+        if (p->job->m->spec.cell == FL_CELL_CLOCKWORK)
+            hoist_modules(p, s, s0, span, first, end);
+        else
+            hoist_inputs(p, s, span, first, end, 0);
+    }
+}
+
 static fl_rows lists_of(const fl_pass *p)
 {
-    const int64_t n = p->job->call->batch;
+    const int64_t n = p->job->strip;
     const void **q = p->pointers;
     return (fl_rows){q, q + n, q + 2 * n, q + 3 * n, q + 4 * n, q + 5 * n, q + 6 * n, q + 7 * n, q + 8 * n, q + 9 * n,
                      (void **)(q + 10 * n), (void **)(q + 11 * n), (void **)(q + 12 * n), (void **)(q + 13 * n)};
@@ -125,13 +137,13 @@ static void prepare(fl_pass *p)
         .mate = p->mate,
         .mates = p->mates,
         .barrier = p->barrier,
-        .scratch = p->pointers + FL_PASS_LISTS * job->call->batch,
+        .scratch = p->pointers + FL_PASS_LISTS * job->strip,
     };
     fl_turn_begin(&p->turn);
 }
 
-/* Where row i (r in order, b of the batch) at time t finds its masks, if there are any. */
-static void point_masks(const fl_pass *p, const fl_rows *l, int64_t i, int64_t r, int64_t b, int64_t t)
+/* Where row i of the strip (r in order, b of the batch) at time t finds its masks, if there are any. */
+static void point_masks(const fl_pass *p, const fl_rows *l, int64_t i, int64_t b, int64_t t)
 {
     const fl_job *job = p->job;
     const fl_model *m = job->m;
@@ -143,7 +155,7 @@ static void point_masks(const fl_pass *p, const fl_rows *l, int64_t i, int64_t r
     const fl_masks *masks = &call->masks[slot];
     l->mask_g[i] = fl_mask_row(m, masks->mask_g, t * call->batch + b, m->spec.hidden_size);
     if (!masks->mask_h) return;
-    char *to = p->masked + r * m->recurrent * m->unit;
+    char *to = p->masked + i * m->recurrent * m->unit;
     m->real->mul(l->h_prev[i], fl_mask_row(m, masks->mask_h, b, m->recurrent), to, m->recurrent);
     l->h[i] = to;
 }
@@ -157,17 +169,19 @@ static void point_more(const fl_pass *p, const fl_rows *l, int64_t i, int64_t r,
     if (m->side) l->side[i] = job->side[p->dir] + r * m->side * m->unit;
     if (p->lower.data) l->lower[i] = fl_at(&p->lower, t, b);
     if (m->spec.proj_size) l->cell_out[i] = job->cell_out[p->dir] + r * m->spec.hidden_size * m->unit;
-    if (job->free) point_masks(p, l, i, r, b, t);
+    if (job->free) point_masks(p, l, i, b, t);
 }
 
-/* Where row i of step s finds its operands.  s0: first step of this chunk, whose state is in hn and cn. */
-static void point(const fl_pass *p, const fl_rows *l, int64_t i, int64_t s, int64_t s0, int64_t pre_step)
+/* Where row i of the strip that begins with row `first` finds its operands at step s.  s0: first step of this chunk,
+ * whose state is in hn and cn. */
+static void point(const fl_pass *p, int64_t first, int64_t i, int64_t s, int64_t s0, int64_t pre_step)
 {
+    const fl_rows *l = &p->lists;
     const fl_job *job = p->job;
     const fl_model *m = job->m;
     const fl_call *call = job->call;
     const int64_t batch = call->batch;
-    const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r];
+    const int64_t r = p->row0 + (first + i) * p->row_step, b = job->order.row[r];
     const int64_t t = fl_time(p->dir, s, job->order.length[r]), before = p->dir ? t + 1 : t - 1;
     const int cut = fl_cut(call->reset, p->dir, s, t, b, batch);
 
@@ -202,19 +216,39 @@ static void end_step(fl_pass *p, int64_t rows)
     if (p->mate < mates) fl_turn_begin(&p->turn);
 }
 
-/* pre_step: slot of the input products, or -1: the step makes its own.  ahead: what to make beside it, or NULL. */
-static void one_step(fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pre_step, const fl_ahead_args *ahead)
+/* Fills the lists for the strip that begins with row `first` of `rows`; returns how many rows it has. */
+static int64_t point_strip(const fl_pass *p, int64_t first, int64_t rows, int64_t s, int64_t s0, int64_t pre_step)
+{
+    const int64_t n = rows - first < p->job->strip ? rows - first : p->job->strip;
+    for (int64_t i = 0; i < n; i++) point(p, first, i, s, s0, pre_step);
+    return n;
+}
+
+static void project(const fl_pass *p, int64_t rows)
 {
     const fl_rows *l = &p->lists;
-    for (int64_t i = 0; i < rows; i++) point(p, l, i, s, s0, pre_step);
-    p->turn.lists.rows = rows;
+    fl_turn_project(p->job->m, p->turn.w, rows, (const void *const *)l->cell_out, l->y, l->h_prev, p->zone_h, p->mate,
+                    p->mates);
+}
+
+/* pre_step: slot of the input products, or -1: the step makes its own.  ahead: what to make beside it, or NULL.
+ * A projection reads all units of a row.  Workers that share them meet once, after all strips, and fill the lists
+ * again; a lone worker projects each strip at once. */
+static void one_step(fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pre_step, const fl_ahead_args *ahead)
+{
+    const int64_t strip = p->job->strip;
+    const int projected = p->turn.w->panel_r != NULL, later = projected && p->mates > 1;
     p->turn.lists.backward_sweep = (s + p->job->turn) & 1;
     p->turn.hoisted = pre_step >= 0;
-    fl_turn_run(&p->turn, ahead);
-    if (p->turn.w->panel_r) {
+    for (int64_t first = 0; first < rows; first += strip) {
+        p->turn.lists.rows = point_strip(p, first, rows, s, s0, pre_step);
+        fl_turn_run(&p->turn, ahead);
+        if (projected && !later) project(p, p->turn.lists.rows);
+    }
+    if (later) {
         fl_barrier_wait(p->barrier, p->mate, p->mates);
-        fl_turn_project(p->job->m, p->turn.w, rows, (const void *const *)l->cell_out, l->y, l->h_prev, p->zone_h,
-                        p->mate, p->mates);
+        for (int64_t first = 0; first < rows; first += strip)
+            project(p, rows > strip ? point_strip(p, first, rows, s, s0, pre_step) : rows);
     }
     if (p->mates > 1) end_step(p, rows);
 }
@@ -245,10 +279,7 @@ static void run_steps(fl_pass *p, int64_t s0, int64_t s1, int64_t span, int hois
         if (rows == 0) break; /* for all mates alike: they share their rows */
         const int64_t into = span ? (s - s0) % span : -1;
         const int64_t some = s1 - s < span ? s1 - s : span;
-        if (hoist_here && into == 0 && p->job->m->spec.cell == FL_CELL_CLOCKWORK)
-            hoist_modules(p, s, s0, some, rows);
-        else if (hoist_here && into == 0)
-            hoist_inputs(p, s, some, rows, 0);
+        if (hoist_here && into == 0) hoist_strips(p, s, s0, some, rows);
         one_step(p, s, s0, rows, into, NULL);
     }
 }
@@ -280,7 +311,7 @@ static void run_ahead(fl_pass *p, int64_t s0, int64_t s1)
         ahead.share = slot % group;
         if (p->mates != mates) complete = 0;
         if (ahead.share == 0) {
-            if (!complete) hoist_inputs(p, s, end - s < group ? end - s : group, 1, slot);
+            if (!complete) hoist_inputs(p, s, end - s < group ? end - s : group, 0, 1, slot);
             complete = s + group < end;
             mates = p->mates;
             if (complete) point_ahead(p, s + group, end, other, x, pre);

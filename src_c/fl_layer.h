@@ -13,17 +13,18 @@ typedef struct fl_job {
     int64_t longest;       /* largest length */
     int free;              /* 1: masks or zoneout, which the plain bodies do not know */
     int more;              /* 1: masks, a projection, or a cell that needs more than x, h and c */
+    int64_t strip;         /* rows of a worker's lists: fl_strip_rows */
     int turn;              /* which way the first step sweeps over the blocks */
     char *pre[2];          /* (hoist, B, wide) by direction: bias + input product */
     char *side[2];         /* (B, side) by direction: second sums of row bodies */
     char *kept[2];         /* (B, kept) by direction: kept values of a step; inference by bodies that need them */
-    char *masked;          /* (workers, B, R) h times mask_h; only with masks */
+    char *masked;          /* (workers, strip, R) h times mask_h; only with masks */
     char *between[2];      /* (chunk, B, D*R) outputs of inner layers, in turn; inference only */
     char *between_c[2];    /* (chunk, D, B, C) their c, where the next layer reads it; inference only */
     char *cell_out[2];     /* (B, H) by direction: what projection eats; only with projection */
     char *gather;          /* (hoist*B, I) rows of x for BLAS; only with BLAS */
     const void *zeros;     /* (max(H, C)) what h and c are after a reset */
-    const void **pointers; /* (workers, fl_job_pointers) */
+    const void **pointers; /* (workers, fl_pass_pointers) */
     int workers;           /* of the team, at first and at last */
     int halves;            /* 1: each half of the team runs a direction */
     double flop_ns;        /* the plan's time of the call on one thread, over its floating-point operations */
@@ -31,7 +32,7 @@ typedef struct fl_job {
     fl_barrier *team, *half; /* half: (2); both NULL where one thread is planned */
 } fl_job;
 
-typedef struct fl_rows { /* the pointer lists of one step, all (B) */
+typedef struct fl_rows { /* the pointer lists of one strip of a step, all (strip) */
     const void **x, **pre, **h, **h_prev, **c_prev, **mask_g, **zone_h, **zone_c, **lower, **side;
     void **c, **y, **gates, **cell_out;
 } fl_rows;
@@ -47,18 +48,19 @@ typedef struct fl_pass {
     fl_barrier *barrier; /* of the workers that share this pass's rows */
     int mate, mates;
     const void **pointers;
-    char *masked; /* this worker's */
+    char *masked; /* (strip, R), this worker's */
     /* filled by fl_pass_run: */
     fl_rows lists;
     fl_turn turn;
     const void *const *zone_h; /* for a projected h; NULL: none */
 } fl_pass;
 
-/* Pointers one worker needs: lists by row, and two that are as long as a hoisted product has rows. */
+/* Pointers one worker needs: lists by row, and two that are as long as a product of hoisted steps has rows.  BLAS needs
+ * none of the latter. */
 enum { FL_PASS_LISTS = 14, FL_PASS_ALL = FL_PASS_LISTS + FL_TURN_LISTS };
-static inline int64_t fl_pass_pointers(int64_t batch, int64_t hoist)
+static inline int64_t fl_pass_pointers(const fl_job *job)
 {
-    return FL_PASS_ALL * batch + 2 * batch * (hoist < 1 ? 1 : hoist);
+    return job->strip * (FL_PASS_ALL + (job->plan.blas ? 0 : 2 * job->plan.hoist));
 }
 
 /* Steps [s0, s1) of the order in which this direction walks.  hoist_here: 0 when `pre` was filled beforehand.  Returns

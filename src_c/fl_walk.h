@@ -7,7 +7,8 @@
 typedef struct fl_walk { /* one worker's part of a stretch */
     fl_back *job;
     const fl_back_stretch *s;
-    int64_t rows, row0, row_step;
+    int64_t row0, row_step;     /* rows of the order: row0, row0 + row_step, ...; row0 begins the strip at hand */
+    int64_t count0, count1;     /* CLOCKWORK: rows that this strip counts, its own and those of others between them */
     int64_t unit0, unit1;       /* hidden units of the element-wise part */
     int64_t h_block0, h_block1; /* plain blocks of dh */
     int64_t m_block0, m_block1; /* plain blocks of the gradient behind the projection */
@@ -16,7 +17,7 @@ typedef struct fl_walk { /* one worker's part of a stretch */
     int64_t *counts; /* CLOCKWORK: rows of each module so far, in this worker's own list */
 } fl_walk;
 
-typedef struct fl_back_rows { /* pointer lists of one step, all (B) */
+typedef struct fl_back_rows { /* pointer lists of one strip of a step, all (strip) */
     const void **gates, **c_prev, **c, **dy, **h_prev, **seen, **mask_g, **zone_h, **zone_c, **lower, **dupper;
     const void **mask_h;
     void **dh, **dc, **dgates, **m_rows, **dlower, **dheard, **through;

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 
 typedef struct config {
     const char *name;

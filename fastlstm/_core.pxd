@@ -1,8 +1,8 @@
-# The C interface, as src_c/fastlstm.h declares it, and one function behind it.
+# The C interface, as src_c/fastlstm.h and src_c/fastlstm_experimental.h declare it, and one function behind it.
 from libc.stdint cimport int32_t, int64_t, uint16_t
 
 
-cdef extern from "fastlstm.h" nogil:
+cdef extern from "fastlstm_experimental.h" nogil:
     enum fl_status:
         FL_OK
         FL_ERR_ARGUMENT

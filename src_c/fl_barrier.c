@@ -1,7 +1,7 @@
 /* Workers waiting for each other: see fl_barrier.h. */
 #include "fl_barrier.h"
 
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 
 /* --- disturbances, for tests and measurement: what a barrier does to a worker before it counts as having come */
 

@@ -4,7 +4,7 @@
 #ifndef FL_CORES_H
 #define FL_CORES_H
 
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 
 enum {
     FL_WORD_BITS = 8 * sizeof(unsigned long),

@@ -5,7 +5,7 @@
 #ifndef FL_ESTIMATE_H
 #define FL_ESTIMATE_H
 
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 
 /* One layer and direction: what one step of one row costs. */
 typedef struct fl_load {

@@ -3,7 +3,7 @@
 
 #include <stdatomic.h>
 
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 #include "fl_wait.h"
 
 static const double WORST_RATIO = 2;   /* a window counts as at most so many of what was to be beaten */

@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 
 #ifdef _OPENMP
 #include <omp.h>

@@ -2,7 +2,7 @@
 #ifndef FL_MACHINE_H
 #define FL_MACHINE_H
 
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 
 /* In the order of the fields of fl_machine: FL_CONSTANT(NAME, built in, lowest, highest) */
 #define FL_CONSTANT_ROWS                              \

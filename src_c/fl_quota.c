@@ -5,7 +5,7 @@
  * counts.  Inside a container the path in /proc/self/cgroup may be the host's, which is not there: then the root of the
  * mounted hierarchy is the container's own group. */
 #define _GNU_SOURCE
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 
 #if defined(__linux__)
 #include <fcntl.h>

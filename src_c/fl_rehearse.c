@@ -1,5 +1,5 @@
 /* A team at work that is sleep: for tests and measurement on machines with fewer processors than workers. */
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 #include "fl_team.h"
 
 #if defined(__linux__)
@@ -58,7 +58,8 @@ static void rehearse_begin(int workers, void *arg)
 
 enum fl_status fl_rehearse(int workers, int64_t steps, double one_ns, int64_t *step_ns, int32_t *sizes)
 {
-    if (workers < 1 || workers > FL_MOST_THREADS || steps < 0 || !(one_ns >= 0 && one_ns < 1e12)) return FL_ERR_ARGUMENT;
+    if (workers < 1 || workers > FL_MOST_THREADS || steps < 0) return FL_ERR_ARGUMENT;
+    if (!(one_ns >= 0 && one_ns < 1e12)) return FL_ERR_ARGUMENT;
     fl_rehearsal r = {.steps = steps, .one_ns = one_ns, .step_ns = step_ns, .sizes = sizes};
     const fl_team_work work = {.fn = rehearse_worker, .arg = &r, .begin = rehearse_begin};
     fl_team_do(workers, &work);

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#include "fastlstm.h"
+#include "fastlstm_experimental.h"
 #include "fl_places.h"
 
 #if defined(__unix__) || defined(__APPLE__)

@@ -246,6 +246,33 @@ static void family_slopes(const member *f)
     }
 }
 
+/* Many threads take the workspace of one thread and, each, lists and masked rows as long as a strip. */
+static void family_memory(const member *f)
+{
+    enum { STEPS = 1000, ROWS = 4096, THREADS = 64, STRIP = 240, LISTS = 22 };
+    kin k = kin_of(f, FL_F32, 2, 1, 1, 1, 1);
+    fl_model *m = family_model(&k, f->name);
+    const double rows = (double)THREADS * STRIP * (double)(LISTS * sizeof(void *) + (size_t)k.R * sizeof(float));
+    for (int training = 0; training <= 2; training++) {
+        fl_call call = {.steps = STEPS, .batch = ROWS, .cache = training ? k.x : NULL,
+                        .masks = training == 2 ? k.masks : NULL, .threads = 1};
+        const size_t one = fl_forward_bytes(m, &call), one_back = fl_backward_bytes(m, &call);
+        call.threads = THREADS;
+        const size_t many = fl_forward_bytes(m, &call), many_back = fl_backward_bytes(m, &call);
+        fl_plan plan, back;
+        fl_plan_forward(m, STEPS, ROWS, THREADS, &plan);
+        fl_plan_backward(m, STEPS, ROWS, THREADS, &back);
+        const int threads = fl_has_openmp() ? THREADS : 1;
+        check(plan.threads == threads && back.threads == threads, "%s: %d and %d threads, not %d", f->name,
+              (int)plan.threads, (int)back.threads, threads);
+        check((double)many <= 1.1 * (double)one + rows, "%s: %zu bytes of %zu, mode %d", f->name, many, one, training);
+        check((double)many_back <= 1.1 * (double)one_back + rows, "%s: backward, %zu bytes of %zu, mode %d", f->name,
+              many_back, one_back, training);
+    }
+    fl_model_free(m);
+    release(f->name);
+}
+
 static void family_refusals(void)
 {
     const struct {
@@ -312,6 +339,7 @@ static void test_family(int quick)
             family_steps(f, dtype);
         }
         if (!f->kinked) family_slopes(f);
+        family_memory(f);
     }
     family_refusals();
 }

@@ -171,11 +171,10 @@ static void test_threads(int dtype, int layers, int directions, const int sizes[
 
 static void test_thread_grid(void)
 {
-    static const int wide[][5] = {
-        {64, 80, 0, 40, 2}, {48, 64, 24, 30, 33}, {200, 200, 0, 12, 5}, {20, 100, 0, 40, 1}, {3, 4, 0, 2, 1},
-    };
+    static const int wide[][5] = {{64, 80, 0, 40, 2},   {48, 64, 24, 30, 33},  {200, 200, 0, 12, 5},
+                                  {20, 100, 0, 40, 1},  {100, 180, 90, 6, 3},  {3, 4, 0, 2, 1}};
     unsigned splits = 0;
-    for (int size = 0; size < 5; size++)
+    for (int size = 0; size < (int)(sizeof wide / sizeof *wide); size++)
         for (int layers = 1; layers <= 2; layers++)
             for (int directions = 1; directions <= 2; directions++)
                 for (int options = 0; options < 8; options += layers == 1 ? 3 : 7)

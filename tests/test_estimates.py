@@ -212,7 +212,8 @@ def test_siblings_by_hand(described):
 
 @pytest.mark.parametrize("name, backward, steps, chunks", [
     ("lstm 64", False, 1, 2), ("lstm, projection", False, 2, 2), ("gru, reset before", False, 2, 2),
-    ("gru", False, 1, 2), ("depth", False, 1 + 2 + 2, 3 * 2), ("lstm, three layers", False, 3, 3 * 2), ("rnn", False, 1, 2),
+    ("gru", False, 1, 2), ("depth", False, 1 + 2 + 2, 3 * 2), ("lstm, three layers", False, 3, 3 * 2),
+    ("rnn", False, 1, 2),
     ("lstm 64", True, 2, 2), ("lstm, projection", True, 4, 2), ("gru, reset before", True, 4, 2), ("gru", True, 2, 2),
     ("depth", True, 3 * 2, 3 * 2),
 ])

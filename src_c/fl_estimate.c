@@ -161,7 +161,7 @@ static void search(const fl_work *w, const fl_costs *p, int split, int32_t n, in
         if (best->threads && worker.start >= best->ns) return;
         const double ns = call_ns(w, p, split, n, &worker);
         if (!(ns > 0)) return;
-        if (!best->threads || ns < best->ns || (ns == best->ns && n < best->threads)) *best = (fl_pair){ns, n};
+        if (!best->threads || ns < best->ns) *best = (fl_pair){ns, n};
     }
 }
 

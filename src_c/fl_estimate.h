@@ -49,8 +49,8 @@ fl_costs fl_costs_of(const fl_machine *machine, int dtype, int awake);
 /* ns of the whole call with n threads, or 0 where this split cannot take n threads. */
 double fl_estimate_call(const fl_work *work, const fl_costs *costs, int split, int32_t n);
 
-/* The best number of threads from 2 to limit for this split; of equals the smallest.  {0, 0}: it cannot be divided
- * so, or not among so few. */
+/* The best number of threads from 2 to limit for this split; of equals the first.  {0, 0}: it cannot be divided so, or
+ * not among so few. */
 fl_pair fl_estimate_best(const fl_work *work, const fl_costs *costs, int split, int32_t limit);
 
 /* ns of one step of the first layer, all directions, on one thread */

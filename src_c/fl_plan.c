@@ -145,7 +145,7 @@ static enum fl_why why_split(const fl_plan *p, int split)
 
 static void divide(const fl_work *work, const fl_costs *costs, int limit, fl_plan *p)
 {
-    /* of equal estimates the first wins, so those with fewer barriers come first */
+    /* of equal estimates the first wins: one thread, then those with fewer barriers */
     static const int splits[] = {FL_SPLIT_ROWS, FL_SPLIT_DIRECTIONS, FL_SPLIT_BLOCKS};
     const int most = fl_team_limit(limit), empty = work->rows == 0 || work->steps < 1;
     p->step_ns = fl_estimate_step(work, costs);
@@ -157,8 +157,7 @@ static void divide(const fl_work *work, const fl_costs *costs, int limit, fl_pla
     for (int i = 0; i < 3; i++) {
         const fl_pair pair = fl_estimate_best(work, costs, splits[i], most);
         p->compared[splits[i]] = pair;
-        if (!pair.threads || pair.ns > p->estimate_ns || (pair.ns == p->estimate_ns && pair.threads >= p->threads))
-            continue;
+        if (!pair.threads || pair.ns >= p->estimate_ns) continue;
         p->estimate_ns = pair.ns;
         p->threads = pair.threads;
         p->split = splits[i];

@@ -107,8 +107,8 @@ def test_a_plan_takes_the_best_pair_and_more_threads_never_cost(described, where
 
 
 @openmp
-def test_of_equal_estimates_the_one_with_fewer_threads_is_taken(described):
-    """Nine to fifteen threads have rows no fewer than eight; threads that cost nothing to wake would tie."""
+def test_no_more_threads_than_the_largest_share_needs(described):
+    """Nine to fifteen threads have as many rows to wait for as eight."""
     described({"wake_each_ns": 50.0, "all_cores_rate": 1.0, "barrier_ns": 20_000.0})
     assert [pair(packed("lstm 64"), 50, 16, n)[0] for n in (8, 9, 12, 15, 16)] == [8, 8, 8, 8, 16]
 
@@ -165,6 +165,93 @@ def test_directions_by_hand(described):
     slower = 1 + (1 / 0.43 - 1) / 4
     steps = 50 * 8 * (lstm_flops(64, 112) + lstm_flops(224, 112)) / 168 * slower
     assert packed("lstm, bidirectional").estimate(50, 8, "directions", 2) == pytest.approx(12_000 + steps + 2 * 600)
+
+
+def test_halves_by_hand(described):
+    """Four workers take both directions at once, two of them each; a barrier of two in every step, of four at the end.
+    """
+    described("sixteen")
+    four, slower = 600 + 1100 / 3, 1 + (1 / 0.43 - 1) / 2
+    step = 8 * lstm_flops(64, 128) / 2 / 168 * slower + 8 * 128 * 4 / 2 / 19 + 600
+    model = fl.LSTM(64, 128, bidirectional=True, rng=0)._packed()
+    assert model.estimate(50, 8, "blocks", 4) == pytest.approx(12_000 + 2 * 1500 + 50 * step + 2 * 600 + four)
+
+
+def test_few_rows_by_hand(described):
+    """A step of two rows waits for the recurrent weights; input products are made for many steps, at the full rate."""
+    described("sixteen")
+    step = 4 * 64 * 64 * 4 / 68 + 2 * 4 * 64 * 64 * 2 / 168
+    assert packed("lstm 64").estimate(50, 2, "none", 1) == pytest.approx(50 * step)
+    described({**SIXTEEN, "private_bytes_per_ns": 1000.0})
+    step = 2 * lstm_flops(64, 64) / 168
+    assert packed("lstm 64").estimate(50, 2, "none", 1) == pytest.approx(50 * step)
+
+
+def test_one_step_by_hand(described):
+    """Each layer's weights would stay in the private cache, but not those of all until the next call."""
+    described({**SIXTEEN, "private_cache": 1e6})
+    weights = 4 * 128 * (20 + 128 + 2 * (128 + 128))
+    assert packed("lstm, three layers").estimate(1, 1, "none", 1) == pytest.approx(weights * 4 / 19)
+    described({**SIXTEEN, "private_cache": 2e6})
+    assert packed("lstm, three layers").estimate(1, 1, "none", 1) == pytest.approx(weights * 4 / 68)
+
+
+def test_siblings_by_hand(described):
+    """Two on a core have half of its speed, and half of its cache, in which the weights do not stay."""
+    described({
+        "cores": 2.0, "all_cores_rate": 1.0, "private_cache": 131_072.0, "private_bytes_per_ns": 1.0,
+        "shared_bytes_per_ns": 0.5, "shared_bytes_per_ns_all": 1e5,
+    })
+    model = packed("lstm 64")
+    assert model.estimate(10, 64, "rows", 2) == pytest.approx(12_000 + 10 * 131_072)
+    assert model.estimate(10, 64, "rows", 4) == pytest.approx(12_000 + 2 * 1500 + 10 * 131_072 * 2 / 0.5)
+    described({"cores": 2.0, "all_cores_rate": 0.8, "sibling_rate": 0.7})
+    step = 64 / 4 * lstm_flops(64, 64) / 100 / 0.8 / 0.7
+    assert model.estimate(10, 64, "rows", 4) == pytest.approx(12_000 + 2 * 1500 + 10 * step)
+
+
+@pytest.mark.parametrize("name, backward, steps, chunks", [
+    ("lstm 64", False, 1, 2), ("lstm, projection", False, 2, 2), ("gru, reset before", False, 2, 2),
+    ("gru", False, 1, 2), ("depth", False, 1 + 2 + 2, 3 * 2), ("lstm, three layers", False, 3, 3 * 2),
+    ("rnn", False, 1, 2),
+    ("lstm 64", True, 2, 2), ("lstm, projection", True, 4, 2), ("gru, reset before", True, 4, 2), ("gru", True, 2, 2),
+    ("depth", True, 3 * 2, 3 * 2),
+])
+def test_how_often_two_workers_meet(described, name, backward, steps, chunks):
+    """In a step and beyond, in all layers; a call of ten steps of eight rows is one chunk."""
+    found = []
+    for barrier in (600.0, 1600.0):
+        described({"barrier_ns": barrier, "barrier_all_ns": barrier})
+        found.append(packed(name).estimate(10, 8, "blocks", 2, backward=backward))
+    assert (found[1] - found[0]) / 1000 == pytest.approx(10 * steps + chunks)
+
+
+@pytest.mark.parametrize("name, backward, values", [
+    ("lstm 64", False, 64), ("lstm, projection", False, 70 + 256), ("gru, reset before", False, 2 * 160),
+    ("lstm 64", True, 4 * 64), ("rnn", True, 300),
+])
+def test_what_two_workers_read_of_each_other(described, name, backward, values):
+    """Half of the values of a row that both need, through the shared cache."""
+    found = []
+    for rate in (10.0, 20.0):
+        described({"private_cache": 16e6, "shared_bytes_per_ns": rate})
+        found.append(packed(name).estimate(10, 8, "blocks", 2, backward=backward))
+    assert found[0] - found[1] == pytest.approx(10 * 8 * values * 4 / 2 * (1 / 10 - 1 / 20))
+
+
+@pytest.mark.skipif(_core.isa() not in ("avx512", "avx2"), reason="with short vectors there are blocks enough")
+def test_the_product_of_a_backward_step_has_few_shares(described):
+    """64 units are one or two blocks of dh, so four workers do not read a quarter each."""
+    described({"private_bytes_per_ns": 1.0, "flops_per_ns": (1000.0, 1000.0)})
+    weights = 4 * 64 * 64 * 4
+    assert packed("lstm 64").estimate(50, 8, "blocks", 4) < 50 * weights  # forward: a quarter of both panels
+    assert packed("lstm 64").estimate(50, 8, "blocks", 4, backward=True) > 50 * weights / 2
+
+
+def test_a_truncated_gradient_takes_no_recurrent_product(described):
+    described("sixteen")
+    full = fl.LSTM1997(32, 64, gradient="full", rng=0)._packed_for_training()
+    assert packed("1997").estimate(10, 8, "none", 1, backward=True) < full.estimate(10, 8, "none", 1, backward=True)
 
 
 # ---- decisions ---------------------------------------------------------------------------------------------------

@@ -52,7 +52,8 @@ static int decide(fl_barrier *b, int workers, double plan_ns)
         const int least = b->half[0]->workers < b->half[1]->workers ? b->half[0]->workers : b->half[1]->workers;
         for (int i = 0; i < 2; i++) b->half[i]->workers = b->half[i]->judge->workers = least;
         left = 2 * least;
-        if (left > 2) return left;
+        if (b->judge) b->judge->workers = left;
+        if (left > 2) return left; /* else the halves have no barriers of their own, and no judge */
     }
     return b->judge && left > 1 ? fl_judge_work(b->judge, plan_ns) : left;
 }

@@ -321,14 +321,14 @@ static void start_state(const fl_model *m, const fl_call *call)
         memcpy(call->cn, call->c0, c);
 }
 
-/* A half's judge has seen what the team's has not. */
+/* The judges of the halves have seen what the team's has not, as long as there were two workers to a half. */
 static void take_over(fl_job *job)
 {
     const fl_judge *half = job->half_judge[1].fell > job->half_judge[0].fell ? &job->half_judge[1] : job->half_judge;
-    const int workers = job->workers, asked = job->judge.asked;
-    if (!job->halves || workers <= 2) return;
-    job->judge = *half;
-    job->judge.workers = workers;
+    const int asked = job->judge.asked;
+    if (!job->halves || job->judge.fell) return;
+    if (half->fell || job->workers > 2) job->judge = *half;
+    job->judge.workers = job->workers;
     job->judge.asked = asked;
 }
 

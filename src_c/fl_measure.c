@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "fl_cores.h"
 #include "fl_internal.h"
 #include "fl_limit.h"
 #include "fl_machine.h"
@@ -326,7 +327,7 @@ enum fl_status fl_machine_measure(fl_machine *out, int threads, int *team)
     if (status != FL_OK) return status;
     double found[FL_CONSTANTS] = {0};
     found[FL_PRIVATE_CACHE] = ask_private_cache();
-    found[FL_CORES] = fl_get_num_threads();
+    found[FL_CORES] = fl_cores_allowed();
     const int limit = fl_team_limit(threads), cores = found[FL_CORES] > 2 ? (int)found[FL_CORES] : 2;
     const int some = limit < cores ? limit : cores, workers = some < MOST_WORKERS ? some : MOST_WORKERS;
     fl_setup setup = setup_of(kernels, found[FL_PRIVATE_CACHE]);

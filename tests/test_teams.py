@@ -1,6 +1,7 @@
 """Teams that are not faster than one thread: they are halved, and nobody can tell from the result."""
 
 import sys
+import time
 from textwrap import dedent
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from grids import SPLITS, Case, assert_split, flat, openmp, problem, same, says
 
 import fastlstm as fl
-from fastlstm import _core
+from fastlstm import _core, machine
 
 
 @pytest.fixture(params=_core.TEAM_MANNERS)
@@ -57,14 +58,19 @@ def test_four_workers_on_one_processor_compute_the_same():
 # ---- who is at work: a worker that was sent away comes to no further step
 
 
-SHARED = Case(T=200, B=2, I=64, H=256)
+SHARED = Case(T=30, B=1, I=64, H=256)
+HALVES = Case(T=30, B=1, I=64, H=256, layers=2, bidirectional=True)  # each half of a team runs a direction
 
 
 @pytest.fixture
 def adapting():
+    """Teams are judged, on a machine so slow by its description that they are ahead unless they are held up."""
+    machine.settle(2)  # what the first model would do, after which it is the test's turn
+    _core.set_machine({**_core.BUILT_IN, "flops_per_ns": (1.0, 1.0)})
     _core.force_team("adapts")
     yield
     _core.force_team("persists")
+    _core.set_machine(None)
 
 
 def layer_of(case, threads):
@@ -75,33 +81,43 @@ def layer_of(case, threads):
 
 @openmp
 @pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize("threads", [2, 4])
-def test_a_team_that_loses_at_every_step_is_halved(threads, backward, adapting):
-    p = problem(SHARED, "float32")
-    layer, alone = layer_of(SHARED, threads), p.layer(num_threads=1)
+@pytest.mark.parametrize("threads, case", [(2, SHARED), (4, SHARED), (4, HALVES)], ids=["2", "4", "two halves"])
+def test_a_team_that_loses_at_every_step_is_halved(threads, case, backward, adapting):
+    p = problem(case, "float32")
+    layer, alone = layer_of(case, threads), p.layer(num_threads=1)
     cache = layer.forward(p.x, cache=True, **p.given)[-1]
     expected = alone.backward(p.dy, alone.forward(p.x, cache=True, **p.given)[-1], p.dstate) if backward else None
-    delays = np.full((1000, threads), 1000, np.int32)  # us: far more than a step takes one thread
+    delays = np.full((2000, threads), 8000, np.int32)  # us: more than a step takes one thread by the plan
     delays[:, 0] = 0
-    with _core.Disturbance(delays) as noise:
-        if backward:
-            same(list(flat(layer.backward(p.dy, cache, p.dstate)).values()), list(flat(expected).values()))
+
+    def steps():
+        """Of each worker in a call."""
+        with _core.Disturbance(delays) as noise:
+            if backward:
+                same(list(flat(layer.backward(p.dy, cache, p.dstate)).values()), list(flat(expected).values()))
+            else:
+                same(layer(p.x, **p.given), alone(p.x, **p.given))
+            return noise.taken
+
+    for attempt in range(5):  # a pause is over after 64 ms, which other programs may take
+        first, second = steps(), steps()
+        if case == HALVES and not backward:  # workers are numbered inside each half
+            assert 6 <= first[:2].min() < case.T, f"steps of each worker: {first}"
+            paused = second.sum() <= 2 * case.layers
         else:
-            same(layer(p.x, **p.given), alone(p.x, **p.given))
-        first = noise.taken.copy()
-        if backward:
-            layer.backward(p.dy, cache, p.dstate)
-        else:
-            layer(p.x, **p.given)
-        second = noise.taken - first
-    assert 0 < first[threads - 1] < SHARED.T, f"steps of each worker: {first}"
-    assert second[threads - 1] == 0, f"steps of each worker in the pause: {second}"
+            assert 6 <= first[threads - 1] < 10, f"steps of each worker: {first}"
+            paused = second[threads - 1] == 0
+        if paused:
+            return
+        time.sleep(0.3)
+    pytest.fail(f"steps of each worker in the pause: {second}")
 
 
 @openmp
 def test_a_team_that_is_late_once_goes_on(adapting):
-    p = problem(SHARED, "float32")
-    layer = layer_of(SHARED, 2)
+    case = SHARED._replace(I=63)  # calls of one kind are judged together: none of them has been slow
+    p = problem(case, "float32")
+    layer = layer_of(case, 2)
     layer(p.x, **p.given)  # new memory, new threads
     delays = np.zeros((SHARED.T, 2), np.int32)
     delays[10, 1] = 20_000

@@ -53,8 +53,7 @@ cdef extern from "fastlstm_experimental.h" nogil:
     void fl_cores_read(const char *, uint16_t *)
     int fl_processors_allowed()
     int fl_cores_allowed()
-    int fl_places_choose(const uint16_t *, const fl_processors *, const fl_processors *, const fl_processors *, int,
-                         int)
+    void fl_places_try(const uint16_t *, const fl_processors *, int, const int32_t *, int, int32_t *)
     ctypedef struct fl_machine:
         double flops_per_ns[2]
         double all_cores_rate, private_bytes_per_ns, private_cache, shared_bytes_per_ns, shared_bytes_per_ns_all

@@ -94,26 +94,21 @@ def read_cores(str folder):
     return core.tolist()
 
 
-cdef fl_processors set_of_processors(members) except *:
-    cdef fl_processors result
+def try_places(list lowest, allowed, list starts, bint others=False):
+    """For tests: the processors where a team's workers would run that start one after the other on `starts`. lowest:
+    as read_cores gives it; allowed: the processors they may use; others: whether other calls have threads."""
+    cdef cnp.ndarray core, start, end = np.empty(len(starts), np.int32)
+    cdef fl_processors members
     cdef int n = 8 * sizeof(unsigned long), p
-    memset(&result, 0, sizeof(result))
-    for p in members:
-        if not 0 <= p < FL_PROCESSORS:
-            raise ValueError(f"a processor must be in 0..{FL_PROCESSORS - 1}, got {p}")
-        result.word[p // n] |= (<unsigned long>1) << (p % n)
-    return result
-
-
-def choose_place(list lowest, allowed, taken_cores, taken_processors, int own, bint may_share):
-    """For tests: the processor where a worker that is on `own` should run. lowest: as read_cores gives it; the next
-    three are sets of processors."""
-    cdef fl_processors allowed_set = set_of_processors(allowed)
-    cdef fl_processors cores = set_of_processors(taken_cores), processors = set_of_processors(taken_processors)
-    cdef cnp.ndarray core = np.array(lowest, np.uint16)
-    if len(lowest) != FL_PROCESSORS or not 0 <= own < FL_PROCESSORS or max(lowest) >= FL_PROCESSORS:
+    if len(lowest) != FL_PROCESSORS or not all(0 <= p < FL_PROCESSORS for p in (*lowest, *allowed, *starts)):
         raise ValueError(f"processors must be in 0..{FL_PROCESSORS - 1}, and all of them have a core")
-    return fl_places_choose(<uint16_t *>cnp.PyArray_DATA(core), &allowed_set, &cores, &processors, own, may_share)
+    core, start = np.array(lowest, np.uint16), np.array(starts, np.int32)
+    memset(&members, 0, sizeof(members))
+    for p in allowed:
+        members.word[p // n] |= (<unsigned long>1) << (p % n)
+    fl_places_try(<uint16_t *>cnp.PyArray_DATA(core), &members, len(starts), <int32_t *>cnp.PyArray_DATA(start),
+                  others, <int32_t *>cnp.PyArray_DATA(end))
+    return end.tolist()
 
 
 def machine():

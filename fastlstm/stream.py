@@ -15,7 +15,6 @@ from .ragged import ChainStepper
 from .spec import Layout
 from .states import arrays_of, assign, check_state, copied, new_state, outward
 
-
 LONGEST_AWAKE = 1.0  # seconds
 
 

@@ -58,9 +58,9 @@ void fl_quota_force(int processors); /* what they say of this system; -1: they a
 enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, int threads, double *flops);
 int fl_teams_active(void); /* threads inside calls right now */
 
-/* Which logical processors share a core.  A set of processors: p is bit p % n of word p / n, where n is the number of
- * bits in a word (the layout of Linux's cpu_set_t).  Processors from FL_PROCESSORS on are not looked at. */
-enum { FL_PROCESSORS = 1024 };
+/* Which logical processors share a core.  Processors from FL_PROCESSORS on are not looked at.  A set of processors: p
+ * is bit p % n of word p / n, where n is the number of bits in a word (the layout of Linux's cpu_set_t). */
+enum { FL_PROCESSORS = 1024, FL_CORE_THREADS = 8 /* processors of a core, at most */ };
 typedef struct fl_processors {
     unsigned long word[FL_PROCESSORS / (8 * sizeof(unsigned long))];
 } fl_processors;
@@ -69,11 +69,11 @@ typedef struct fl_processors {
 void fl_cores_read(const char *folder, uint16_t *core);
 int fl_processors_allowed(void); /* processors that the calling thread may run on; at least 1 */
 int fl_cores_allowed(void);      /* cores that these belong to; all of them where the system does not tell */
-/* Where a worker that is on the processor `own` should run: `own`, or an allowed processor that is better.  core
- * (FL_PROCESSORS): as fl_cores_read writes it.  taken_cores, by their lowest processors, and taken_processors: where
- * earlier workers of its team are.  may_share: a processor of its own on a core of two workers is good enough. */
-int fl_places_choose(const uint16_t *core, const fl_processors *allowed, const fl_processors *taken_cores,
-                     const fl_processors *taken_processors, int own, int may_share);
+/* Where a team's workers would run that start one after the other on the processors `start` (workers) and may use
+ * those in `allowed`: end (workers), written.  core: as fl_cores_read writes it.  others: whether other calls have
+ * threads. */
+void fl_places_try(const uint16_t *core, const fl_processors *allowed, int workers, const int32_t *start, int others,
+                   int32_t *end);
 
 /* The machine as plans see it.  These numbers decide how work is divided and never change a result. */
 typedef struct fl_machine {

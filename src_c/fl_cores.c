@@ -2,9 +2,8 @@
  * core, for example "0,8" or "0-1".  Kernels before 5.4 call that file thread_siblings_list.
  *
  * A container may hide these files, a virtual machine may fill them with nonsense.  So a file is believed only if it
- * can be read, names its own processor, names no more than a core can have, and the file of the lowest processor named
- * agrees.  Otherwise the processor counts as a core of its own, which is how the engine treats machines without
- * siblings. */
+ * can be read, names its own processor, names no more than FL_CORE_THREADS (no processor is known that runs more on a
+ * core), and the file of the lowest processor named agrees.  Otherwise the processor counts as a core of its own. */
 #define _GNU_SOURCE
 #include "fl_cores.h"
 
@@ -49,13 +48,23 @@ int fl_cores_among(const uint16_t *core, const fl_processors *set)
     return count(&cores);
 }
 
+void fl_core_map_make(fl_core_map *out, const uint16_t *core)
+{
+    unsigned char next[FL_PROCESSORS];
+    memset(next, 1, sizeof next);
+    for (int p = 0; p < FL_PROCESSORS; p++) {
+        out->core[p] = core[p];
+        out->bit[p] = next[core[p]];
+        next[core[p]] = (unsigned char)(next[core[p]] << 1);
+    }
+}
+
 /* --- reading the description of a machine */
 
 #if defined(__unix__) || defined(__APPLE__)
 enum {
     PATH_BYTES = 512,
-    TEXT_BYTES = 4096, /* a file of this kind has no more */
-    MOST_THREADS = 8   /* of a core; no processor is known that runs more */
+    TEXT_BYTES = 4096 /* a file of this kind has no more */
 };
 
 /* text (TEXT_BYTES); 0: there is no such file, it cannot be read, or it is empty or too long */
@@ -127,7 +136,7 @@ static int read_siblings(const char *folder, int p, fl_processors *out)
     while (n) subfolder[at++] = digits[--n];
     memcpy(subfolder + at, "/topology/", sizeof "/topology/");
     for (int i = 0; i < 2; i++)
-        if (read_list(folder, subfolder, names[i], out) && fl_processors_has(out, p) && count(out) <= MOST_THREADS)
+        if (read_list(folder, subfolder, names[i], out) && fl_processors_has(out, p) && count(out) <= FL_CORE_THREADS)
             return 1;
     return 0;
 }
@@ -171,19 +180,25 @@ static int online(void)
 }
 
 #if defined(__linux__)
-static uint16_t map[FL_PROCESSORS];
-static void read_map(void) { fl_cores_read("/sys/devices/system/cpu", map); }
+static fl_core_map here;
 
-const uint16_t *fl_core_map(void)
+static void read_here(void)
+{
+    uint16_t core[FL_PROCESSORS];
+    fl_cores_read("/sys/devices/system/cpu", core);
+    fl_core_map_make(&here, core);
+}
+
+const fl_core_map *fl_core_map_here(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, read_map);
-    return map;
+    pthread_once(&once, read_here);
+    return &here;
 }
 
 int fl_core_of(int processor)
 {
-    return processor < 0 || processor >= FL_PROCESSORS ? processor : fl_core_map()[processor];
+    return processor < 0 || processor >= FL_PROCESSORS ? processor : fl_core_map_here()->core[processor];
 }
 
 /* The processors that the calling thread may run on; 0: the kernel can have more than FL_PROCESSORS. */
@@ -205,7 +220,7 @@ int fl_processors_allowed(void)
 int fl_cores_allowed(void)
 {
     fl_processors set;
-    return allowed(&set) ? fl_cores_among(fl_core_map(), &set) : online();
+    return allowed(&set) ? fl_cores_among(fl_core_map_here()->core, &set) : online();
 }
 #else
 int fl_core_of(int processor) { return processor; }

@@ -29,9 +29,13 @@ int fl_core_of(int processor);
 /* Cores that have a processor in the set.  core (FL_PROCESSORS): the lowest processor of each processor's core */
 int fl_cores_among(const uint16_t *core, const fl_processors *set);
 
+typedef struct fl_core_map {
+    uint16_t core[FL_PROCESSORS];     /* the lowest processor of each one's core */
+    unsigned char bit[FL_PROCESSORS]; /* 1, 2, 4 ...: a different one for each processor of a core */
+} fl_core_map;
+void fl_core_map_make(fl_core_map *out, const uint16_t *core); /* core (FL_PROCESSORS): as fl_cores_read writes it */
 #if defined(__linux__)
-/* (FL_PROCESSORS): the same of all processors of this machine.  The first call reads it, later ones look at a flag. */
-const uint16_t *fl_core_map(void);
+const fl_core_map *fl_core_map_here(void); /* of this machine: the first call reads it, later ones look at a flag */
 #endif
 
 #endif

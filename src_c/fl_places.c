@@ -36,62 +36,65 @@ void fl_moves_settled(fl_moves *moves) { moves->pause = moves->left = 0; }
 
 /* --- where to */
 
-/* The next allowed processor after `own` in the order of their numbers, and behind the last the first, that is not in
- * `taken`, or whose core is not (core: NULL for processors).  -1: there is none.  That order stays in the same package,
- * and on the faster kind of cores, on machines that number these one after the other. */
-static int find_free(const uint16_t *core, const fl_processors *allowed, const fl_processors *taken, int own)
+/* Both return 1 if they took it.  A place that is taken stays so. */
+static int take_core(fl_places *places, const fl_core_map *map, int p)
+{
+    atomic_uchar *taken = &places->taken[map->core[p]];
+    unsigned char none = 0;
+    return atomic_load_explicit(taken, memory_order_relaxed) == 0 &&
+           atomic_compare_exchange_strong_explicit(taken, &none, map->bit[p], memory_order_relaxed,
+                                                   memory_order_relaxed);
+}
+
+static int take_processor(fl_places *places, const fl_core_map *map, int p)
+{
+    atomic_uchar *taken = &places->taken[map->core[p]];
+    return !(atomic_load_explicit(taken, memory_order_relaxed) & map->bit[p]) &&
+           !(atomic_fetch_or_explicit(taken, map->bit[p], memory_order_relaxed) & map->bit[p]);
+}
+
+/* Takes the next allowed place after `own` in the order of their numbers, and behind the last the first; -1: there is
+ * none.  That order stays in the same package, and on the faster kind of cores, on machines that number these one after
+ * the other. */
+static int take_next(fl_places *places, const fl_core_map *map, const fl_processors *allowed, int own,
+                     int (*take)(fl_places *places, const fl_core_map *map, int p))
 {
     for (int from = own + 1;; from = 0) {
         for (int p = fl_processors_next(allowed, from); p < FL_PROCESSORS; p = fl_processors_next(allowed, p + 1))
-            if (!fl_processors_has(taken, core ? core[p] : p)) return p;
+            if (take(places, map, p)) return p;
         if (from == 0) return -1;
     }
 }
 
-int fl_places_choose(const uint16_t *core, const fl_processors *allowed, const fl_processors *taken_cores,
-                     const fl_processors *taken_processors, int own, int may_share)
+/* Takes `own` although its core is taken, for one of the workers that are more than there are cores; 1: it is taken. */
+static int share_as_too_many(fl_places *places, const fl_core_map *map, int surplus, int own)
 {
-    if (!fl_processors_has(taken_cores, core[own])) return own;
-    const int own_is_free = !fl_processors_has(taken_processors, own);
-    if (own_is_free && may_share) return own;
-    int to = find_free(core, allowed, taken_cores, own);
-    if (to < 0 && !own_is_free) to = find_free(NULL, allowed, taken_processors, own);
+    if (surplus <= 0) return 0;
+    const int before = atomic_fetch_add_explicit(&places->sharing, 1, memory_order_relaxed);
+    if (before < surplus && take_processor(places, map, own)) return 1;
+    atomic_fetch_sub_explicit(&places->sharing, 1, memory_order_relaxed);
+    return 0;
+}
+
+int fl_places_claim(fl_places *places, const fl_core_map *map, const fl_processors *allowed, int own, int may_share)
+{
+    if (take_core(places, map, own)) return own;
+    if (may_share && take_processor(places, map, own)) return own;
+    if (share_as_too_many(places, map, places->workers - fl_cores_among(map->core, allowed), own)) return own;
+    int to = take_next(places, map, allowed, own, take_core);
+    if (to < 0 && take_processor(places, map, own)) return own;
+    if (to < 0) to = take_next(places, map, allowed, own, take_processor);
     return to < 0 ? own : to;
 }
 
-/* Both return 1 if it was not taken before. */
-static int take_core(fl_places *places, int lowest)
+void fl_places_try(const uint16_t *core, const fl_processors *allowed, int workers, const int32_t *start, int others,
+                   int32_t *end)
 {
-    const unsigned long bit = fl_processor_bit(lowest);
-    return !(atomic_fetch_or_explicit(&places->taken[lowest / FL_WORD_BITS].cores, bit, memory_order_relaxed) & bit);
-}
-
-static int take_processor(fl_places *places, int p)
-{
-    const unsigned long bit = fl_processor_bit(p);
-    return !(atomic_fetch_or_explicit(&places->taken[p / FL_WORD_BITS].processors, bit, memory_order_relaxed) & bit);
-}
-
-int fl_places_claim(fl_places *places, const uint16_t *core, const fl_processors *allowed, int own, int may_share)
-{
-    const int surplus = places->workers - fl_cores_among(core, allowed);
-    for (;;) { /* until nobody was quicker; each round finds more taken than the one before */
-        fl_processors cores, processors;
-        for (int w = 0; w < FL_PROCESSOR_WORDS; w++) {
-            cores.word[w] = atomic_load_explicit(&places->taken[w].cores, memory_order_relaxed);
-            processors.word[w] = atomic_load_explicit(&places->taken[w].processors, memory_order_relaxed);
-        }
-        const int shares = atomic_load_explicit(&places->sharing, memory_order_relaxed) < surplus;
-        const int to = fl_places_choose(core, allowed, &cores, &processors, own, may_share || shares);
-        if (!fl_processors_has(&cores, core[to])) {
-            if (!take_core(places, core[to])) continue;
-            take_processor(places, to);
-            return to;
-        }
-        if (!fl_processors_has(&processors, to) && !take_processor(places, to)) continue;
-        atomic_fetch_add_explicit(&places->sharing, 1, memory_order_relaxed);
-        return to; /* on a processor of its own, or where none is left */
-    }
+    fl_core_map map;
+    fl_places places;
+    fl_core_map_make(&map, core);
+    fl_places_begin(&places, workers);
+    for (int i = 0; i < workers; i++) end[i] = fl_places_claim(&places, &map, allowed, start[i], others);
 }
 
 /* --- going there */
@@ -115,22 +118,20 @@ void fl_places_take(fl_places *places, int worker)
     static _Thread_local fl_moves moves;
     const int own = sched_getcpu();
     if (own < 0 || own >= FL_PROCESSORS) return;
-    const uint16_t *core = fl_core_map();
-    cpu_set_t mask;
-    fl_processors allowed;
-    if (take_core(places, core[own])) {
-        take_processor(places, own);
+    const fl_core_map *map = fl_core_map_here();
+    if (take_core(places, map, own)) {
         fl_moves_settled(&moves);
         return;
     }
+    cpu_set_t mask;
+    fl_processors allowed;
     if (worker == 0 || sched_getaffinity(0, sizeof mask, &mask)) {
-        take_processor(places, own);
-        atomic_fetch_add_explicit(&places->sharing, 1, memory_order_relaxed);
+        take_processor(places, map, own);
         return;
     }
     memcpy(&allowed, &mask, sizeof allowed); /* fl_cores.c sees that their sizes are equal */
     const int may_share = fl_teams_active() > places->workers || !fl_moves_due(&moves);
-    const int to = fl_places_claim(places, core, &allowed, own, may_share);
+    const int to = fl_places_claim(places, map, &allowed, own, may_share);
     if (to == own) return;
     fl_moves_moved(&moves);
     move_to(to, &mask);

@@ -12,11 +12,9 @@
 
 /* The places that a team has taken.  One for each call, on the stack of the caller. */
 typedef struct fl_places {
-    int workers;        /* of the team */
-    atomic_int sharing; /* of these, those on a core that another one had taken before */
-    struct {
-        atomic_ulong cores, processors; /* words of two sets; a core is in its set by its lowest processor */
-    } taken[FL_PROCESSOR_WORDS];
+    int workers;                       /* of the team */
+    atomic_int sharing;                /* of these, those that share a core because there are too few */
+    atomic_uchar taken[FL_PROCESSORS]; /* the bits of a core's taken processors, by the lowest processor of the core */
 } fl_places;
 
 /* The caller, which will be worker 0, calls begin and then takes its own place before it wakes the others; each of
@@ -27,9 +25,9 @@ void fl_places_take(fl_places *places, int worker);
 /* The parts of it that ask the system nothing. */
 
 /* Takes a place for a worker on `own`, and returns its processor: `own`, or the one to move to.  Others may do the same
- * at once.  may_share: as fl_places_choose; 0: only if the team has more workers than the allowed processors have
- * cores, for as many as it has more. */
-int fl_places_claim(fl_places *places, const uint16_t *core, const fl_processors *allowed, int own, int may_share);
+ * at once.  may_share: a processor of its own on a core of two workers is good enough.  Without that, it is for as many
+ * workers as the team has more than the allowed processors have cores. */
+int fl_places_claim(fl_places *places, const fl_core_map *map, const fl_processors *allowed, int own, int may_share);
 
 /* Pauses between the moves of a thread: zero at first. */
 typedef struct fl_moves {

@@ -2,58 +2,126 @@
 #ifndef C_ENGINE_PLACES_INC_H
 #define C_ENGINE_PLACES_INC_H
 
+#include <sched.h>
+
 #include "fl_places.h"
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
-
-/* 8 cores, processors k and k + 8 on core k; everybody starts on processor 3. */
-enum { CORES = 8, START = 3 };
+/* 8 cores, processors k and k + 8 on core k. */
+enum { CORES = 8, MOST_WORKERS = 2 * CORES, MOST_ROUNDS = 2000 };
+typedef struct claims {
+    fl_core_map map;
+    fl_processors allowed;
+    int workers, rounds, start[MOST_WORKERS];
+    atomic_int arrived; /* of all rounds */
+    fl_places places[MOST_ROUNDS];
+    int got[MOST_ROUNDS][MOST_WORKERS];
+} claims;
 typedef struct claimant {
-    fl_places *places;
-    const uint16_t *core;
-    pthread_barrier_t *start;
-    int got;
+    claims *all;
+    int worker;
 } claimant;
 
 static void *claim(void *arg)
 {
-    claimant *c = arg;
-    fl_processors allowed = {{0}};
-    for (int p = 0; p < 2 * CORES; p++) fl_processors_add(&allowed, p);
-    pthread_barrier_wait(c->start);
-    c->got = fl_places_claim(c->places, c->core, &allowed, START, 0);
+    const claimant *c = arg;
+    claims *all = c->all;
+    const int own = all->start[c->worker];
+    for (int round = 0; round < all->rounds; round++) {
+        atomic_fetch_add(&all->arrived, 1);
+        while (atomic_load(&all->arrived) < (round + 1) * all->workers)
+            if (all->workers > 2) sched_yield();
+        all->got[round][c->worker] = fl_places_claim(&all->places[round], &all->map, &all->allowed, own, 0);
+    }
     return NULL;
 }
 
-static void test_claims(int workers)
+static void check_claims(const claims *all)
 {
-    enum { ROUNDS = 50 };
+    for (int round = 0; round < all->rounds; round++) {
+        int on_processor[2 * CORES] = {0}, on_core[CORES] = {0}, good = 1;
+        for (int i = 0; i < all->workers; i++) {
+            on_processor[all->got[round][i]]++;
+            on_core[all->map.core[all->got[round][i]]]++;
+        }
+        for (int p = 0; p < 2 * CORES; p++) good &= on_processor[p] <= 1;
+        for (int c = 0; c < CORES; c++) good &= all->workers > CORES ? on_core[c] >= 1 : on_core[c] <= 1;
+        if (!check(good, "%d workers, round %d: two where one could be elsewhere", all->workers, round)) return;
+    }
+}
+
+/* workers: threads that will claim; team: workers of it, of which some are on processors 0, 1 ... already */
+static claims *new_claims(int workers, int rounds, int team, int there)
+{
+    static claims all;
+    memset(&all, 0, sizeof all);
+    all.workers = workers;
+    all.rounds = rounds;
     uint16_t core[FL_PROCESSORS];
     for (int p = 0; p < FL_PROCESSORS; p++) core[p] = (uint16_t)(p < 2 * CORES ? p % CORES : p);
-    for (int round = 0; round < ROUNDS; round++) {
-        fl_places places;
-        pthread_barrier_t start;
-        claimant claimants[2 * CORES];
-        pthread_t threads[2 * CORES];
-        int on_processor[2 * CORES] = {0}, on_core[CORES] = {0}, good = 1;
-        fl_places_begin(&places, workers);
-        pthread_barrier_init(&start, NULL, (unsigned)workers);
-        for (int i = 0; i < workers; i++) {
-            claimants[i] = (claimant){&places, core, &start, -1};
-            pthread_create(&threads[i], NULL, claim, &claimants[i]);
-        }
-        for (int i = 0; i < workers; i++) {
-            pthread_join(threads[i], NULL);
-            on_processor[claimants[i].got]++;
-            on_core[core[claimants[i].got]]++;
-        }
-        pthread_barrier_destroy(&start);
-        for (int p = 0; p < 2 * CORES; p++) good &= on_processor[p] <= 1;
-        for (int c = 0; c < CORES; c++) good &= workers > CORES ? on_core[c] >= 1 : on_core[c] <= 1;
-        if (!check(good, "%d workers took places that others have, in round %d", workers, round)) return;
+    fl_core_map_make(&all.map, core);
+    for (int p = 0; p < 2 * CORES; p++) fl_processors_add(&all.allowed, p);
+    for (int round = 0; round < rounds; round++) {
+        fl_places_begin(&all.places[round], team);
+        for (int p = 0; p < there; p++) fl_places_claim(&all.places[round], &all.map, &all.allowed, p, 0);
     }
+    check(fl_cores_among(core, &all.allowed) == CORES, "%d cores", fl_cores_among(core, &all.allowed));
+    return &all;
+}
+
+static void run_claims(claims *all)
+{
+    claimant claimants[MOST_WORKERS];
+    pthread_t threads[MOST_WORKERS];
+    for (int i = 0; i < all->workers; i++) {
+        claimants[i] = (claimant){all, i};
+        pthread_create(&threads[i], NULL, claim, &claimants[i]);
+    }
+    for (int i = 0; i < all->workers; i++) pthread_join(threads[i], NULL);
+}
+
+/* in_pairs: workers start on processors 0, 8, 1, 9 ...; else all on 3 */
+static void test_claims(int workers, int rounds, int in_pairs)
+{
+    claims *all = new_claims(workers, rounds, workers, 0);
+    for (int i = 0; i < workers; i++) all->start[i] = in_pairs ? i / 2 + i % 2 * CORES : 3;
+    run_claims(all);
+    check_claims(all);
+}
+
+/* A team of one worker more than there are cores, two of them on processors 0 and 1.  Of two others, which start on 8
+ * and 9, one may share a core, and the other one should move. */
+static void test_last_to_share(void)
+{
+    claims *all = new_claims(2, MOST_ROUNDS, CORES + 1, 2);
+    for (int i = 0; i < 2; i++) all->start[i] = CORES + i;
+    run_claims(all);
+    for (int round = 0; round < MOST_ROUNDS; round++) {
+        const int stay = (all->got[round][0] == CORES) + (all->got[round][1] == CORES + 1);
+        const int counted = atomic_load(&all->places[round].sharing);
+        if (!check(stay == 1 && counted == 1, "round %d: %d share, %d counted", round, stay, counted)) return;
+    }
+}
+
+/* All cores are taken, and two workers start on one processor that is not. */
+static void test_siblings(void)
+{
+    claims *all = new_claims(2, MOST_ROUNDS, 2 * CORES, CORES);
+    all->start[0] = all->start[1] = CORES;
+    run_claims(all);
+    check_claims(all);
+}
+
+/* A worker whose mask has as many cores as the team has workers, all taken: alone on its processor, it stays there. */
+static void test_narrow_mask(void)
+{
+    claims *all = new_claims(0, 1, 2, 2);
+    fl_processors narrow = {{0}};
+    for (int p = 0; p < 2; p++) {
+        fl_processors_add(&narrow, p);
+        fl_processors_add(&narrow, p + CORES);
+    }
+    const int to = fl_places_claim(&all->places[0], &all->map, &narrow, CORES, 0);
+    check(to == CORES, "a worker alone on processor %d moved to %d", CORES, to);
 }
 
 static void test_moves(void)
@@ -120,10 +188,15 @@ static void test_places(void)
 {
     test_moves();
     test_take();
-    test_claims(CORES / 2);
-    test_claims(CORES);
-    test_claims(CORES + 3);
-    test_claims(2 * CORES);
+    for (int in_pairs = 0; in_pairs <= 1; in_pairs++) {
+        test_claims(2, MOST_ROUNDS, in_pairs);
+        test_claims(CORES, 20, in_pairs);
+        test_claims(CORES + 3, 20, in_pairs);
+        test_claims(2 * CORES, 20, in_pairs);
+    }
+    test_last_to_share();
+    test_siblings();
+    test_narrow_mask();
     check(fl_core_of(-1) == -1 && fl_core_of(FL_PROCESSORS) == FL_PROCESSORS, "processors that no machine has");
     const int core = fl_core_of(FL_PROCESSORS - 1);
     check(core >= 0 && fl_core_of(core) == core, "the last processor is on core %d", core);

@@ -106,9 +106,16 @@ def test_no_description(folder):
 
 
 @posix
+def test_a_folder_with_too_long_a_name_is_not_read(tmp_path):
+    folder = tmp_path.joinpath(*["x" * 100] * 5)
+    folder.mkdir(parents=True)
+    assert groups(_core.read_cores(describe(folder, [[0, 1]]))) == []
+
+
+@posix
 @pytest.mark.parametrize("text", [
     "", "\n", " 0,4\n", "0,4 \n", "0,,4\n", "0,4,\n", ",0,4\n", "4-0\n", "0-\n", "-4\n", "0;4\n", "0,4\n0,4\n", "0x4\n",
-    "0-31:2/4\n", "00000011\n", "5,6\n", "0-8\n", "0" + ",4" * 3000 + "\n", "4,99999999999999999999\n",
+    "0-31:2/4\n", "00000011\n", "5,6\n", "0-8\n", "00" + ",4" * 3000 + "\n", "0,4,6-5\n", "0,4294967300\n",
 ])  # fmt: skip
 def test_a_processor_with_a_file_of_nonsense_is_a_core_of_its_own(tmp_path, text):
     cores = MACHINES["4 x 2"]
@@ -216,23 +223,9 @@ def test_cores_in_words(monkeypatch, counts):
 
 
 def team(cores, starts, allowed=None, others=False):
-    """Where workers end that start on these processors, one after the other; the first is the caller, who stays.
-
-    `others`: there are other teams in the process.
-    """
-    lowest = lowest_of(cores)
-    allowed = {p for core in cores for p in core} if allowed is None else set(allowed)
-    surplus = len(starts) - len({lowest[p] for p in allowed})
-    taken_cores, taken, ends, sharing = set(), set(), [], 0
-    for worker, own in enumerate(starts):
-        place = own
-        if worker:
-            place = _core.choose_place(lowest, allowed, taken_cores, taken, own, others or sharing < surplus)
-        sharing += lowest[place] in taken_cores
-        taken_cores.add(lowest[place])
-        taken.add(place)
-        ends.append(place)
-    return ends
+    """Where workers end that start on these processors, one after the other; the first is the caller, who stays."""
+    allowed = {p for core in cores for p in core} if allowed is None else allowed
+    return _core.try_places(lowest_of(cores), allowed, starts, others)
 
 
 @pytest.mark.parametrize("start", [0, -1])
@@ -300,12 +293,12 @@ def test_beside_other_teams_only_a_taken_processor_is_left():
     assert team(far, [0, 0], others=True) == [0, 1]
 
 
-def test_choices_that_are_refused():
+def test_questions_that_are_refused():
     lowest = list(range(_core.PROCESSORS))
-    with pytest.raises(ValueError, match=r"0\.\.1023, got 1024"):
-        _core.choose_place(lowest, {1024}, set(), set(), 0, False)
-    with pytest.raises(ValueError, match="all of them have a core"):
-        _core.choose_place(lowest[1:], {0}, set(), set(), 0, False)
+    short, negative = lowest[1:], [*lowest[1:], -1]
+    for arguments in ((lowest, {1024}, [0]), (lowest, {0}, [-1]), (short, {0}, [0]), (negative, {0}, [0])):
+        with pytest.raises(ValueError, match=r"0\.\.1023, and all of them have a core"):
+            _core.try_places(*arguments)
 
 
 # ---- on this machine --------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from grids import SPLITS, Case, assert_split, flat, openmp, problem, same, says
 
-import fastlstm as fl
 from fastlstm import _core, machine
 
 

@@ -1,8 +1,13 @@
 /* The time model.  A step of a layer takes
  *
- *     max(flops of the largest share / rate, bytes of its weights / rate of the cache that holds them) + barriers
+ *     max(flops of the largest share / rate, bytes of its weights / rate of the core's own cache) + barriers
  *
- * and a call the sum of its steps and layers, and waking.  The largest share counts, since everybody waits for it:
+ * where the weights stay in that cache, and
+ *
+ *     hypot(flops of the largest share / rate, bytes of its weights / rate of the shared cache) + barriers
+ *
+ * where they do not: multiplying and reading overlap, but not wholly with a cache that far away.  A call takes the sum
+ * of its steps and layers, and waking.  The largest share counts, since everybody waits for it:
  *
  *     rows        ceil(rows / n) rows, all weights
  *     blocks      all rows, ceil(shares / n) / shares of the weights, barriers in every step
@@ -58,14 +63,20 @@ static fl_worker_costs worker_costs_of(const fl_costs *p, int32_t n)
                              .half_barrier = n > 2 ? barrier - p->barrier_more : 0};
 }
 
+static double overlapped(double multiplying, double reading, int own)
+{
+    return own ? greater(multiplying, reading) : hypot(multiplying, reading);
+}
+
 /* A step of one layer and direction, `rows` rows and `part` of its weights, without barriers. */
 static double step_ns(const fl_work *w, const fl_load *l, const fl_worker_costs *worker, double rows, double part)
 {
     const double resident = w->steps > 1 ? l->bytes : w->all_bytes, bytes = part * l->bytes;
-    const double reading = bytes * (part * resident <= worker->cache ? worker->own_byte : worker->shared_byte);
+    const int own = part * resident <= worker->cache;
+    const double reading = bytes * (own ? worker->own_byte : worker->shared_byte);
     const double chain = rows * part * l->flops * worker->flop, hoisted = rows * part * l->hoisted * worker->flop;
-    if (l->overlap_bytes > 0 && bytes > l->overlap_bytes) return greater(chain + hoisted, reading);
-    return greater(chain, reading) + hoisted;
+    if (l->overlap_bytes > 0 && bytes > l->overlap_bytes) return overlapped(chain + hoisted, reading, own);
+    return overlapped(chain, reading, own) + hoisted;
 }
 
 double fl_estimate_step(const fl_work *w, const fl_costs *p)

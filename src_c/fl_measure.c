@@ -266,7 +266,9 @@ static double barrier_for_all(double two, double found, int workers, double core
     return cores > 2 ? for_all(two, usual * two, 2, (int)fl_constant_usual(FL_CORES), cores) : two;
 }
 
-/* Rates of all cores; 1, or 0 where no team came. */
+static double greater(double a, double b) { return a > b ? a : b; }
+
+/* Rates of all cores, if they are better than those found before; 1, or 0 where no team came. */
 static int measure_rates(fl_trial *t, int workers, double found[FL_CONSTANTS])
 {
     enum { REPEATS = 12 };
@@ -277,19 +279,22 @@ static int measure_rates(fl_trial *t, int workers, double found[FL_CONSTANTS])
     if (!(together > 0 && reading > 0)) return 0;
     const double slower = for_all(1, together > alone ? together / alone : 1, 1, workers, found[FL_CORES]);
     const double all = large.bytes * workers / reading, one = found[FL_SHARED_RATE];
-    found[FL_ALL_CORES_RATE] = 1 / slower;
+    found[FL_ALL_CORES_RATE] = greater(found[FL_ALL_CORES_RATE], 1 / slower);
     /* as much for each as one alone gets: no limit was seen, and none is assumed for more cores */
-    found[FL_SHARED_RATE_ALL] = all > 0.9 * one * workers && found[FL_CORES] > workers
-                                    ? all * found[FL_CORES] / workers : all;
+    const int unlimited = all > 0.9 * one * workers && found[FL_CORES] > workers;
+    found[FL_SHARED_RATE_ALL] =
+        greater(found[FL_SHARED_RATE_ALL], unlimited ? all * found[FL_CORES] / workers : all);
     return 1;
 }
 
 /* Costs of two workers, then of all.  A barrier takes longer than `crowded` only where a worker had to wait for a
  * processor, because another program is busy there or the system has put two workers on one; what waking would cost is
- * unknown then.  Returns 0 when anything was disturbed. */
+ * unknown then.  Two cores that together do little more than one, at two moments, are crowded, too.  Returns 0 when
+ * anything was disturbed. */
 static int measure_team(fl_trial *t, int workers, double found[FL_CONSTANTS])
 {
-    const double crowded_ns = 5000, crowded_all_ns = 20000, crowded_wake_ns = 200000;
+    const double crowded_ns = 5000, crowded_all_ns = 20000, crowded_wake_ns = 200000, crowded_rate = 0.7;
+    if (!measure_rates(t, workers, found)) return 0;
     const double before = measure_barrier(t, 2);
     if (!(before > 0 && before < crowded_ns)) return 0;
     const double wake = measure_wake(2), after = measure_barrier(t, 2);
@@ -299,7 +304,7 @@ static int measure_team(fl_trial *t, int workers, double found[FL_CONSTANTS])
     found[FL_BARRIER_ALL] = barrier_for_all(found[FL_BARRIER], 0, 2, found[FL_CORES]);
     const double all = workers > 2 ? measure_barrier(t, workers) : found[FL_BARRIER];
     if (!(all > 0 && all < crowded_all_ns) || !measure_rates(t, workers, found)) return 0;
-    if (workers == 2) return 1;
+    if (workers == 2) return found[FL_ALL_CORES_RATE] > crowded_rate;
     const double wake_all = measure_wake(workers);
     if (!(wake_all > 0)) return 0;
     found[FL_WAKE_EACH] = fl_constant_plausible(FL_WAKE_EACH, (wake_all - wake) / (workers - 2));
@@ -344,6 +349,9 @@ enum fl_status fl_machine_measure(fl_machine *out, int threads, int *team)
     const int together = workers > 1 && measure_team(trial, workers, found);
     fl_aligned_free(setup.memory);
     if (team) *team = together;
+    static const int of_team[] = {FL_WAKE, FL_WAKE_EACH, FL_BARRIER, FL_BARRIER_ALL, FL_ALL_CORES_RATE,
+                                  FL_SHARED_RATE_ALL};
+    for (unsigned i = 0; i < sizeof of_team / sizeof *of_team && !together; i++) found[of_team[i]] = 0;
     for (int i = 0; i < FL_CONSTANTS; i++)
         found[i] = found[i] > 0 ? fl_constant_plausible(i, found[i]) : fl_constant_usual(i);
     memcpy(out, found, sizeof found);

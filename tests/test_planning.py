@@ -142,9 +142,9 @@ def test_the_cache_decides_between_rows_and_blocks(constants):
 @openmp
 def test_all_cores_together_decide_between_rows_and_blocks(constants):
     layer = fl.LSTM(256, 256, num_threads=8)
-    assert layer.plan(50, 64).split == "rows"
-    constants(shared_bytes_per_ns_all=60.0)
-    assert decision(layer, 50, 64) == (8, "blocks", "cache")
+    assert layer.plan(50, 512).split == "rows"
+    constants(shared_bytes_per_ns_all=10.0)
+    assert decision(layer, 50, 512) == (8, "blocks", "cache")
 
 
 @openmp

@@ -41,6 +41,7 @@ void fl_barrier_init(fl_barrier *b, int most, fl_judge *judge)
     atomic_init(&b->groups_arrived, 0);
     b->workers = most;
     b->judge = judge;
+    atomic_init(&b->late, 0);
     b->half[0] = b->half[1] = NULL;
 }
 
@@ -55,7 +56,10 @@ static int decide(fl_barrier *b, int workers, double plan_ns)
         if (b->judge) b->judge->workers = left;
         if (left > 2) return left; /* else the halves have no barriers of their own, and no judge */
     }
-    return b->judge && left > 1 ? fl_judge_work(b->judge, plan_ns) : left;
+    if (!b->judge || left <= 1) return left;
+    const int late = atomic_load_explicit(&b->late, memory_order_relaxed);
+    if (late) atomic_store_explicit(&b->late, 0, memory_order_relaxed);
+    return fl_judge_work(b->judge, plan_ns, late);
 }
 
 /* Where a worker comes to. */
@@ -91,19 +95,22 @@ static void let_go(fl_barrier *b, unsigned round)
 
 /* After the spins: offers the processor to others, then dozes.  A worker does not sleep until it is woken, since waking
  * takes longer than a step: then all would sleep at every step. */
-static void wait_long(const fl_barrier *b, int group, unsigned round)
+static void wait_long(fl_barrier *b, int group, unsigned round)
 {
     enum { YIELD_NS = 500000 };
     const int64_t begin = fl_now_ns();
+    int64_t waited = 0;
     while (atomic_load_explicit(&b->group[group].round, memory_order_acquire) == round) {
-        if (fl_now_ns() - begin < YIELD_NS)
+        if (waited < YIELD_NS)
             fl_yield();
         else
             fl_doze();
+        waited = fl_now_ns() - begin;
     }
+    if (waited > FL_LATE_NS) atomic_store_explicit(&b->late, 1, memory_order_relaxed);
 }
 
-static void await_round(const fl_barrier *b, int group, unsigned round)
+static void await_round(fl_barrier *b, int group, unsigned round)
 {
     enum { SPINS = 1000 }; /* about 20-40 us: longer than a well-balanced step, shorter than a time slice */
     for (int i = 0; i < SPINS; i++) {

@@ -21,6 +21,7 @@ typedef struct fl_barrier {
     _Alignas(64) atomic_int groups_arrived;
     _Alignas(64) int workers; /* how many go on; written by the last to arrive, before it lets the others go */
     int groups;               /* of the first round, or more */
+    atomic_int late;          /* 1: a worker has waited FL_LATE_NS */
     fl_judge *judge;          /* NULL: nobody is sent away */
     struct fl_barrier *half[2]; /* barriers of the two halves of this team, which judge by themselves; or NULL */
 } fl_barrier;

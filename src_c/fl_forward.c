@@ -359,7 +359,7 @@ static void run(fl_job *job)
     double rows = 0;
     for (int64_t r = 0; r < job->call->batch; r++) rows += (double)job->order.length[r];
     const double plan_ns = rows * flops * job->flop_ns;
-    if (job->plan.split == FL_SPLIT_ROWS) fl_judge_work(&job->judge, plan_ns); /* it had no barriers */
+    if (job->plan.split == FL_SPLIT_ROWS) fl_judge_work(&job->judge, plan_ns, 0); /* it had no barriers */
     take_over(job);
     fl_judge_end(&job->judge, key, plan_ns);
 }

@@ -12,7 +12,7 @@ static const double AS_FAST_AS = 4;    /* workers whose ideal speed a larger tea
 static const double REPAY = 16;        /* a pause is at least so many times what the team has lost */
 static const double LEAST_FIX = 0.25, MOST_FIX = 4;
 static const double LEAST_SOLO_NS = 50000; /* of planned work on one thread, from which its time says something */
-enum { SHORT_PAUSE_NS = 2000000, LONG_PAUSE_NS = 64000000 };
+enum { SHORT_PAUSE_NS = 2000000, LONG_PAUSE_NS = 64000000, LONGEST_REPAYING_NS = 1000000000 };
 
 static atomic_int manner; /* enum fl_team_manner, for tests */
 void fl_team_force(int how) { atomic_store(&manner, how); }
@@ -56,7 +56,7 @@ void fl_judge_replay(int workers, double one_ns, const double *step_ns, int64_t 
     for (int64_t i = 0; i < steps; i++) sizes[i] = fl_judge_step(&j, one_ns, step_ns[i]);
 }
 
-int fl_judge_work(fl_judge *j, double plan_ns)
+int fl_judge_work(fl_judge *j, double plan_ns, int late)
 {
     j->planned += plan_ns;
     j->one_ns += plan_ns * j->fix;
@@ -67,7 +67,7 @@ int fl_judge_work(fl_judge *j, double plan_ns)
         if (how == FL_TEAM_HALVES) j->workers = j->workers > 2 ? j->workers / 2 : 1;
         return j->workers;
     }
-    if (j->one_ns < FL_WINDOW_NS) return j->workers;
+    if (j->one_ns < FL_WINDOW_NS && !(late && j->one_ns > 0)) return j->workers;
     const int64_t now = fl_now_ns();
     j->team_ns += (double)(now - j->last);
     j->last = now;
@@ -147,7 +147,8 @@ static void pause_team(fl_record *r, const fl_judge *j)
     const int64_t longer = 2 * r->pause < LONG_PAUSE_NS ? 2 * r->pause : LONG_PAUSE_NS;
     r->pause = r->until && j->fell < r->until + 2 * r->pause ? longer : SHORT_PAUSE_NS;
     const double repaid = REPAY * j->fell_ns, least = (double)r->pause;
-    const double pause = repaid > LONG_PAUSE_NS ? LONG_PAUSE_NS : repaid > least ? repaid : least;
+    const double longer_ns = repaid < LONGEST_REPAYING_NS ? repaid : LONGEST_REPAYING_NS;
+    const double pause = longer_ns > least ? longer_ns : least;
     r->few = j->workers;
     r->until = j->fell + (int64_t)pause;
 }

@@ -5,15 +5,16 @@
  *
  *     ratio = team / (work * min(1, 4 / n)),   excess = max(0, excess + min(ratio, 2) - 1)
  *
- * so a team of up to four must beat one thread, and a larger one must be about as fast as four.  At an excess of 6 the
- * team is halved (two workers become one) for the rest of the call and for a pause, after which the whole team is tried
- * again.  No result depends on it. */
+ * so a team of up to four must beat one thread, and a larger one must be about as fast as four.  A step for which a
+ * worker waited FL_LATE_NS ends a window, too: where each step costs a time slice, six full windows would take half
+ * a second.  At an excess of 6 the team is halved (two workers become one) for the rest of the call and for a
+ * pause, after which the whole team is tried again.  No result depends on it. */
 #ifndef FL_JUDGE_H
 #define FL_JUDGE_H
 
 #include <stdint.h>
 
-enum { FL_WINDOW_NS = 100000 };
+enum { FL_WINDOW_NS = 100000, FL_LATE_NS = 2000000 };
 
 /* A team at work. */
 typedef struct fl_judge {
@@ -32,9 +33,10 @@ typedef struct fl_judge {
     double fell_at;  /* `planned` at that moment */
 } fl_judge;
 
-/* Takes the work of a step or a chunk that all workers have finished: what one thread needs for it by the plan.  Reads
- * the clock when a window is full.  Returns the number of workers that go on. */
-int fl_judge_work(fl_judge *judge, double plan_ns);
+/* Takes the work of a step or a chunk that all workers have finished: what one thread needs for it by the plan.  late:
+ * 1 if one of them waited FL_LATE_NS for it.  Reads the clock at the end of a window.  Returns the number of workers
+ * that go on. */
+int fl_judge_work(fl_judge *judge, double plan_ns, int late);
 /* The same without a clock, for tests: the work took the team so long. */
 int fl_judge_step(fl_judge *judge, double plan_ns, double team_ns);
 

@@ -113,6 +113,20 @@ def test_a_team_that_loses_at_every_step_is_halved(threads, case, backward, adap
 
 
 @openmp
+def test_short_steps_that_take_a_time_slice_each_end_the_team_soon(adapting):
+    """Six steps: they need not fill six windows of work, which would take a second here."""
+    _core.set_machine({**_core.BUILT_IN, "flops_per_ns": (500.0, 500.0), "barrier_ns": 50.0, "wake_ns": 1000.0})
+    case = Case(T=40, B=1, I=32, H=128)
+    p = problem(case, "float32")
+    layer = layer_of(case, 2)
+    delays = np.zeros((case.T, 2), np.int32)
+    delays[:, 1] = 8000
+    with _core.Disturbance(delays) as noise:
+        same(layer(p.x, **p.given), p.layer(num_threads=1)(p.x, **p.given))
+    assert 6 <= noise.taken[1] < 10, f"steps of each worker: {noise.taken}"
+
+
+@openmp
 def test_a_team_that_is_late_once_goes_on(adapting):
     case = SHARED._replace(I=63)  # calls of one kind are judged together: none of them has been slow
     p = problem(case, "float32")

@@ -45,7 +45,9 @@ def test_document(tiny, capsys, tmp_path):
     assert {"of", "threads", "best", "typical"} == set(found["ceilings"]["flops_per_second"][0])
     assert set(found["groups"]) == {"step", "stream", "train"}
     step, infer, train = found["results"]
-    assert set(step["results"]) == {"fastlstm", "fastlstm.step", "fastlstm, 1 thread", "numpy"}
+    assert set(step["results"]) == {
+        "fastlstm", "fastlstm.step", "fastlstm.step awake", "fastlstm, 1 thread", "numpy",
+    }
     assert step["mode"] == "step"
     assert set(Case._fields) <= set(infer)
     assert infer["best_rival"] == "numpy"

@@ -12,7 +12,9 @@ from .problem import Call, Cannot, Problem
 
 OWN = "fastlstm"
 OWN_STEP = "fastlstm.step"  # the same step through a stream; beside the contest, not in it
+OWN_AWAKE = "fastlstm.step awake"  # and with threads that wait for the next step
 OWN_SINGLE = "fastlstm, 1 thread"
+AWAKE = 200e-6  # seconds: longer than what is between the steps of a slot
 PLAIN = "plain LSTM"  # fastlstm's, of the same sizes as a case of the family
 
 # Name -> module with `version()`, which raises ImportError, and `entries(problem)`: name -> function that makes a Call
@@ -65,6 +67,8 @@ def field(problem, peers=None, scaling=False):
         made[PLAIN] = own(Problem(problem.case.plain, problem.threads)), problem.threads
     if problem.case.mode == "step" and not problem.case.bidirectional:
         made[OWN_STEP] = own_step(problem), problem.threads
+        if problem.threads > 1:
+            made[OWN_AWAKE] = own_step(problem, AWAKE), problem.threads
     if scaling and problem.threads > 1:
         made[OWN_SINGLE] = own(problem, 1), 1
     refused, dropped = {}, {}
@@ -158,10 +162,10 @@ def own(problem, threads=None):
     return Call(run, lambda: {"y": kept["y"]})
 
 
-def own_step(problem):
+def own_step(problem, awake=0.0):
     """The step of a stream that keeps its state: the first one from the problem's, the next from there on."""
     layer = problem.layer()
-    stream, x = layer.stream(problem.case.batch), problem.x[0]
+    stream, x = layer.stream(problem.case.batch, awake=awake), problem.x[0]
     stream.state = _handed(problem.state)
     out = np.empty((problem.case.batch, problem.case.recurrent), problem.case.dtype)
     first = []

@@ -211,7 +211,8 @@ def warnings_of(rows, threads):
 LEGEND = (
     "microseconds per call, median. ratio: best rival / fastlstm.\n"
     "GFLOP/s, GB/s: fastlstm's, of the work that cannot be avoided. share: roofline / fastlstm's time; bound: what the "
-    f"roofline\nis made of. {OWN_STEP}: the same step through a stream, outside the ratio.\n"
+    f"roofline\nis made of. {OWN_STEP}: the same step through a stream, outside the ratio;\n"
+    "awake: its threads wait for the next one.\n"
     f"{PLAIN}: fastlstm's, of the same sizes; work: the case's / the {PLAIN}'s; of plain rate: time / (work x time of\n"
     f"the {PLAIN}), to be at most {AIM}."
 )

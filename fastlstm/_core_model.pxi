@@ -77,6 +77,7 @@ cdef class Model:
     def plan(self, int64_t steps, int64_t batch, bint backward=False, int threads=0, bint awake=False):
         """The plan of a call as a dict; planning.Plan puts it in words. awake: the workers of a forward call wait."""
         cdef fl_plan p
+        cdef fl_machine m
         if backward:
             check(fl_plan_backward(self.model, steps, batch, threads, &p))
         else:
@@ -85,6 +86,8 @@ cdef class Model:
         found["split"], found["why"], found["why_hoist"] = SPLITS[p.split], WHY[p.why], WHY_HOIST[p.why_hoist]
         found["compared"] = {SPLITS[i]: (p.compared[i].threads, p.compared[i].ns) for i in range(FL_SPLIT_COUNT)
                              if p.compared[i].threads}
+        fl_machine_get(&m)
+        found["cores"] = max(1, int(m.cores))
         return found
 
     def estimate(self, int64_t steps, int64_t batch, str split, int threads, bint backward=False, bint awake=False):

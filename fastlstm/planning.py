@@ -31,8 +31,8 @@ class Plan:
     time of the call on one thread, and as it is planned; compared: for each split its best number of threads and the
     time with them, {"none": (1, ns), "rows": (16, ns)}, without those that cannot divide the call (with so little work
     that waking a thread takes longer, "none" alone). step_ns: estimated time of one step of the first layer on one
-    thread; layer_bytes: weights of one layer, on average. flops_per_ns, wake_ns, barrier_ns, private_cache: some of the
-    machine that was weighed, see ``fastlstm.runtime.machine``. Results do not depend on any of it, unless blas is true.
+    thread; layer_bytes: weights of one layer, on average. flops_per_ns, wake_ns, barrier_ns, private_cache, cores: some
+    of the machine that was weighed, see ``fastlstm.runtime.machine``. Results do not depend on any of it, unless blas is true.
     """
 
     def __init__(self, found, steps, batch):
@@ -45,7 +45,7 @@ class Plan:
         self.step_ns, self.layer_bytes = found["step_ns"], found["layer_bytes"]
         self.flops_per_ns, self.wake_ns = found["flops_per_ns"], found["wake_ns"]
         self.barrier_ns, self.private_cache = found["barrier_ns"], found["private_cache"]
-        self.workspace_bytes = found["workspace_bytes"]
+        self.workspace_bytes, self.cores = found["workspace_bytes"], found["cores"]
 
     def __repr__(self):
         return (
@@ -67,6 +67,8 @@ class Plan:
         )
         lines.append(f"compared: {self._compared_in_words()}")
         lines.append(f"threads: {self._threads_in_words()}")
+        if self.threads > 1:
+            lines.append(f"cores: {self._cores_in_words()}")
         fits = "fit in" if self.layer_bytes <= self.private_cache else "are more than"
         lines.append(
             f"weights: {_kb(self.panel_bytes)} per step; a layer's {_kb(self.layer_bytes)} {fits} "
@@ -97,6 +99,11 @@ class Plan:
             "cache": f"each reading only its part of the weights takes least, and outweighs {barrier}",
             "directions": "the two directions side by side take least, without a barrier per step",
         }[self.why]
+
+    def _cores_in_words(self):
+        if self.threads <= self.cores:
+            return f"{self.threads} of {self.cores}, one for each thread"
+        return f"{_count(self.cores, 'core')} for {self.threads} threads, so some share one"
 
     def _products_in_words(self):
         if self.ahead:

@@ -28,6 +28,7 @@ class Plan:
     wake_ns: float
     barrier_ns: float
     private_cache: float
+    cores: int
     workspace_bytes: int
     def __init__(self, found: Mapping[str, Any], steps: int, batch: int) -> None: ...
 

@@ -267,3 +267,15 @@ def test_constants_may_be_set_while_calls_run(constants):
             break
     thread.join()
     assert failures == []
+
+
+@openmp
+def test_a_plan_says_whether_threads_have_a_core_each(constants):
+    layer = fl.LSTM(128, 128, num_threads=12)
+    plan = layer.plan(50, 240)
+    assert (plan.threads, plan.cores) == (12, 64)
+    assert "cores: 12 of 64, one for each thread" in str(plan).split("\n")
+    constants(cores=8.0, sibling_rate=1.0)
+    plan = layer.plan(50, 240)
+    assert (plan.threads, plan.cores) == (12, 8)
+    assert "cores: 8 cores for 12 threads, so some share one" in str(plan).split("\n")

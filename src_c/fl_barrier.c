@@ -39,10 +39,19 @@ void fl_barrier_init(fl_barrier *b, int most, fl_judge *judge)
         atomic_init(&b->group[i].round, 0);
     }
     atomic_init(&b->groups_arrived, 0);
-    b->workers = most;
+    atomic_init(&b->workers, most);
     b->judge = judge;
     atomic_init(&b->late, 0);
     b->half[0] = b->half[1] = NULL;
+}
+
+/* A worker that was sent away may read this late, when even fewer are left. */
+static int left_of(fl_barrier *b) { return atomic_load_explicit(&b->workers, memory_order_relaxed); }
+
+void fl_barrier_shrink(fl_barrier *b, int workers)
+{
+    atomic_store_explicit(&b->workers, workers, memory_order_relaxed);
+    b->judge->workers = workers;
 }
 
 /* How many go on, as the last to arrive decides.  The two halves of a team go on with equal numbers. */
@@ -50,8 +59,9 @@ static int decide(fl_barrier *b, int workers, double plan_ns)
 {
     int left = workers;
     if (b->half[0]) {
-        const int least = b->half[0]->workers < b->half[1]->workers ? b->half[0]->workers : b->half[1]->workers;
-        for (int i = 0; i < 2; i++) b->half[i]->workers = b->half[i]->judge->workers = least;
+        const int first = left_of(b->half[0]), second = left_of(b->half[1]);
+        const int least = first < second ? first : second;
+        for (int i = 0; i < 2; i++) fl_barrier_shrink(b->half[i], least);
         left = 2 * least;
         if (b->judge) b->judge->workers = left;
         if (left > 2) return left; /* else the halves have no barriers of their own, and no judge */
@@ -138,12 +148,12 @@ int fl_barrier_judge(fl_barrier *b, int worker, int workers, double plan_ns)
     const fl_gate at = gate_of(worker, workers);
     const unsigned round = atomic_load_explicit(&b->group[at.group].round, memory_order_relaxed);
     if (arrive(b, &at)) {
-        b->workers = decide(b, workers, plan_ns);
+        atomic_store_explicit(&b->workers, decide(b, workers, plan_ns), memory_order_relaxed);
         let_go(b, round);
     } else {
         await_round(b, at.group, round);
     }
-    return b->workers;
+    return left_of(b);
 }
 
 void fl_barrier_leave(fl_barrier *b, int worker, int workers)
@@ -151,7 +161,7 @@ void fl_barrier_leave(fl_barrier *b, int worker, int workers)
     const fl_gate at = gate_of(worker, workers);
     const unsigned round = atomic_load_explicit(&b->group[at.group].round, memory_order_relaxed);
     if (arrive(b, &at)) {
-        b->workers = decide(b, workers, 0);
+        atomic_store_explicit(&b->workers, decide(b, workers, 0), memory_order_relaxed);
         let_go(b, round);
     }
 }

@@ -19,7 +19,7 @@ typedef struct fl_barrier {
         _Alignas(64) atomic_uint round;  /* what its members watch */
     } group[FL_BARRIER_GROUPS];
     _Alignas(64) atomic_int groups_arrived;
-    _Alignas(64) int workers; /* how many go on; written by the last to arrive, before it lets the others go */
+    _Alignas(64) atomic_int workers; /* how many go on; written by the last to arrive, before it lets the others go */
     int groups;               /* of the first round, or more */
     atomic_int late;          /* 1: a worker has waited FL_LATE_NS */
     fl_judge *judge;          /* NULL: nobody is sent away */
@@ -28,6 +28,8 @@ typedef struct fl_barrier {
 
 /* For at most so many workers. */
 void fl_barrier_init(fl_barrier *barrier, int most, fl_judge *judge);
+/* From now on it has so many workers, and so has its judge; while nobody is on the way to it. */
+void fl_barrier_shrink(fl_barrier *barrier, int workers);
 
 /* Waits until `workers` of them have come, of which this is number `worker`; returns at once where there is one.
  * Spins shortly, then yields, then dozes. */

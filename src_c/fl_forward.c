@@ -218,9 +218,10 @@ static void start_judges(int workers, void *arg)
     job->judge.workers = workers;
     job->halves = job->m->spec.directions == 2 && workers % 2 == 0 && job->plan.split != FL_SPLIT_ROWS;
     for (int i = 0; i < 2 && job->plan.threads > 1; i++) {
-        job->half_judge[i] = job->judge;
-        job->half_judge[i].workers = job->half[i].workers = workers / 2;
         job->team->half[i] = job->halves ? &job->half[i] : NULL;
+        if (!job->halves) continue;
+        job->half_judge[i] = job->judge;
+        fl_barrier_shrink(&job->half[i], workers / 2);
     }
 }
 

@@ -120,7 +120,7 @@ static void test_judge_memory(void)
     fl_judge_end(&j, slow, 6 * FL_WINDOW_NS);
     check(asked_for(slow, 8) == 4, "%d workers right after a team of 8 was halved", asked_for(slow, 8));
     check(asked_for(other, 8) == 8, "another kind of call knows nothing of it");
-    fl_nap(80000000); /* longer than the longest pause */
+    fl_nap(200000000); /* the team lost 6 ms, and a pause is 16 times that */
     check(asked_for(slow, 8) == 8, "%d workers after the pause", asked_for(slow, 8));
 
     const fl_judge_key carried = fl_judge_mix(slow, 9); /* two short calls count like a long one */

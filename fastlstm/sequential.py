@@ -190,7 +190,8 @@ class SequentialStream:
         self.batch_size = _check_size("batch_size", batch_size)
         self._model = model
         with model._locked():  # all members at the same moment
-            self._streams = [module.stream(batch_size, awake=awake) for module in model]
+            options = {"awake": awake} if awake else {}  # modules from elsewhere may not know it
+            self._streams = [module.stream(batch_size, **options) for module in model]
         self._axes, self._width, self._dtype = model.row_axes, _widths(model)[1], model.dtype
         self._between = [
             None if width is None else np.empty((batch_size, width), model.dtype)

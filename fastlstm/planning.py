@@ -32,8 +32,8 @@ class Plan:
     time with them, {"none": (1, ns), "rows": (16, ns)}, without those that cannot divide the call (with so little work
     that waking a thread takes longer, "none" alone). step_ns: estimated time of one step of the first layer on one
     thread; layer_bytes: weights of one layer, on average. flops_per_ns, wake_ns, barrier_ns, private_cache, cores: some
-    of the machine that was weighed, see ``fastlstm.runtime.machine``. Results do not depend on any of it, unless blas is
-    true.
+    of the machine that was weighed, see ``fastlstm.runtime.machine``. Results do not depend on any of it, unless blas
+    is true.
     """
 
     def __init__(self, found, steps, batch):

@@ -47,7 +47,7 @@ def flags(msvc):
     """(compiler flags, linker flags) for the switches; never -ffast-math, -Ofast or -march=native."""
     if msvc:  # untested: this project's own checks run on Linux
         compiler = ["/std:c11", "/experimental:c11atomics", "/fp:precise", "/Od" if DEBUG else "/O2"]
-        linker = []
+        linker = ["synchronization.lib"]  # WaitOnAddress
     else:
         compiler = ["-std=c11", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
         linker = []

@@ -283,7 +283,8 @@ static void run(fl_back *job)
         backward_by_blas(job);
     else
         fl_team_do(job->judge.workers, &work);
-    if (job->plan.threads > 1) fl_judge_end(&job->judge, key, 2 * flops * rows * job->flop_ns);
+    /* where part of the time was BLAS's, nothing is learnt from the rest */
+    if (job->plan.threads > 1) fl_judge_end(&job->judge, key, job->plan.blas ? 0 : 2 * flops * rows * job->flop_ns);
 }
 
 enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_backward_call *back)

@@ -65,6 +65,10 @@ static int decide(fl_barrier *b, int workers, double plan_ns)
         left = 2 * least;
         if (b->judge) b->judge->workers = left;
         if (left > 2) return left; /* else the halves have no barriers of their own, and no judge */
+        if (b->judge && workers > 2) { /* from here on it is the team's judge that looks */
+            b->judge->last = fl_now_ns();
+            b->judge->planned += b->half[0]->judge->planned + b->half[1]->judge->planned;
+        }
     }
     if (!b->judge || left <= 1) return left;
     const int late = atomic_load_explicit(&b->late, memory_order_relaxed);
@@ -152,6 +156,8 @@ int fl_barrier_judge(fl_barrier *b, int worker, int workers, double plan_ns)
         let_go(b, round);
     } else {
         await_round(b, at.group, round);
+        /* where some leave, others come back by another group: not before the last to arrive has let all groups go */
+        for (int i = 0; i < b->groups && left_of(b) != workers; i++) await_round(b, i, round);
     }
     return left_of(b);
 }

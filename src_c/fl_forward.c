@@ -360,9 +360,10 @@ static void run(fl_job *job)
     double rows = 0;
     for (int64_t r = 0; r < job->call->batch; r++) rows += (double)job->order.length[r];
     const double plan_ns = rows * flops * job->flop_ns;
-    if (job->plan.split == FL_SPLIT_ROWS) fl_judge_work(&job->judge, plan_ns, 0); /* it had no barriers */
+    const int whole = !job->plan.blas; /* else part of the time was BLAS's, and nothing is learnt from the rest */
+    if (whole && job->plan.split == FL_SPLIT_ROWS) fl_judge_work(&job->judge, plan_ns, 0); /* it had no barriers */
     take_over(job);
-    fl_judge_end(&job->judge, key, plan_ns);
+    fl_judge_end(&job->judge, key, whole ? plan_ns : 0);
 }
 
 enum fl_status fl_forward(const fl_model *m, const fl_call *call)

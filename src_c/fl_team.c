@@ -97,12 +97,11 @@ static int64_t refused_until; /* the system has refused one: not asked again bef
 static atomic_int closing;    /* the pool is taken down */
 static atomic_uint rests;     /* goes up when workers shall not look out any longer */
 
-/* Until the worker has a call.  Looks out for one for `awake_ns`, then sleeps. */
-static void await_call(fl_worker *w, unsigned before, int64_t awake_ns)
+/* Until the worker has a call.  Looks out for one for `awake_ns`, or until `rests` is no longer `rest`; then sleeps. */
+static void await_call(fl_worker *w, unsigned before, int64_t awake_ns, unsigned rest)
 {
     enum { LOOKS = 32 }; /* between looks at the clock */
     const int64_t begin = fl_now_ns();
-    const unsigned rest = atomic_load_explicit(&rests, memory_order_relaxed);
     int64_t waited = 0;
     while (waited < awake_ns && (waited < IDLE_NS || atomic_load_explicit(&rests, memory_order_relaxed) == rest)) {
         for (int i = 0; i < LOOKS; i++) {
@@ -140,16 +139,17 @@ static void call_others(fl_team *team, int index)
 static void worker_main(void *arg)
 {
     fl_worker *w = arg;
-    unsigned calls = 0;
+    unsigned calls = 0, rest = 0;
     int64_t awake_ns = IDLE_NS;
     for (;;) {
-        await_call(w, calls, awake_ns);
-        if (atomic_load(&closing)) return;
-        calls++;
+        await_call(w, calls, awake_ns, rest);
         fl_team *team = w->team;
+        if (!team) return; /* the pool is taken down */
+        calls++;
         call_others(team, w->index);
         run_worker(w->index, team->workers, team->fn, team->arg, &team->places);
         awake_ns = team->awake_ns > IDLE_NS ? team->awake_ns : IDLE_NS;
+        rest = atomic_load(&rests); /* before the caller can go on, and end its stream */
         atomic_uint *left = &team->left;
         /* the team is gone when the caller has seen 0, so only the address is used from here on */
         if (atomic_fetch_sub(left, 1) == (ASLEEP | 1)) fl_wake(left);
@@ -218,6 +218,7 @@ static void await_workers(fl_team *team)
 /* --- forks, the end of threads and of the library */
 
 #if defined(__unix__) || defined(__APPLE__)
+static atomic_int prepared;
 static pthread_key_t caller_key; /* set in threads whose calls left workers awake */
 static void caller_ends(void *set)
 {
@@ -225,8 +226,18 @@ static void caller_ends(void *set)
     fl_team_rest();
 }
 
-static void before_fork(void) { fl_lock_take(&pool_lock); }
-static void after_fork(void) { fl_lock_free(&pool_lock); }
+static void before_fork(void)
+{
+    fl_lock_take(&pool_lock);
+    fl_sleepers_before_fork();
+}
+
+static void after_fork(void)
+{
+    fl_sleepers_after_fork(0);
+    fl_lock_free(&pool_lock);
+}
+
 /* The other threads do not exist in the child: it starts with an empty pool. */
 static void in_child(void)
 {
@@ -234,20 +245,21 @@ static void in_child(void)
     started = 0;
     refused_until = 0;
     atomic_store(&threads_active, 0);
+    fl_sleepers_after_fork(1);
     fl_lock_free(&pool_lock);
 }
 
 static void prepare_once(void)
 {
     pthread_atfork(before_fork, after_fork, in_child);
-    pthread_key_create(&caller_key, caller_ends);
+    atomic_store(&prepared, pthread_key_create(&caller_key, caller_ends) == 0);
 }
 
 static void prepare_team(int64_t awake_ns)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, prepare_once);
-    if (awake_ns > IDLE_NS) pthread_setspecific(caller_key, &caller_key);
+    if (awake_ns > IDLE_NS && atomic_load(&prepared)) pthread_setspecific(caller_key, &caller_key);
 }
 
 /* Where the library is unloaded its code must not be running.  Workers in the middle of a call are left alone: then the
@@ -257,11 +269,13 @@ __attribute__((destructor)) static void close_pool(void)
     if (!fl_lock_try(&pool_lock)) return;
     atomic_store(&closing, 1);
     for (fl_worker *w = idle; w; w = w->below) {
+        w->team = NULL;
         atomic_fetch_add(&w->call, 1);
         fl_wake(&w->call);
         fl_thread_join(&w->thread);
     }
     idle = NULL;
+    if (atomic_load(&prepared)) pthread_key_delete(caller_key);
     fl_lock_free(&pool_lock);
 }
 #else

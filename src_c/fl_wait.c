@@ -85,6 +85,7 @@ void fl_wake(atomic_uint *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, I
 void fl_sleep_on(atomic_uint *word, unsigned value) { WaitOnAddress((void *)word, &value, sizeof value, INFINITE); }
 void fl_wake(atomic_uint *word) { WakeByAddressAll((void *)word); }
 #elif defined(__unix__) || defined(__APPLE__)
+#define FL_ONE_CONDITION 1
 /* One condition for all words: whoever wakes for another's sake looks again and goes back to sleep. */
 static pthread_mutex_t sleep_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t sleep_over = PTHREAD_COND_INITIALIZER;
@@ -108,6 +109,18 @@ void fl_sleep_on(atomic_uint *word, unsigned value)
     (void)value;
 }
 void fl_wake(atomic_uint *word) { (void)word; }
+#endif
+
+#ifdef FL_ONE_CONDITION
+void fl_sleepers_before_fork(void) { pthread_mutex_lock(&sleep_mutex); }
+void fl_sleepers_after_fork(int in_child)
+{
+    if (in_child) pthread_cond_init(&sleep_over, NULL);
+    pthread_mutex_unlock(&sleep_mutex);
+}
+#else
+void fl_sleepers_before_fork(void) {}
+void fl_sleepers_after_fork(int in_child) { (void)in_child; }
 #endif
 
 /* --- locks: held for well under a microsecond, but for the moments in which a thread is started */
@@ -175,7 +188,8 @@ int fl_thread_start(fl_thread *thread, fl_thread_fn fn, void *arg)
     pthread_attr_t attributes;
     sigset_t all, before;
     sigfillset(&all);
-    const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}; /* a thread's own faults still reach their handlers */
+    /* a thread's own faults still reach their handlers */
+    const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
     for (unsigned i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&all, own[i]);
     if (pthread_attr_init(&attributes)) return 0;
     pthread_attr_setstacksize(&attributes, STACK_BYTES); /* a refusal leaves the system's own size */

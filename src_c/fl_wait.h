@@ -17,6 +17,10 @@ void fl_nap(int64_t ns); /* sleeps for so long, and for what the system adds */
 void fl_sleep_on(atomic_uint *word, unsigned value);
 void fl_wake(atomic_uint *word); /* everybody who sleeps on it */
 
+/* Around a fork; in_child 1: in the child, where those who slept do not exist. */
+void fl_sleepers_before_fork(void);
+void fl_sleepers_after_fork(int in_child);
+
 /* One lock, which must be initialised statically by FL_LOCK_FREE. */
 typedef struct fl_lock {
     atomic_uint state; /* 0 free, 1 taken, 2 taken and somebody sleeps */

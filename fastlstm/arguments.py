@@ -1,7 +1,9 @@
 """Arguments of a call: what a user hands in, checked in words, as arrays the core takes as they are.
 
 Whatever comes in passes through the ``check_*`` functions here (and in states.py) before anything is computed; they
-copy only what does not fit already. Letters: T steps, B rows, I inputs, D directions, R the width of h.
+copy only what does not fit already. What they return is theirs: an array of the caller's comes back as another array
+object on the same memory, whose shape and dtype nobody else can set while the core reads it; of what is checked by
+value, a copy is made first. Letters: T steps, B rows, I inputs, D directions, R the width of h.
 """
 
 import numpy as np
@@ -20,10 +22,13 @@ def _read(name, value):
 
 
 def real_array(name, value, dtype):
-    """`value` as an array of dtype: the same memory when it fits. TypeError for what holds no real numbers."""
-    if type(value) is np.ndarray and value.dtype == dtype:
-        return value
-    array = _read(name, value)
+    """`value` as a new array object of dtype, on the same memory when it fits. TypeError for no real numbers."""
+    if type(value) is np.ndarray:
+        array = value.view()
+        if array.dtype == dtype:
+            return array
+    else:
+        array = _read(name, value).view()
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({type(value).__name__})")
     return np.asarray(array, dtype=dtype)
@@ -45,8 +50,9 @@ def contiguous(array):
 def own(array, value):
     """`array`, made of the caller's `value`, contiguous and where the caller cannot change it."""
     mine = contiguous(array)
-    source = value if isinstance(value, np.ndarray) else _as_array(value)
-    return mine.copy() if mine is array or np.may_share_memory(mine, source) else mine
+    if mine is array or not isinstance(value, np.ndarray) or np.may_share_memory(mine, value):
+        return mine.copy()
+    return mine
 
 
 def check_x(spec, x):
@@ -68,10 +74,10 @@ def check_x(spec, x):
 
 
 def check_lengths(lengths, layout):
-    """(B,) int64, each in [0, T]."""
+    """A copy, (B,) int64, each in [0, T]."""
     if lengths is None:
         return None
-    array = _read("lengths", lengths)
+    array = _read("lengths", lengths).copy()
     if array.size == 0:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
@@ -91,7 +97,7 @@ def check_reset(reset, layout):
     """(T, B) uint8, contiguous; given in the layout of x without its features."""
     if reset is None:
         return None
-    array = _read("reset", reset)
+    array = _read("reset", reset).view()
     if array.dtype.kind not in "biu":
         raise TypeError(f"reset must hold booleans, got {array.dtype}")
     if array.shape != layout.shape():

@@ -1,7 +1,6 @@
 """`Container`: a module made of modules. Weights, locks, modes and copies are its members', under longer names."""
 
 import copy
-from contextlib import ExitStack, contextmanager
 
 from .module import Module
 
@@ -18,6 +17,8 @@ class Container(Module):
     def __init__(self, members):
         super().__init__()
         self._parts = dict(members)
+        self._all = [leaf for module in members.values() for leaf in module._leaves()]
+        self._versions = None  # of the members' weights when a call last took them all together
         self.recurrent = any(module.recurrent for module in members.values())
 
     def _options(self):
@@ -53,12 +54,8 @@ class Container(Module):
         for module in self._parts.values():
             module._weights_changed()
 
-    @contextmanager
-    def _locked(self):
-        with ExitStack() as locks:
-            for module in self._parts.values():
-                locks.enter_context(module._locked())
-            yield
+    def _leaves(self):
+        return self._all
 
     # ---- settings ------------------------------------------------------------------------
 
@@ -79,11 +76,13 @@ class Container(Module):
     # ---- copies --------------------------------------------------------------------------
 
     def __reduce__(self):
-        # The members travel as they are, so that what they keep beside their weights comes along.
-        return _rebuilt, (type(self), tuple(self._parts.values()), self._options(), self._extras())
+        # All members at the same moment; each with what it keeps beside its weights.
+        with self._locked():
+            return _remade, (type(self), tuple(map(_reduced, self._parts.values())), self._options(), self._extras())
 
     def __copy__(self):
-        members = tuple(copy.copy(module) for module in self._parts.values())
+        with self._locked():
+            members = tuple(copy.copy(module) for module in self._parts.values())
         return _rebuilt(type(self), members, self._options(), self._extras())
 
     def __repr__(self):
@@ -91,6 +90,16 @@ class Container(Module):
         lines += [f"{name}={value!r}" for name, value in self._options().items()]
         inner = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"
+
+
+def _reduced(module):
+    """(function, arguments) that make the module again, or (None, module) where a subclass has ways of its own."""
+    found = module.__reduce_ex__(4)
+    return found if isinstance(found, tuple) and len(found) == 2 else (None, module)
+
+
+def _remade(cls, members, options, extras):
+    return _rebuilt(cls, [rest if make is None else make(*rest) for make, rest in members], options, extras)
 
 
 def _rebuilt(cls, members, options, extras):

@@ -71,7 +71,6 @@ def forward_cached(
     state0 = check_state(spec, state, layout)
     state0 = state0 if shared else copied(state0)
     lengths, reset = check_lengths(lengths, layout), check_reset(reset, layout)
-    lengths = None if lengths is None else lengths.copy()
     staten = new_state(spec, layout.batch)
     masks = masks(layout.steps, layout.batch) if masks is not None else {}
     dropout, inside = _for_core(spec, masks)
@@ -128,6 +127,9 @@ def backward(spec, weights, dy, kept, dstate=None, input_gradient=True, threads=
     if kept.spec is not spec and replace(kept.spec, batch_first=spec.batch_first) != spec:
         raise ValueError(f"cache was made by a layer of other sizes: {kept.spec}, expected {spec}")
     layout, model = kept.layout, kept.core.model
+    if (kept.core.steps, kept.core.batch) != layout[:2]:
+        words = f"{kept.core.steps} steps of {kept.core.batch} rows, its layout tells {layout.steps} of {layout.batch}"
+        raise ValueError(f"cache holds {words}; it must stay as forward made it")
     dy = check_dy(spec, dy, layout)
     dstaten = check_state(spec, dstate, layout, "d{}n", "dstate")
     dx = np.empty((layout.steps, layout.batch, spec.input_size), spec.dtype) if input_gradient else None

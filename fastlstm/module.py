@@ -15,14 +15,14 @@ packed object is immutable, so a thread in the middle of a call finishes with th
 started with.
 """
 
-import contextlib
 import contextvars
 import inspect
-import threading
 from typing import NamedTuple
 
 import numpy as np
 
+from . import _core
+from .concurrency import Weights, give_lock, hold, of_moment
 from .params import check_state_dict
 
 # Set while a model is built only to be filled with weights that exist already.
@@ -36,18 +36,13 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
-@contextlib.contextmanager
 def hollow():
-    """Models built inside have weights of the right shape that own no memory.
+    """A context manager: models built inside have weights of the right shape that own no memory.
 
     For loading: the shapes of a model can be compared with a file before anything is allocated,
     and no random numbers are drawn only to be thrown away.
     """
-    token = _hollow.set(True)
-    try:
-        yield
-    finally:
-        _hollow.reset(token)
+    return _core.Setting(_hollow, True)
 
 
 def check_num_threads(value):
@@ -75,6 +70,7 @@ class Module:
 
     recurrent = False
     row_axes = 1  # axes of one row of x behind time and batch
+    _packs = False  # whether a call computes with `_packed`: as a rule, if there is a `_pack`
     _classes = {}  # name in files -> class
 
     def __init_subclass__(cls, **kwargs):
@@ -83,6 +79,8 @@ class Module:
         # so that a file which says "LSTM" can never come out as somebody's subclass.
         inside = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
         cls._file_name = cls.__name__ if inside else f"{cls.__module__}.{cls.__qualname__}"
+        if "_pack" in vars(cls) and "_packs" not in vars(cls):
+            cls._packs = True
         Module._classes[cls._file_name] = cls
 
     def __init__(self, num_threads=None):
@@ -92,7 +90,7 @@ class Module:
         self._weights = {}
         self._panels = None
         self._version = 0  # counts weight changes; lets backward see a stale cache
-        self._lock = threading.RLock()
+        give_lock(self)
 
     # ---- description ---------------------------------------------------------------------
 
@@ -178,7 +176,8 @@ class Module:
 
     def _packed(self):
         """The packed weights of this moment, built if need be. Safe from any thread."""
-        panels = self._panels
+        moment = of_moment(self)
+        panels = self._panels if moment is None or moment.panels is None else moment.panels
         if panels is None:
             with self._lock:  # also keeps `_update` from changing weights while they are read
                 if self._panels is None:
@@ -189,11 +188,17 @@ class Module:
                 panels = self._panels
         return panels
 
-    @contextlib.contextmanager
+    def _leaves(self):
+        """The modules that have weights of their own: this one; of a container its members, and theirs."""
+        return [self]
+
     def _locked(self):
-        """Hold every lock under this module; containers take their members' too."""
-        with self._lock:
-            yield
+        """A context manager that holds every lock under this module."""
+        return hold(self)
+
+    def _for_call(self, cache):
+        """The `Weights` of this moment for a call, with cache=True or without. Called with the lock held."""
+        return Weights(self._packed() if self._packs else None, self._version)
 
     def _update(self, change):
         """Change weights in place: the only door for optimisers.

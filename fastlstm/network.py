@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core
+from .concurrency import WeightsMoved, of_moment
 from .module import Module
 from .params import _as_array, _check_size
 from .stream import StatelessStream
@@ -93,6 +94,7 @@ class Embedding(_Stateless):
     """
 
     row_axes = 0  # an index, not a vector
+    _packs = False  # for streams only; calls read the table itself
 
     def __init__(self, num_embeddings, embedding_dim, *, dtype="float32", rng=None):
         super().__init__()
@@ -128,11 +130,14 @@ class Embedding(_Stateless):
         return index.astype(np.intp)  # a copy: the cache must not follow the caller's array
 
     def _pack(self):
-        return self._weights["weight"].copy()  # for streams only; calls read the table itself
+        return self._weights["weight"].copy()
 
     def _apply(self, x, snapshot):
         index = self._check_index(x)
+        moment = of_moment(self) if snapshot is None else None
         with self._lock:  # not while an optimiser is half way through
+            if moment is not None and moment.version != self._version:
+                raise WeightsMoved
             table = self._weights["weight"] if snapshot is None else snapshot
             return table[index], _EmbeddingCache(index)
 

@@ -9,6 +9,7 @@ import copy
 import numpy as np
 
 from . import _core, functional, regularizers
+from .concurrency import Weights, of_moment
 from .module import Module
 from .params import _check_size, by_layer, init_weights, layer_sizes, weight_shapes
 from .ragged import Chain
@@ -120,9 +121,10 @@ class Recurrent(Module):
 
     # ---- packing -------------------------------------------------------------------------
 
-    def _pack(self, masks=None):
-        """The core's model of the weights of this moment; masks: those of weights multiply them, for training."""
-        weights, spec = dict(self._weights), self._spec
+    def _pack(self, masks=None, weights=None):
+        """The core's model of `weights`, those of this moment by default; masks: those of weights multiply them, for
+        training."""
+        weights, spec = dict(weights or self._weights), self._spec
         for name, mask in (masks or {}).items():
             if name.startswith("mask_weight"):
                 weights[name.removeprefix("mask_")] = weights[name.removeprefix("mask_")] * mask
@@ -131,16 +133,23 @@ class Recurrent(Module):
 
     def _packed_for_training(self, masks=()):
         """The model with what backward needs; where masks drop weights, one of its own for this call."""
-        drops = any(name.startswith("mask_weight") for name in masks)
+        drops, moment = any(name.startswith("mask_weight") for name in masks), of_moment(self) or Weights()
+        if moment.panels is not None and not drops:
+            return moment.panels
         with self._lock:
             if drops:
                 from .machine import settle
 
                 settle(self._num_threads)
-                return self._pack(masks)
+                return self._pack(masks, moment.arrays)
             if not self._trainable:
                 self._trainable, self._panels = True, None
             return self._packed()
+
+    def _for_call(self, cache):
+        if cache and self.training and self._rates.get("weight_drop"):  # its call packs what the masks leave
+            return Weights(None, self._version, {name: w.copy() for name, w in self._weights.items()})
+        return Weights(self._packed_for_training() if cache else self._packed(), self._version)
 
     # ---- regularisers --------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .concurrency import at_one_moment
 from .container import Container
 from .last import Last
 from .module import Module
@@ -133,6 +134,7 @@ class Sequential(Container):
             return None
         return values[0] if self._single else tuple(values)
 
+    @at_one_moment
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, state)``, then the trace if asked for, then the cache if asked for.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arguments import check_dy, check_lengths, check_reset, check_x, real_array
+from .concurrency import at_one_moment
 from .container import Container
 from .recurrent import Recurrent, _check_flag
 from .spec import Layout
@@ -110,7 +111,7 @@ class Reverse(Container):
         """``(y, state)``, then the trace if asked for, then the cache if asked for; see the layer's forward."""
         array, layout = check_x(self.layer._spec, x)
         lengths = check_lengths(lengths, layout)
-        turn = _Turn(layout, None if lengths is None else lengths.copy())
+        turn = _Turn(layout, lengths)
         reset = turn.cuts(check_reset(reset, layout))
         y, state, *rest = self.layer.forward(
             turn(layout.outward(array)), state, lengths=lengths, reset=reset, trace=trace, cache=cache
@@ -244,6 +245,7 @@ class Bidirectional(Container):
             raise TypeError(f"{what} must be None or a pair, one for each direction, got {type(value).__name__}")
         return value
 
+    @at_one_moment
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, (state, state))``, then the pair of traces if asked for, then the cache if asked for."""
         array, layout = check_x(self.forward_layer._spec, x)  # once for both

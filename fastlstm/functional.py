@@ -126,15 +126,16 @@ def backward(spec, weights, dy, kept, dstate=None, input_gradient=True, threads=
         raise TypeError(f"cache must come from forward(..., cache=True), got {type(kept).__name__}")
     if kept.spec is not spec and replace(kept.spec, batch_first=spec.batch_first) != spec:
         raise ValueError(f"cache was made by a layer of other sizes: {kept.spec}, expected {spec}")
-    layout, model = kept.layout, kept.core.model
-    if (kept.core.steps, kept.core.batch) != layout[:2]:
-        words = f"{kept.core.steps} steps of {kept.core.batch} rows, its layout tells {layout.steps} of {layout.batch}"
-        raise ValueError(f"cache holds {words}; it must stay as forward made it")
+    core, layout = kept.core, kept.layout
+    sizes = getattr(core, "steps", None), getattr(core, "batch", None)
+    if not isinstance(layout, Layout) or sizes != layout[:2]:
+        raise ValueError("cache must stay as forward made it; the parts of this one do not belong together")
+    model = core.model
     dy = check_dy(spec, dy, layout)
     dstaten = check_state(spec, dstate, layout, "d{}n", "dstate")
     dx = np.empty((layout.steps, layout.batch, spec.input_size), spec.dtype) if input_gradient else None
     dstate0 = new_state(spec, layout.batch)
     gradients = _new_gradients(spec, model.own_bias_hh)
-    model.backward(kept.core, dy, dstaten, dx, dstate0, gradients, threads)
+    model.backward(core, dy, dstaten, dx, dstate0, gradients, threads)
     dx = None if dx is None else layout.outward(dx)
     return dx, outward(spec, dstate0, layout), _by_name(spec, weights, gradients, kept.masks)

@@ -249,6 +249,8 @@ class Bidirectional(Container):
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, (state, state))``, then the pair of traces if asked for, then the cache if asked for."""
         array, layout = check_x(self.forward_layer._spec, x)  # once for both
+        lengths, reset = check_lengths(lengths, layout), check_reset(reset, layout)
+        reset = None if reset is None else layout.outward(reset)
         found = [
             layer.forward(layout.outward(array), own, lengths=lengths, reset=reset, trace=trace, cache=cache)
             for layer, own in zip(self._both, self._pair("state", state), strict=True)

@@ -305,3 +305,24 @@ def test_file_is_readable(path):
     limit = 600 if path.parent.name == "tests" else 400
     faults += [f"{len(lines)} lines, {limit} at most: split it"] if len(lines) > limit else []
     assert not faults
+
+
+def test_every_enum_that_is_named_exists():
+    texts = {path: path.read_text(encoding="utf-8") for path in [*C, *CYTHON, *(ROOT / "docs").glob("*.md")]}
+    defined = {name for text in texts.values() for name in re.findall(r"\benum (fl_\w+)\s*\{", text)}
+    for path, text in texts.items():
+        named = set(re.findall(r"\benum (fl_\w+)", text))
+        assert named <= defined, f"{path.name} names {sorted(named - defined)}"
+
+
+def test_the_files_that_an_instruction_set_takes_are_those_that_the_design_tells():
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    [told] = re.findall(r"^\* \*\*an instruction set\*\*:(.*?)^\* ", text, re.MULTILINE | re.DOTALL)
+    told = set(re.findall(r"[\w/<>.]+\.\w+", told.replace("<name>", "neon")))
+    takes = {
+        str(path.relative_to(ENGINE)) for path in C
+        if "neon" in path.name or re.search(r"neon(?!\.h>)", without_comments(path), re.I)
+    }
+    takes |= {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py") if '"neon"' in path.read_text("utf-8")}
+    takes -= {"tests/test_layering.py", "tests/test_bad_input.py"}
+    assert takes == told

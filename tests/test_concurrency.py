@@ -127,9 +127,9 @@ def test_who_waits_for_a_lock_holds_none():
             pass
 
     in_time(first, second)
-    for lock in (a._lock, lock):
-        assert lock.acquire(False)
-        lock.release()
+    for one in (a._lock, lock):
+        assert one.acquire(False)
+        one.release()
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that signal here")

@@ -62,46 +62,39 @@ def at_one_moment(forward):
     """For the forward of a container: its members compute with their weights of one moment."""
 
     @functools.wraps(forward)
-    def call(self, *args, **kwargs):
-        outer, leaves = _moment.get() or {}, self._leaves()
-        if len(leaves) < 2 or all(id(leaf) in outer for leaf in leaves):
-            return forward(self, *args, **kwargs)
-        cache = bool(kwargs.get("cache"))
+    def call(self, x, state=None, *, cache=False, **given):
+        leaves, outer = self._leaves(), _moment.get()
+        if len(leaves) < 2 or outer and all(id(leaf) in outer for leaf in leaves):
+            return forward(self, x, state, cache=cache, **given)
         for _ in range(3):
-            moment = outer | (_as_before(self, leaves, cache) or _taken(self, leaves, cache))
+            moment = None if cache else _as_before(self._moment, leaves)
+            if moment is None:
+                with hold(self):
+                    moment = {id(leaf): leaf._for_call(cache) for leaf in leaves}
+                self._moment = None if cache else moment
             try:
-                with _core.Setting(_moment, moment):
-                    return forward(self, *args, **kwargs)
+                with _core.Setting(_moment, {**outer, **moment} if outer else moment):
+                    return forward(self, x, state, cache=cache, **given)
             except WeightsMoved:
                 pass
         with hold(self):  # somebody changes weights all the time
-            return forward(self, *args, **kwargs)
+            return forward(self, x, state, cache=cache, **given)
 
     return call
 
 
-def _taken(container, leaves, cache):
-    with hold(container):
-        found = {id(leaf): leaf._for_call(cache) for leaf in leaves}
-        container._versions = [leaf._version for leaf in leaves]
-    return found
+def _as_before(moment, leaves):
+    """The moment of the last call, if no weight has changed since; no lock is needed to see that.
 
-
-def _as_before(container, leaves, cache):
-    """What `_taken` would find, without locks: None unless no weight has changed since it looked.
-
-    Versions only rise, and panels are dropped before they do: panels that are there before a version is found to be
-    that of the last time are those of the last time.
+    Versions only rise, and panels are dropped before they do.
     """
-    if cache:
-        return None
-    found = {id(leaf): Weights(leaf._panels, leaf._version) for leaf in leaves}
-    if [one.version for one in found.values()] != container._versions:
+    if moment is None:
         return None
     for leaf in leaves:
-        if leaf._packs and found[id(leaf)].panels is None:
+        panels, version, _ = moment[id(leaf)]
+        if leaf._panels is not panels and leaf._packs or leaf._version != version:
             return None
-    return found
+    return moment
 
 
 # ---- fork ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ class Container(Module):
         super().__init__()
         self._parts = dict(members)
         self._all = [leaf for module in members.values() for leaf in module._leaves()]
-        self._versions = None  # of the members' weights when a call last took them all together
+        self._moment = None  # what the last call without a cache took of the members' weights
         self.recurrent = any(module.recurrent for module in members.values())
 
     def _options(self):
@@ -44,6 +44,7 @@ class Container(Module):
 
     def _replace_weights(self, arrays):
         with self._locked():
+            self._moment = None
             for part, module in self._parts.items():
                 head = f"{part}."
                 module._replace_weights(
@@ -51,6 +52,7 @@ class Container(Module):
                 )
 
     def _weights_changed(self):
+        self._moment = None
         for module in self._parts.values():
             module._weights_changed()
 

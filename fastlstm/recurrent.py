@@ -224,7 +224,11 @@ class Recurrent(Module):
         if masks is not None and not cache:
             raise ValueError("masks are for training: forward(..., cache=True, masks=masks)")
         if not trace and not cache:
-            return functional.forward(self._packed(), self._spec, x, state, lengths, reset, threads)
+            panels = self._packed()
+            found = None if lengths is not None or reset is not None else panels.infer(
+                x, state, self._spec.batch_first, threads
+            )
+            return found or functional.forward(panels, self._spec, x, state, lengths, reset, threads)
         pack = self._packed_for_training if cache else lambda _: self._packed()
         y, new, kept = functional.forward_cached(
             pack, self._spec, x, state, lengths, reset,

@@ -300,18 +300,27 @@ def test_weights_that_another_thread_loads_meanwhile_are_seen_all_or_not_at_all(
 def test_what_is_packed_is_taken_without_locks_only_while_nothing_has_changed():
     model = fl.Sequential(*layers())
     leaves = model._leaves()
+
+    def as_before():
+        return concurrency._as_before(model._moment, leaves) is not None
+
+    assert not as_before()
     model(X)
-    assert concurrency._as_before(model, leaves, False)
-    model.load_state_dict(weights_of(model, 1))
-    assert not concurrency._as_before(model, leaves, False)
-    for leaf in leaves:
-        leaf(X)  # packed, each at its time
-    assert not concurrency._as_before(model, leaves, False)
-    model(X)
-    assert concurrency._as_before(model, leaves, False)
+    assert as_before()
+    for leaf in leaves:  # of one member, not through the container, and packed again
+        leaf.load_state_dict(weights_of(leaf, 1))
+        leaf(X)
+        assert not as_before()
+        model(X)
+        assert as_before()
     leaves[0].zoneout_h = 0.5  # drops what is packed
-    assert not concurrency._as_before(model, leaves, False)
-    assert not concurrency._as_before(model, leaves, True)
+    assert not as_before()
+    model(X)
+    model.forward(X, cache=True)
+    assert not as_before()
+    model(X)
+    model.load_state_dict(weights_of(model, 1))
+    assert model._moment is None  # old panels are not kept
 
 
 # ---- fork ----------------------------------------------------------------------------------

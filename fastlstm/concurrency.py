@@ -64,7 +64,7 @@ def at_one_moment(forward):
     @functools.wraps(forward)
     def call(self, x, state=None, *, cache=False, **given):
         leaves, outer = self._leaves(), _moment.get()
-        if len(leaves) < 2 or outer and all(id(leaf) in outer for leaf in leaves):
+        if len(leaves) < 2 or (outer and all(id(leaf) in outer for leaf in leaves)):
             return forward(self, x, state, cache=cache, **given)
         for _ in range(3):
             moment = None if cache else _as_before(self._moment, leaves)
@@ -92,7 +92,7 @@ def _as_before(moment, leaves):
         return None
     for leaf in leaves:
         panels, version, _ = moment[id(leaf)]
-        if leaf._panels is not panels and leaf._packs or leaf._version != version:
+        if (leaf._panels is not panels and leaf._packs) or leaf._version != version:
             return None
     return moment
 

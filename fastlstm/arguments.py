@@ -8,7 +8,7 @@ value, a copy is made first. Letters: T steps, B rows, I inputs, D directions, R
 
 import numpy as np
 
-from .params import _as_array
+from .params import UNREADABLE, _as_array
 from .spec import Layout
 
 
@@ -16,7 +16,9 @@ def _read(name, value):
     """`value` as an array; what its owner says against that, with the argument's name."""
     try:
         return _as_array(value)
-    except Exception as error:  # ragged lists, arrays on another device: foreign types raise whatever they like
+    except MemoryError as error:
+        raise MemoryError(f"not enough memory to read {name} as an array") from error
+    except UNREADABLE as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{name} cannot be read as an array: {error}") from None
 

@@ -1,11 +1,13 @@
 """What ``fastlstm run`` reads and writes: arrays in .npy, .npz and .csv files."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from .network import Embedding
 from .sequential import Sequential
+from .whole_files import write_whole
 
 SUFFIXES = (".npy", ".npz", ".csv")
 
@@ -84,13 +86,14 @@ def as_steps(model, x, path):
 
 
 def write_output(path, y):
-    """Write y (T, B, O) by the suffix of `path`; a batch of one loses its axis."""
+    """Write y (T, B, O) by the suffix of `path`, whole or not at all; a batch of one loses its axis."""
     y = y[:, 0] if y.shape[1] == 1 else y
-    suffix = Path(path).suffix.lower()
+    suffix, file = Path(path).suffix.lower(), io.BytesIO()
     if suffix == ".npy":
-        np.save(path, y)
+        np.save(file, y)
     elif suffix == ".npz":
-        np.savez(path, y=y)
+        np.savez(file, y=y)
     else:
         header = ",".join(f"y{column}" for column in range(y.shape[1]))
-        np.savetxt(path, y, fmt="%.9g", delimiter=",", header=header, comments="")
+        np.savetxt(file, y, fmt="%.9g", delimiter=",", header=header, comments="")
+    write_whole(path, [file.getbuffer()])

@@ -14,6 +14,7 @@ column h - 1 is the forecast for month t + h made from months 0..t. What a metho
 """
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._progress import Progress
+from .whole_files import write_whole
 
 DATA = Path(__file__).parent / "data"
 SERIES = DATA / "sunspots.csv"
@@ -225,12 +227,13 @@ def sample_table(months, values, methods, first, horizon=6, every=60):
 
 def write_csv(path, months, values, forecasts):
     """One row per month: truth, then what was forecast for it 1..12 months before (empty: nothing)."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(["month", "truth", *(f"forecast_{h}_months_before" for h in range(1, HORIZONS + 1))])
-        for t, month in enumerate(months):
-            made = (forecasts[t - h, h - 1] if t >= h else np.nan for h in range(1, HORIZONS + 1))
-            out.writerow([month, f"{values[t]:.1f}", *("" if np.isnan(v) else f"{v:.2f}" for v in made)])
+    file = io.StringIO()
+    out = csv.writer(file, lineterminator="\n")
+    out.writerow(["month", "truth", *(f"forecast_{h}_months_before" for h in range(1, HORIZONS + 1))])
+    for t, month in enumerate(months):
+        made = (forecasts[t - h, h - 1] if t >= h else np.nan for h in range(1, HORIZONS + 1))
+        out.writerow([month, f"{values[t]:.1f}", *("" if np.isnan(v) else f"{v:.2f}" for v in made)])
+    write_whole(path, [file.getvalue().encode()])
 
 
 _COLOURS = {
@@ -264,7 +267,9 @@ def write_png(path, months, values, methods, band, first, horizon=6):
     _draw_rmse(axes["rmse"], values, methods, first)
     title = f"Sunspots, forecast {horizon} months ahead by a streaming {name}"
     figure.suptitle(title, fontsize=15, x=0.01, ha="left")
-    figure.savefig(path)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    write_whole(path, [file.getbuffer()])
 
 
 def _draw_series(axis, dates, truth, ours, band, horizon):

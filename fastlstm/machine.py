@@ -18,6 +18,7 @@ import zlib
 
 from . import _core
 from ._version import __version__
+from .whole_files import write_whole
 
 VARIABLE = "FASTLSTM_MACHINE"
 FIELDS = (
@@ -141,17 +142,9 @@ def _kept(path, name):
 
 def _keep(path, values):
     """Write the whole file or none: readers of any process see the old one or the new."""
-    draft = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        try:
-            with open(draft, "x", encoding="utf-8") as file:
-                json.dump(values, file, indent=1)
-            os.replace(draft, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
-            raise
+        write_whole(path, [json.dumps(values, indent=1).encode()])
 
 
 def folder():

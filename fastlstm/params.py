@@ -232,6 +232,11 @@ def init_weights(shapes, rng, dtype, hidden_size):
 # ---------------------------------------------------------------------------------- a checkpoint
 
 
+# What makers of arrays raise that cannot be read here: another device, ragged lists. Running out of memory or time, or
+# an exception of a signal handler, says nothing about the array and comes as it is.
+UNREADABLE = (ArithmeticError, AttributeError, BufferError, LookupError, RuntimeError, TypeError, ValueError)
+
+
 def _as_array(value):
     """A NumPy view of an array, list, or anything with ``__array__`` or ``__dlpack__``."""
     if hasattr(value, "detach"):  # a torch parameter refuses __array__ while it wants gradients
@@ -245,7 +250,7 @@ def _read_numbers(value):
     """(array, None), or (None, words) when `value` does not hold real numbers."""
     try:
         array = _as_array(value)
-    except Exception as error:  # foreign array types raise whatever they like
+    except UNREADABLE as error:
         return None, f"cannot be read as an array of numbers ({error})"
     if array.dtype.kind not in "fiu":
         return None, f"holds {array.dtype}, expected real numbers"
@@ -298,7 +303,7 @@ def find_tensors(d, shapes, strict=True):
     return found, missing, unexpected
 
 
-def check_state_dict(d, shapes, dtype, strict=True):
+def check_state_dict(d, shapes, dtype, strict=True, warn=True):
     """Check a whole checkpoint before anything of it is used.
 
     d: mapping of names to arrays, lists, or anything with ``__array__`` or ``__dlpack__``
@@ -311,7 +316,7 @@ def check_state_dict(d, shapes, dtype, strict=True):
     Raises ValueError naming every missing, unexpected (unless strict=False) and wrongly shaped
     tensor at once, or a tensor with a finite value that overflows `dtype`; TypeError naming
     every tensor that does not hold real numbers. Warns (RuntimeWarning) of tensors with NaN or
-    infinity. `d` is never changed.
+    infinity, if `warn`. `d` is never changed.
     """
     dtype = _float_dtype(dtype)
     found, missing, unexpected = find_tensors(d, shapes, strict)
@@ -320,7 +325,7 @@ def check_state_dict(d, shapes, dtype, strict=True):
         arrays[name], finite = _convert(name, array, dtype)
         if not finite:
             not_finite.append(name)
-    if not_finite:
+    if not_finite and warn:
         words = f"state dict: NaN or infinity in {', '.join(not_finite)}"
         warnings.warn(words, RuntimeWarning, stacklevel=2)
     return arrays, missing, unexpected

@@ -56,5 +56,5 @@ def find_tensors(
     d: Mapping[str, Any], shapes: _Shapes, strict: bool = True
 ) -> tuple[dict[str, _Array], list[str], list[str]]: ...
 def check_state_dict(
-    d: Mapping[str, Any], shapes: _Shapes, dtype: DTypeLike, strict: bool = True
+    d: Mapping[str, Any], shapes: _Shapes, dtype: DTypeLike, strict: bool = True, warn: bool = True
 ) -> tuple[dict[str, _Array], list[str], list[str]]: ...

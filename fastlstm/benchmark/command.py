@@ -128,14 +128,16 @@ def _time(case, peers, scaling, threads, rounds, top, bar):
 
 
 def _leave(arguments, document):
+    path = arguments.json
     try:
         if arguments.json:
-            report.write_json(arguments.json, document)
+            report.write_json(path, document)
+        path = arguments.plot
         if arguments.plot:
             from . import plots
 
-            plots.write(arguments.plot, document)
+            plots.write(path, document)
     except OSError as error:
-        raise BadRequest(f"cannot write {error.filename}: {error.strerror or error}") from error
+        raise BadRequest(f"cannot write {path}: {error.strerror or error}") from error
     for path in filter(None, (arguments.json, arguments.plot)):
         print(f"wrote {path}")

@@ -1,5 +1,10 @@
 """The picture of a run: the roofline with every case on it, and how far each group is from the best rival."""
 
+import io
+import os
+
+from ..whole_files import write_whole
+
 INK, SOFT, FAINT = "#1f2430", "#6b7280", "#e5e7eb"
 COLOURS = {
     "step": "#0072b2", "stream": "#d55e00", "small_batch": "#009e73", "throughput": "#cc3d7f", "odd": "#e0a100",
@@ -33,7 +38,9 @@ def write(path, document):
         f"{threads} thread{'s' if threads > 1 else ''}{beside}",
         fontsize=12, x=0.01, ha="left", color=INK,
     )
-    figure.savefig(path)
+    file = io.BytesIO()
+    figure.savefig(file, format=os.path.splitext(path)[1][1:].lower())
+    write_whole(path, [file.getbuffer()])
 
 
 def _ceiling(document, kind, of):

@@ -13,6 +13,7 @@ import numpy as np
 
 import fastlstm as fl
 
+from ..whole_files import write_whole
 from .contestants import OWN, OWN_SINGLE, OWN_STEP, PLAIN, is_own
 from .measure import SPARE_CORES
 
@@ -87,9 +88,7 @@ def document(rows, ceilings, peers, settings, notes):
 
 def write_json(path, found):
     """Write a `document`."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(found, file, indent=1)
-        file.write("\n")
+    write_whole(path, [json.dumps(found, indent=1).encode(), b"\n"])
 
 
 def geometric_mean(values):

@@ -16,10 +16,12 @@ Written are .safetensors, .onnx (with the package onnx) and .pt, .pth (with torc
 import io
 import os
 import warnings
-import zipfile
 from typing import Any, NamedTuple
 
-from ..files import FileFormatError, _warn_if_not_finite, excerpt, load, regular, write_whole
+from ..files import _warn_if_not_finite, load
+from ..read_files import FileFormatError, excerpt, refusals, regular, steady
+from ..safetensors_read import read_header
+from ..whole_files import write_whole
 from .torch_states import is_safetensors, layer_of, places, read_tensors
 
 SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
@@ -44,11 +46,10 @@ class Contents(NamedTuple):
 
 
 def _kind_of_zip(path):
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise FileFormatError(f"{path}: a damaged zip archive ({excerpt(error)})") from None
+    import zipfile  # here: importing the package stays quick
+
+    with refusals(path), steady(path) as file:
+        names = zipfile.ZipFile(file).namelist()
     return "Keras" if "config.json" in names and not any(name.endswith("/data.pkl") for name in names) else "torch"
 
 
@@ -98,13 +99,8 @@ def _state_dict(kind, path, key=None, **options):
 
 
 def _safetensors(kind, path, **options):
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as handle:
-            ours = (handle.metadata() or {}).get("format") == "fastlstm"
-    except Exception:  # read_tensors says what is wrong with it
-        ours = False
+    with refusals(path), steady(path) as file:
+        ours = (read_header(file).metadata or {}).get("format") == "fastlstm"
     if not ours:
         return _state_dict(kind, path, **options)
     _no_options("a model of fastlstm", path, options)
@@ -167,9 +163,7 @@ def only_model(path, name=None, **options):
 def _warn_of_a_state_dict(model, d, path):
     """It holds weights alone: say so where the names and shapes would be read as another model."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            back = repr(layer_of(d))
+        back = repr(layer_of(d))
     except ValueError:
         back = "no layer by itself"
     if back != repr(model):

@@ -17,9 +17,10 @@ import warnings
 
 import numpy as np
 
-from ..files import not_finite, refusals, regular
+from ..files import not_finite
 from ..last import Last
 from ..module import hollow
+from ..read_files import refusals, regular, steady
 from ..sequential import Sequential
 from ..wrappers import Bidirectional, Reverse
 from . import keras_layers as kl
@@ -296,7 +297,7 @@ def from_keras(path):
     as they are. Memory stays within about twice the size of the file.
     """
     path = regular(path)
-    with open(path, "rb") as handle, refusals(path):
+    with refusals(path), steady(path) as handle:
         model, found = _model(read_file(handle), path)
     for kind, words in found:
         warnings.warn(words, kind, stacklevel=2)

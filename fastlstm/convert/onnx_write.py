@@ -18,7 +18,7 @@ orders: onnx_orders.py. Attributes and tensors of the operators, and what they l
 import json
 import os
 
-from ..files import check_metadata, write_whole
+from ..files import check_metadata
 from ..last import Last
 from ..layers import GRU, LSTM, RNN
 from ..module import Module
@@ -26,6 +26,7 @@ from ..network import Embedding, Linear
 from ..params import _check_size
 from ..recurrent import _check_flag
 from ..sequential import Sequential
+from ..whole_files import write_whole
 from ..wrappers import Bidirectional, Reverse
 from .onnx_build import Graph, Value, check_size
 from .onnx_recurrent import Stacks, joined

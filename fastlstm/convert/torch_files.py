@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..files import refusals, regular
+from ..read_files import refusals, regular, steady
 from .torch_pickle import MAX_AXES, STORAGES, Tensor, read
 
 _LEGACY = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02")  # torch's magic number, pickled; any pickle
@@ -190,7 +190,7 @@ def read_torch(path, key=None):
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a string or None, got {type(key).__name__}")
     path = regular(path)
-    with open(path, "rb") as file, refusals(path):
+    with refusals(path), steady(path) as file:
         _start(file)
         archive = _Archive(file, os.fstat(file.fileno()).st_size)
         return _arrays(archive, _tensors(read(archive.read("data.pkl")), key))

@@ -14,7 +14,6 @@ Formulas, names and shapes of these are torch's (docs/equations.md), so weights 
 """
 
 import os
-import warnings
 from collections.abc import Mapping
 
 from ..files import _warn_if_not_finite
@@ -22,7 +21,7 @@ from ..layers import GRU, LSTM, RNN
 from ..module import hollow
 from ..network import Embedding, Linear
 from ..sequential import Sequential
-from .torch_states import layer_of, layer_of_file
+from .torch_states import fill, layer_of, layer_of_file
 
 _RECURRENT = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 _ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softmax": "softmax"}
@@ -89,7 +88,7 @@ def _build(module, kind, place, seen, activation):
             options["activation"] = activation
         with hollow():
             model = cls(**options, dtype=dtype)
-        model.load_state_dict(weights)
+        fill(model, weights)
     except ValueError as error:
         raise TypeError(f"from_torch: {_at(place, module)}: {error}") from None
     model.training = module.training
@@ -216,9 +215,7 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
         given = [name for name, value in {"key": key, **options}.items() if value is not None]
         if given:
             raise ValueError(f"from_torch: {', '.join(given)} cannot be given with a module, which has its own")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # told once, below
-            model = _from_module(source, prefix)
+        model = _from_module(source, prefix)
     _warn_if_not_finite(told, model._named_weights())
     return model
 

@@ -5,18 +5,14 @@ projection and biases; a cell's names have no ``_l0``. They do not say batch_fir
 those are arguments.
 """
 
-import json
 import os
 import re
-import warnings
 
-import numpy as np
-from safetensors import safe_open
-
-from ..files import FileFormatError, _check_frame, excerpt
 from ..layers import GRU, LSTM, RNN
 from ..module import hollow
-from ..params import find_tensors
+from ..params import check_state_dict, find_tensors
+from ..read_files import FileFormatError, excerpt, refusals, regular, steady
+from ..safetensors_read import read_header, read_tensor
 from .torch_files import read_torch, with_prefix
 
 _CLASSES = {4: LSTM, 3: GRU, 1: RNN}  # by rows of weight_hh per hidden unit
@@ -33,32 +29,13 @@ def is_safetensors(path):
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40
 
 
-def _bfloat16(path, name):
-    """A tensor of bfloat16, which NumPy lacks, as float32; safetensors has checked its place."""
-    with open(path, "rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(start - 8))[name]
-        begin, end = entry["data_offsets"]
-        file.seek(start + begin)
-        bits = np.frombuffer(file.read(end - begin), "<u2")
-    wide = bits.astype(np.uint32)
-    wide <<= 16
-    return wide.view(np.float32).reshape(entry["shape"])
-
-
 def _safe_tensors(path, prefix=""):
     """Name -> array of a safetensors file, whoever wrote it, below `prefix`. FileFormatError."""
-    with open(path, "rb") as file:
-        _check_frame(path, file)
-    try:
-        with safe_open(path, framework="numpy") as handle:
-            kinds = {name: handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118 - it is no dict
-            wanted = [name for name in kinds if name.startswith(prefix)] or list(kinds)
-            return {n: _bfloat16(path, n) if kinds[n] == "BF16" else handle.get_tensor(n) for n in wanted}
-    except OSError:
-        raise
-    except Exception as error:  # safetensors' own kinds, and numpy's for element types it lacks
-        raise FileFormatError(f"{path}: damaged, or of an element type NumPy lacks ({excerpt(error)})") from None
+    path = regular(path)
+    with refusals(path), steady(path) as file:
+        tensors = read_header(file).tensors
+        wanted = [name for name in tensors if name.startswith(prefix)] or list(tensors)
+        return {name: read_tensor(file, name, tensors[name]) for name in wanted}
 
 
 def read_tensors(path, key=None, prefix=""):
@@ -156,6 +133,12 @@ def _owned(found, dtype):
     return arrays
 
 
+def fill(model, d):
+    """`load_state_dict` without its warning of NaN and infinity, which readers give with the place of the weights."""
+    arrays, _, _ = check_state_dict(d, model._weight_shapes(), model.dtype, warn=False)
+    model._replace_weights(arrays)
+
+
 def layer_of(d, prefix="", owned=False, **options):
     """The recurrent layer of a state dict; see `from_torch`. ValueError names what does not fit.
 
@@ -183,9 +166,7 @@ def layer_of(d, prefix="", owned=False, **options):
         d = None
         model._replace_weights(_owned(found, model.dtype))
     else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # from_torch tells it, with the file's name
-            model.load_state_dict(d)
+        fill(model, d)
     return model
 
 

@@ -1,0 +1,206 @@
+"""Files written whole or not at all: `write_whole`, which everything that writes a file here goes through.
+
+A regular file is written under a temporary name in the folder of the target, brought to the disk, and renamed. There
+are few temporary names in a folder, and whoever writes holds a lock on his: what a killed process has left there is
+not locked, and the next file that is written into the folder removes it. Devices and pipes are written into.
+"""
+
+import errno
+import os
+import stat
+import time
+from contextlib import suppress
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+TEMPORARY = tuple(f".fastlstm-{n}.tmp" for n in range(16))  # names in a folder; more writers at once get random ones
+_PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
+_UNFOLLOWED = _PLAIN | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_LEFT_BEHIND = 3600  # seconds without a change, after which a file is abandoned where the system has no locks
+
+
+def write_whole(path, pieces):
+    """Write `pieces`, an iterable of bytes or C-contiguous buffers, to the file `path`: all of them or nothing.
+
+    A regular file that was there stays as it was until the new one is complete and on the disk; its mode, owner, group
+    and extended attributes are kept as far as the system permits; links are followed. A device or a pipe is written
+    into, which may wait for a reader. A process that is killed meanwhile leaves at most one temporary file, which the
+    next file that is written into the folder removes.
+
+    Raises OSError as the system gives it, among them IsADirectoryError; PermissionError where ``open(path, "wb")``
+    would; OSError for a socket.
+    """
+    path = os.fsdecode(path)
+    found = _existing(path)
+    target = os.path.realpath(path)
+    if found is None:
+        _replace(target, None, pieces)
+    elif stat.S_ISREG(found.st_mode) and (found.st_nlink or os.path.exists(target)):
+        _replace(target, _writable(path), pieces)
+    else:  # a device, a pipe, or a file that is open and has no name any more, behind /proc/self/fd
+        _write_into(path, found, pieces)
+
+
+# ---- the target -------------------------------------------------------------------------------------------------
+
+
+def _existing(path):
+    """What `path` is, links followed; None where nothing is. Refuses what no file can be written to."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        if not path:
+            raise
+        found = None
+    ends = path.endswith(os.sep) or (os.altsep is not None and path.endswith(os.altsep))
+    if ends or (found is not None and stat.S_ISDIR(found.st_mode)):
+        raise IsADirectoryError(errno.EISDIR, "cannot write a file there: it is a directory", path)
+    if found is not None and stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.ENXIO, "cannot write a file there: it is a socket", path)
+    return found
+
+
+def _is_there(path, found):
+    try:
+        return os.path.samestat(os.stat(path), found)
+    except OSError:
+        return False
+
+
+def _writable(path):
+    """What is known of a file that may be written to; the error of ``open`` for one that may not."""
+    fd = os.open(path, os.O_WRONLY | _PLAIN)
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_into(path, found, pieces):
+    flags = os.O_WRONLY | _PLAIN | (os.O_TRUNC if stat.S_ISREG(found.st_mode) else 0)
+    with open(os.open(path, flags), "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+# ---- the temporary file -----------------------------------------------------------------------------------------
+
+
+def _lock(fd):
+    """Take the lock of an open file: True, False if somebody has it, None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES) else None
+
+
+def _is_abandoned(fd):
+    """Whether the process that wrote an open temporary file has ended; its lock is ours then."""
+    locked = _lock(fd)
+    return time.time() - os.fstat(fd).st_mtime > _LEFT_BEHIND if locked is None else locked
+
+
+def _remove_abandoned(folder):
+    for name in TEMPORARY:
+        path = os.path.join(folder, name)
+        try:
+            fd = os.open(path, os.O_RDWR | _UNFOLLOWED)
+        except OSError:  # nothing is there, in most cases
+            continue
+        with suppress(OSError):
+            if _is_abandoned(fd) and os.path.samestat(os.lstat(path), os.fstat(fd)):
+                if fcntl is None:
+                    os.close(fd)  # Windows removes no file that is open
+                    fd = None
+                os.unlink(path)
+        if fd is not None:
+            os.close(fd)
+
+
+def _temporary(folder, mode):
+    """(file descriptor, path) of a new file that is locked, in a folder."""
+    names = iter(TEMPORARY)
+    while True:
+        name = next(names, None) or f".fastlstm-{os.urandom(8).hex()}.tmp"
+        path = os.path.join(folder, name)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _UNFOLLOWED, mode)
+        except FileExistsError:
+            continue
+        if _lock(fd) is not False and _is_there(path, os.fstat(fd)):
+            return fd, path
+        os.close(fd)  # another writer removes it as abandoned, as it had no lock yet
+
+
+def _keep_attributes(fd, target, kept):
+    """Give a new file mode, owner, group and extended attributes of the one it will replace, as far as permitted."""
+    mode = stat.S_IMODE(kept.st_mode)
+    if hasattr(os, "fchown"):
+        try:
+            os.fchown(fd, -1, kept.st_gid)
+        except OSError:  # what its group might do with the file, another group may only if everybody may
+            mode = (mode & ~0o2070) | (mode & 0o070 & (mode & 0o007) << 3)
+        try:
+            os.fchown(fd, kept.st_uid, -1)
+        except OSError:
+            mode &= ~stat.S_ISUID
+    if hasattr(os, "fchmod"):
+        with suppress(OSError):  # some file systems have no modes to set
+            os.fchmod(fd, mode)
+    if hasattr(os, "listxattr"):
+        with suppress(OSError):
+            for name in os.listxattr(target):
+                with suppress(OSError):
+                    os.setxattr(fd, name, os.getxattr(target, name))
+
+
+def _replace(target, kept, pieces):
+    """Write a new file and rename it to `target`. kept: of the file that is there, None for none."""
+    folder = os.path.dirname(target)
+    _remove_abandoned(folder)
+    try:
+        fd, temporary = _temporary(folder, 0o666 if kept is None else 0o600)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, target) from None  # not of a name that the caller never gave
+    mine = os.fstat(fd)
+    try:
+        with open(fd, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            if kept is not None:
+                _keep_attributes(fd, target, kept)
+            os.fsync(fd)  # else a crash may leave the new name on an empty file
+            if fcntl is not None:
+                os.replace(temporary, target)  # with the lock still held
+        if fcntl is None:
+            os.replace(temporary, target)  # Windows renames no file that is open
+    except BaseException as error:
+        with suppress(OSError):
+            if os.path.samestat(os.lstat(temporary), mine):  # not that of another writer, after the renaming
+                os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, temporary):
+            error.filename, error.filename2 = target, None
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder):
+    """Bring the new name to the disk; some systems and file systems cannot."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _PLAIN)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise

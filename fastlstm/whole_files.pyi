@@ -1,0 +1,7 @@
+from collections.abc import Iterable
+
+from .files import _Path
+
+TEMPORARY: tuple[str, ...]
+
+def write_whole(path: _Path, pieces: Iterable[bytes | memoryview]) -> None: ...

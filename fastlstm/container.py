@@ -2,8 +2,16 @@
 
 import copy
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 
+from .attributes import Constant, fixed
 from .module import Module
+from .params import _check_flag
+
+
+def member(name):
+    """The member of that name as an attribute, fixed."""
+    return fixed(lambda self: self._parts[name], name)
 
 
 class Container(Module):
@@ -14,11 +22,12 @@ class Container(Module):
     """
 
     _member_names = ()
+    row_axes = Constant(1)
 
     def __init__(self, members):
         super().__init__()
         self._parts = dict(members)
-        self.recurrent = any(module.recurrent for module in members.values())
+        self._recurrent = any(module.recurrent for module in members.values())
 
     def _options(self):
         """Name -> value of the constructor's arguments that are no members, JSON-able."""
@@ -62,10 +71,24 @@ class Container(Module):
 
     # ---- settings ------------------------------------------------------------------------
 
+    recurrent = fixed(attrgetter("_recurrent"), "recurrent")
+
+    @property
+    def training(self):
+        """Whether any member trains. Setting it sets that of all members."""
+        return any(module.training for module in self._parts.values())
+
+    @training.setter
+    def training(self, mode):
+        mode = _check_flag("training", mode)
+        for module in self._parts.values():
+            module.training = mode
+
     def train(self, mode=True):
+        mode = _check_flag("mode", mode)
         for module in self._parts.values():
             module.train(mode)
-        return super().train(mode)
+        return self
 
     def set_num_threads(self, n):
         super().set_num_threads(n)

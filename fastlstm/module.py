@@ -17,13 +17,15 @@ started with.
 
 import contextlib
 import contextvars
+import functools
 import inspect
 import threading
 from typing import NamedTuple
 
 import numpy as np
 
-from .params import check_state_dict
+from .attributes import checked, fixed
+from .params import _check_flag, check_state_dict
 
 # Set while a model is built only to be filled with weights that exist already.
 _hollow = contextvars.ContextVar("fastlstm_hollow", default=False)
@@ -61,6 +63,12 @@ def check_num_threads(value):
     return int(value)
 
 
+def _notes(name, value):
+    from .files import check_metadata
+
+    return dict(check_metadata(value))
+
+
 class Module:
     """Base of LSTM, Linear, Embedding and Sequential.
 
@@ -68,14 +76,21 @@ class Module:
     ----------
     training : bool
         True at first, as in torch. Dropout acts only in ``forward(..., cache=True)`` of a model
-        with ``training`` True; a plain call ``model(x)`` never drops anything.
+        with ``training`` True; a plain call ``model(x)`` never drops anything. Setting anything
+        but a bool is a TypeError.
     metadata : dict of str to str
-        The user's own notes; written by `save` and read back by ``fastlstm.load``.
+        The user's own notes; written by `save` and read back by ``fastlstm.load``. A dict that is
+        set is copied; TypeError for what is none, ValueError for a key that `save` needs itself.
+
+    The arguments of a constructor, but for rng, are attributes. They are fixed: to set one is an
+    AttributeError that says what to do instead. Rates, such as a layer's dropout, may be set.
     """
 
     recurrent = False
     row_axes = 1  # axes of one row of x behind time and batch
     _classes = {}  # name in files -> class
+    training = checked("training", _check_flag, "Whether dropout and other regularisers act; a bool.")
+    metadata = checked("metadata", _notes, "The user's notes, str to str; a dict that is set is copied.")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -86,8 +101,7 @@ class Module:
         Module._classes[cls._file_name] = cls
 
     def __init__(self, num_threads=None):
-        self.training = True
-        self.metadata = {}
+        vars(self).update(training=True, metadata={})
         self._num_threads = check_num_threads(num_threads)
         self._weights = {}
         self._panels = None
@@ -231,7 +245,7 @@ class Module:
         self._replace_weights(arrays)
         return LoadResult(missing, unexpected)
 
-    @property
+    @fixed
     def dtype(self):
         """numpy.dtype of the weights."""
         return next(iter(self._named_weights().values())).dtype
@@ -278,15 +292,15 @@ class Module:
         return {"steps": T, "rows": B, "num_threads": self._num_threads}
 
     def train(self, mode=True):
-        """Set `training`; returns the model."""
-        self.training = bool(mode)
+        """Set `training`; returns the model. TypeError for a mode that is no bool."""
+        self.training = _check_flag("mode", mode)
         return self
 
     def eval(self):
         """``train(False)``."""
         return self.train(False)
 
-    @property
+    @functools.partial(fixed, instead="call set_num_threads(n)")
     def num_threads(self):
         """Threads a call may use; None leaves it to the package-wide setting and the plan."""
         return self._num_threads

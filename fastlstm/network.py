@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core
+from .attributes import Constant, fixed, kept
 from .module import Module
 from .params import _as_array, _check_size
 from .stream import StatelessStream
@@ -47,6 +48,9 @@ def _check_dy(dy, shape, dtype):
 
 class _Stateless(Module):
     """What Embedding and Linear share: a call without memory."""
+
+    recurrent = Constant(False)
+    row_axes = Constant(1)
 
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, None)`` or, with ``cache=True``, ``(y, None, cache)``.
@@ -92,12 +96,13 @@ class Embedding(_Stateless):
     out of range (a negative index is out of range).
     """
 
-    row_axes = 0  # an index, not a vector
+    row_axes = Constant(0)  # an index, not a vector
+    num_embeddings, embedding_dim = kept("num_embeddings"), kept("embedding_dim")
 
     def __init__(self, num_embeddings, embedding_dim, *, dtype="float32", rng=None):
         super().__init__()
-        self.num_embeddings = _check_size("num_embeddings", num_embeddings)
-        self.embedding_dim = _check_size("embedding_dim", embedding_dim)
+        self._num_embeddings = _check_size("num_embeddings", num_embeddings)
+        self._embedding_dim = _check_size("embedding_dim", embedding_dim)
         shape, dtype = (self.num_embeddings, self.embedding_dim), _engine_dtype(dtype)
 
         def draw():
@@ -181,14 +186,21 @@ class Linear(_Stateless):
     Raises TypeError for x that holds no real numbers, ValueError for a wrong last axis.
     """
 
+    in_features, out_features, activation = kept("in_features"), kept("out_features"), kept("activation")
+
+    @fixed
+    def bias(self):
+        """Whether there is a bias."""
+        return "bias" in self._weights
+
     def __init__(
         self, in_features, out_features, bias=True, activation=None,
         *, dtype="float32", rng=None, num_threads=None,
     ):
         super().__init__(num_threads)
-        self.in_features = _check_size("in_features", in_features)
-        self.out_features = _check_size("out_features", out_features)
-        self.activation = None if activation == "none" else activation
+        self._in_features = _check_size("in_features", in_features)
+        self._out_features = _check_size("out_features", out_features)
+        self._activation = None if activation == "none" else activation
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
         dtype, shapes = _engine_dtype(dtype), {"weight": (self.out_features, self.in_features)}

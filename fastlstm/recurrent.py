@@ -5,23 +5,19 @@ of a state.
 """
 
 import copy
+from operator import attrgetter
 
 import numpy as np
 
 from . import _core, functional, regularizers
+from .attributes import Constant, checked, fixed
 from .module import Module
-from .params import _check_size, by_layer, init_weights, layer_sizes, weight_shapes
+from .params import _check_flag, _check_size, by_layer, init_weights, layer_sizes, weight_shapes
 from .ragged import Chain
 from .regularizers import check_rate
 from .spec import Spec
 from .stream import Stream
 from .variants import OPTIONS, variant
-
-
-def _check_flag(name, value):
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
-    return bool(value)
 
 
 def _as_json(value):
@@ -57,48 +53,70 @@ def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None):
 class Recurrent(Module):
     """What all recurrent layers share; a subclass names its cell, a row of ``variants.OPTIONS`` and src_c/cells.def.
 
-    The constructor of a subclass hands its arguments to `_set_up`. Options of the cell become attributes, fixed from
-    then on; so do the rates of the regularisers, which may be set between calls.
+    The constructor of a subclass hands its arguments to `_set_up`. All of them, but for rng, are attributes that read
+    the layer's `Spec`, and are fixed from then on. Rates (dropout, regularisers) may be set between calls.
     """
 
-    recurrent = True
-    cell = None
+    recurrent, row_axes = Constant(True), Constant(1)
+    cell = Constant(None)
+    input_size, num_layers, proj_size, batch_first = (
+        fixed(attrgetter(f"_spec.{name}"), name) for name in ("input_size", "num_layers", "proj_size", "batch_first")
+    )
+    dropout = checked("dropout", check_rate, "Rate between layers, in [0, 1); may be set between calls.")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if "cell" in vars(cls):
-            for name in regularizers.rates_of(variant(cls.cell)):
-                setattr(cls, name, _rate(name))
+        if "cell" not in vars(cls):
+            return
+        v = variant(cls.cell)
+        found = {name: fixed(attrgetter(f"_spec.v.{name}"), name) for name in OPTIONS[v.cell] if name in v._fields}
+        found |= {name: _rate(name) for name in regularizers.rates_of(v)}
+        for name, attribute in found.items():
+            if name not in vars(cls):
+                setattr(cls, name, attribute)
+        cls.cell = Constant(v.cell, "cell")
 
     def _set_up(self, given):
         """given: name -> value of every argument of the constructor, its ``locals()``."""
         super().__init__(given["num_threads"])
         _core.isa()  # a wrong FASTLSTM_ISA is told now, not at the first call
         flags = ("bias", "batch_first", "bidirectional")
-        self.bias, self.batch_first, self.bidirectional = (_check_flag(name, given[name]) for name in flags)
+        bias, batch_first, bidirectional = (_check_flag(name, given[name]) for name in flags)
         v = variant(self.cell, **{name: given[name] for name in OPTIONS[self.cell]})
         sizes = given["input_size"], given["hidden_size"], given["num_layers"]
         proj_size = given.get("proj_size", 0)
-        self._shapes = weight_shapes(v, *sizes, self.bias, self.bidirectional, proj_size)
+        self._shapes = weight_shapes(v, *sizes, bias, bidirectional, proj_size)
         hidden = layer_sizes(v, "hidden_size", *sizes[1:])
-        self.input_size, self.num_layers, self.proj_size = int(sizes[0]), len(hidden), int(proj_size)
-        self.hidden_size = hidden if len(set(hidden)) > 1 else hidden[0]
-        self.dropout = check_rate("dropout", given["dropout"])
+        self.dropout = given["dropout"]
         self._rates = {name: check_rate(name, given[name]) for name in regularizers.rates_of(v)}
         dtype = given["dtype"]
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-        vars(self).update({name: getattr(v, name) for name in OPTIONS[self.cell] if name in v._fields})
         self._rng = np.random.default_rng(given["rng"])
         self._spec = Spec(
-            v, self.input_size, tuple(hidden), self.proj_size, 2 if self.bidirectional else 1, np.dtype(dtype),
-            self.batch_first,
+            v, int(sizes[0]), tuple(hidden), int(proj_size), 2 if bidirectional else 1, np.dtype(dtype), batch_first
         )
         self._rooms = _core.Rooms()
         self._trainable = False  # whether packed weights include what backward needs
         self._weights = self._new_weights(
             self._shapes, dtype, lambda: init_weights(self._shapes, self._rng, dtype, hidden)
         )
+
+    @fixed
+    def hidden_size(self):
+        """H; a tuple with one for each layer where they differ."""
+        sizes = self._spec.sizes
+        return sizes if self._spec.ragged else sizes[0]
+
+    @fixed
+    def bias(self):
+        """Whether there are biases."""
+        return "bias_ih_l0" in self._shapes
+
+    @fixed
+    def bidirectional(self):
+        """Whether there are two directions."""
+        return self._spec.directions == 2
 
     def config(self):
         v = self._spec.v
@@ -184,7 +202,7 @@ class Recurrent(Module):
         panels = self._panels
         # the short way for arrays that need no conversion; not for a subclass with a forward of its own
         if panels is not None and not kwargs and type(self).forward is Recurrent.forward:
-            found = panels.infer(x, state, self.batch_first, self._num_threads or 0)
+            found = panels.infer(x, state, self._spec.batch_first, self._num_threads or 0)
             if found is not None:
                 return found
         return super().__call__(x, state, **kwargs)

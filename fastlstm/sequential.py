@@ -19,7 +19,7 @@ def _widths(module):
         return None, module.embedding_dim
     if hasattr(module, "hidden_size"):
         directions = 2 if getattr(module, "bidirectional", False) else 1
-        hidden = module.hidden_size[-1] if isinstance(module.hidden_size, list) else module.hidden_size
+        hidden = module.hidden_size[-1] if isinstance(module.hidden_size, (tuple, list)) else module.hidden_size
         width = getattr(module, "proj_size", 0) or hidden
         return module.input_size, directions * width
     return getattr(module, "in_features", None), getattr(module, "out_features", None)

@@ -58,6 +58,10 @@ class Container(Module):
                     {name[len(head):]: a for name, a in arrays.items() if name.startswith(head)}
                 )
 
+    def _take_back(self, replaced=()):
+        for module in self._parts.values():
+            module._take_back()
+
     def _weights_changed(self):
         for module in self._parts.values():
             module._weights_changed()

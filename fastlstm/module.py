@@ -20,6 +20,7 @@ import contextvars
 import functools
 import inspect
 import threading
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +70,10 @@ def _notes(name, value):
     return dict(check_metadata(value))
 
 
+class _Lent(dict):
+    """Name -> array of the weights of one moment, for open streams; a dict that can be referred to weakly."""
+
+
 class Module:
     """Base of LSTM, Linear, Embedding and Sequential.
 
@@ -105,6 +110,7 @@ class Module:
         self._num_threads = check_num_threads(num_threads)
         self._weights = {}
         self._panels = None
+        self._lent = lambda: None  # a weak reference to the weights that open streams hold
         self._version = 0  # counts weight changes; lets backward see a stale cache
         self._lock = threading.RLock()
 
@@ -180,8 +186,26 @@ class Module:
     def _replace_weights(self, arrays):
         """Take over arrays that were checked and that nobody else holds."""
         with self._lock:
+            self._take_back(replaced=arrays)
             self._weights.update(arrays)
             self._weights_changed()
+
+    def _lend_weights(self):
+        """Name -> the arrays of this moment. Nobody changes them as long as somebody holds what this returns."""
+        with self._lock:
+            lent = self._lent()
+            if lent is None:
+                lent = _Lent(self._weights)
+                self._lent = weakref.ref(lent)
+            return lent
+
+    def _take_back(self, replaced=()):
+        """Before weights change: those that were lent, but for those about to be replaced, become copies."""
+        lent = self._lent()
+        if lent is not None:
+            mine = [name for name, weight in self._weights.items() if lent.get(name) is weight]
+            self._weights.update({name: lent[name].copy() for name in mine if name not in replaced})
+        self._lent = lambda: None
 
     def _weights_changed(self):
         self._panels = None
@@ -216,6 +240,7 @@ class Module:
         dict of live arrays. The caller has checked names and shapes.
         """
         with self._locked():
+            self._take_back()
             weights = self._named_weights()
             try:
                 if callable(change):

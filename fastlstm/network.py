@@ -19,7 +19,7 @@ from . import _core
 from .attributes import Constant, fixed, kept
 from .module import Module
 from .params import _as_array, _check_size
-from .stream import StatelessStream
+from .stream import StatelessStream, check_awake
 
 ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "softmax")
 
@@ -75,7 +75,8 @@ class _Stateless(Module):
         raise NotImplementedError
 
     def stream(self, batch_size=1, *, awake=0.0):  # awake: for recurrent layers; this one has no threads to keep
-        """A `StatelessStream` of `batch_size` rows with the weights of this moment."""
+        """A `StatelessStream` of `batch_size` rows with the weights of this moment; `awake` is checked alone."""
+        check_awake(awake)
         return StatelessStream(self, batch_size)
 
 

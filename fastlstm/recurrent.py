@@ -12,11 +12,11 @@ import numpy as np
 from . import _core, functional, regularizers
 from .attributes import Constant, checked, fixed
 from .module import Module
-from .params import _check_flag, _check_size, by_layer, init_weights, layer_sizes, weight_shapes
-from .ragged import Chain
+from .params import _check_flag, _check_size, init_weights, layer_sizes, weight_shapes
+from .ragged import pack
 from .regularizers import check_rate
 from .spec import Spec
-from .stream import Stream
+from .stream import Origin, Stream
 from .variants import OPTIONS, variant
 
 
@@ -34,20 +34,6 @@ def _rate(name):
             self._panels = None  # zoneout's expectation is packed with the weights
 
     return property(lambda self: self._rates[name], change)
-
-
-def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None):
-    """The core's model of a stack. weights: name -> C-contiguous array; trainable: with what backward needs.
-
-    rooms: `_core.Rooms` that the models of one layer work in, one after the other.
-    """
-    rest = by_layer(weights, spec.names), trainable, zoneout_h, zoneout_c
-    if spec.ragged:
-        return Chain(spec, *rest)
-    return _core.Model(
-        spec.v, spec.dtype, spec.input_size, spec.sizes[0], spec.num_layers, spec.directions, spec.proj_size, *rest,
-        rooms,
-    )
 
 
 class Recurrent(Module):
@@ -217,8 +203,9 @@ class Recurrent(Module):
         state: None (zeros) or (h0, c0) of shapes (L*D, B, R) and (L*D, B, H); without B when unbatched.
         lengths: (B,) integers in [0, T]. Steps beyond a row's length are not computed: y is 0 there, hn and cn are
         those of its last valid step, and the reverse direction starts at its own end.
-        reset: booleans, (T, B), in the layout of x. True at step t: no state crosses from step t-1 to t, in either
-        direction, as if the row were cut there; at t = 0 the forward direction forgets h0 and c0.
+        reset: booleans, (T, B), in the layout of x; 0 and 1 are taken, too, but for unbatched x, where they could be
+        step numbers. True at step t: no state crosses from step t-1 to t, in either direction, as if the row were cut
+        there; at t = 0 the forward direction forgets h0 and c0.
         trace: also return every gate and state: a `Trace`, or the type of trace that the class tells.
         cache: also return what `backward` needs. Dropout and the other regularisers act here only, and only while
         `training` is true; ``cache.masks`` tells what they drew. Elsewhere zoneout takes its expectation.
@@ -270,7 +257,10 @@ class Recurrent(Module):
         Raises ValueError for a bidirectional layer, whose reverse direction needs the end first, and for an awake
         outside 0..1; TypeError for one that is no number.
         """
-        return Stream(self._packed(), self._spec, batch_size, self._num_threads or 0, awake)
+        zoneout = tuple(self._rates.get(name, 0.0) for name in ("zoneout_h", "zoneout_c"))
+        with self._lock:  # model and weights of one moment
+            origin = Origin(self._spec, self._packed(), self._lend_weights(), zoneout, self._num_threads or 0)
+        return Stream(origin, batch_size, awake)
 
     def plan(self, T, B):
         """What a call with T steps of B rows would do: threads, split, chunks, in numbers and in words."""

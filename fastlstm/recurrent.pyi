@@ -1,23 +1,15 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, overload
 
-from . import _core
 from .functional import Kept
 from .module import Module
 from .params import _Array, _ArrayLike
 from .planning import Plan
-from .ragged import Chain
-from .spec import Spec
 from .stream import Stream
 
 _S = TypeVar("_S")  # the state, out
 _SL = TypeVar("_SL")  # and in
 _T = TypeVar("_T")  # the trace
-
-def pack(
-    spec: Spec, weights: Mapping[str, _Array], trainable: bool, zoneout_h: float = 0.0, zoneout_c: float = 0.0,
-    rooms: _core.Rooms | None = None,
-) -> _core.Model | Chain: ...
 
 class Recurrent(Module, Generic[_S, _SL, _T]):
     cell: ClassVar[str | None]

@@ -26,6 +26,9 @@ class Spec:
     dtype: np.dtype
     batch_first: bool
 
+    def __deepcopy__(self, memo):
+        return self  # nothing in it changes
+
     @functools.cached_property
     def num_layers(self):
         """L."""

@@ -16,6 +16,7 @@ class Spec:
     directions: int
     dtype: np.dtype[Any]
     batch_first: bool
+    def __deepcopy__(self, memo: Any) -> Spec: ...
     @cached_property
     def num_layers(self) -> int: ...
     @cached_property

@@ -52,7 +52,7 @@ class _Turn(NamedTuple):
             return None
         steps, batch = reset.shape
         ends = np.full(batch, steps) if self.lengths is None else self.lengths
-        turned = np.zeros_like(reset)
+        turned = np.zeros(reset.shape, bool)
         for row, end in enumerate(ends):
             turned[1:end, row] = reset[1:end, row][::-1]
         return self.layout.outward(turned)

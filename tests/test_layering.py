@@ -54,7 +54,7 @@ ALLOWED = {
     "option_checks": set(),
     "params": {"traces", "variants"},
     "planning": set(),
-    "ragged": {"_core"},
+    "ragged": {"_core", "params"},
     "recurrent": {
         "_core", "attributes", "functional", "module", "params", "ragged", "regularizers", "spec", "stream", "variants",
     },
@@ -68,10 +68,12 @@ ALLOWED = {
     "reference_time": {"reference_1997", "reference_cells", "reference_gru"},
     "regularizers": {"arguments"},
     "runtime": {"_core"},
-    "sequential": {"container", "last", "module", "network", "params", "stream", "wrappers"},
+    "sequential": {
+        "_core", "arguments", "container", "last", "module", "network", "params", "stream", "wrappers",
+    },
     "spec": {"params", "variants"},
     "states": {"arguments"},
-    "stream": {"_core", "arguments", "params", "ragged", "spec", "states"},
+    "stream": {"_core", "arguments", "attributes", "module", "params", "ragged", "spec", "states"},
     "traces": {"variants"},
     "variants": {"option_checks"},
     "wrappers": {"arguments", "attributes", "container", "recurrent", "spec"},
@@ -111,7 +113,7 @@ ALLOWED = {
     "torch_accelerate": {"torch_layers"},
     "torch_function": {"functional"},
     "torch_layers": {"_core", "params", "spec", "torch_function", "torch_panels", "variants"},
-    "torch_panels": {"_core", "machine", "recurrent"},
+    "torch_panels": {"_core", "machine", "ragged"},
     # fastlstm/benchmark/, imported by the command that needs it
     "case": {"variants", "work"},
     "cases": {"case"},
@@ -140,6 +142,7 @@ LATER = {
     "plots": {"report"},
     "recurrent": {"machine", "planning"},
     "runtime": {"_version", "machine"},
+    "stream": {"machine"},
 }
 REQUIRED = {"numpy", "safetensors"}  # scipy is for _blas alone, which is loaded when a product goes to BLAS
 OPTIONAL = {"h5py", "matplotlib", "onnx", "onnxruntime", "openvino", "torch"}  # inside functions only

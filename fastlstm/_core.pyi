@@ -1,10 +1,13 @@
 """Types of the compiled core. Everything here is internal; users call what fastlstm itself exports."""
 
-from typing import Any, final
+from collections.abc import Callable
+from typing import Any, TypeVar, final
 
 import numpy as np
 
 from .variants import Variant
+
+_T = TypeVar("_T")
 
 ACTIVATIONS: dict[str, int]
 SPLITS: tuple[str, ...]
@@ -147,14 +150,23 @@ class Model:
         gradients: list[dict[str, np.ndarray]], threads: int = 0,
     ) -> None: ...
 
+IN_USE: str
+
+class Busy:
+    def run(self, what: Callable[..., _T], *arguments: Any) -> _T: ...
+
+def write_all(targets: list[np.ndarray], values: list[np.ndarray]) -> None: ...
+
 class Stepper:
     teamed: bool
     def __init__(
-        self, model: Model, batch: int, states: tuple[np.ndarray, ...], threads: int = 0, awake_ns: int = 0
+        self, model: Model, batch: int, states: tuple[np.ndarray, ...], threads: int = 0, awake_ns: int = 0,
+        busy: Busy | None = None,
     ) -> None: ...
     def release(self) -> None: ...
     def fits(self, x: Any) -> bool: ...
     def step(self, x: Any, out: Any = None) -> np.ndarray | None: ...
+    def step_inside(self, x: Any, out: Any = None) -> np.ndarray | None: ...
 
 class Dense:
     dtype: np.dtype

@@ -1,13 +1,50 @@
 # Part of _core.pyx: single steps and dense layers.
 
 
+IN_USE = ("the stream is in use: its call under way must end before another thread, or what that call itself runs, may "
+          "use it; copy.copy(stream) gives another one its own state")
+
+
+cdef class Busy:
+    """Whether a call of a stream is under way. The flag is read and set with the GIL held, which this module takes in
+    an interpreter without one, too: it does not declare that it could do without."""
+    cdef bint taken
+
+    cdef inline int take(self) except -1:
+        if self.taken:
+            raise RuntimeError(IN_USE)
+        self.taken = True
+        return 0
+
+    def run(self, what, *arguments):
+        """what(*arguments). Another call meanwhile is a RuntimeError. No signal handler runs between the flag and the
+        call, so the flag is down again however the call ends."""
+        self.take()
+        try:
+            return what(*arguments)
+        finally:
+            self.taken = False
+
+
+def write_all(list targets, list values):
+    """Each array of values over that of targets, of the same shape and dtype: all of them or, when it raises, none."""
+    for target, value in zip(targets, values):
+        if target.shape != value.shape or target.dtype != value.dtype:
+            words = f"{value.dtype} {value.shape} cannot replace {target.dtype} {target.shape}"
+            raise ValueError(f"an array of {words}")
+    for target, value in zip(targets, values):  # no signal handler runs in between
+        cnp.PyArray_CopyInto(target, value)
+
+
 cdef class Stepper:
     """State and scratch memory of one stream: a step allocates its output at most.
 
-    threads: at most so many, 0 for the process's setting. awake_ns: how long its workers look out for the next step; a
+    busy: the flag of whoever owns the states; one of its own by default. threads: at most so many, 0 for the process's
+    setting. awake_ns: how long its workers look out for the next step; a
     step that is large enough for several threads is a call of one step."""
     cdef Model model
     cdef Memory workspace
+    cdef Busy busy
     cdef tuple states, rest
     cdef object joined
     cdef void *h_data
@@ -17,12 +54,14 @@ cdef class Stepper:
     cdef fl_call call
     cdef readonly bint teamed
 
-    def __cinit__(self, Model model, int64_t batch, tuple states, int threads=0, int64_t awake_ns=0):
+    def __cinit__(self, Model model, int64_t batch, tuple states, int threads=0, int64_t awake_ns=0,
+                  Busy busy=None):
         if model.spec.directions != 1:
             raise ValueError("a bidirectional model has no steps")
         if len(states) != model.states:
             raise ValueError(f"{model.states} states expected, got {len(states)}")
         self.model, self.batch, self.states, self.rest = model, batch, states, states[1:]
+        self.busy = Busy() if busy is None else busy
         self.joined = model._fresh(states, batch)
         self.h_data, self.c_data = data_of(states[0]), data_of(self.joined)
         self.inputs, self.outputs = model.input_size, model.recurrent
@@ -81,7 +120,18 @@ cdef class Stepper:
                 and cnp.PyArray_ISCARRAY_RO(a))
 
     def step(self, x, out=None):
-        """x (B, I) -> (B, R); None when x or out does not fit (nothing was done)."""
+        """x (B, I) -> (B, R); None when x or out does not fit (nothing was done). RuntimeError while busy."""
+        self.busy.take()
+        try:
+            return self._step(x, out)
+        finally:
+            self.busy.taken = False
+
+    def step_inside(self, x, out=None):
+        """`step` for a call that has the flag already, within `Busy.run`."""
+        return self._step(x, out)
+
+    cdef object _step(self, object x, object out):
         cdef cnp.npy_intp shape[2]
         cdef fl_status status
         if not self._fits(x, self.inputs):
@@ -93,8 +143,9 @@ cdef class Stepper:
             return None
         cdef void *from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         cdef void *to = cnp.PyArray_DATA(<cnp.ndarray>out)
-        if self.teamed and np.may_share_memory(x, out):
-            x = x.copy()
+        if (self.teamed and <char *>from_ < <char *>to + cnp.PyArray_NBYTES(<cnp.ndarray>out)
+                and <char *>to < <char *>from_ + cnp.PyArray_NBYTES(<cnp.ndarray>x)):
+            x = cnp.PyArray_NewCopy(<cnp.ndarray>x, cnp.NPY_CORDER)
             from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         if self.model.states == 3:
             self._exchange(True)

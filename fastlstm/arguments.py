@@ -102,10 +102,35 @@ def check_reset(reset, layout):
     array = _read("reset", reset).view()
     if array.dtype.kind not in "biu":
         raise TypeError(f"reset must hold booleans, got {array.dtype}")
+    if array.dtype.kind != "b":
+        _check_numbers(array, layout)
     if array.shape != layout.shape():
         letters = "(T,)" if not layout.batched else "(B, T)" if layout.batch_first else "(T, B)"
         raise ValueError(f"reset has shape {array.shape}, expected {layout.shape()} = {letters}")
     return np.ascontiguousarray(layout.inward(array) != 0, dtype=np.uint8)
+
+
+def _check_numbers(reset, layout):
+    """0 and 1 of the right shape can only mean False and True; what else numbers say is not guessed."""
+    if not layout.batched:
+        words = "which could be step numbers; give booleans, one for each step"
+        raise ValueError(f"reset holds integers ({reset.dtype}), {words}: np.isin(np.arange(T), steps)")
+    other = reset[(reset != 0) & (reset != 1)]
+    if other.size:
+        raise ValueError(f"reset holds {other[0]}, expected booleans, or 0 and 1, in the layout of x")
+
+
+def check_mask(mask, batch):
+    """(B,) bool, of the rows that a stream's reset forgets; None for all of them."""
+    if mask is None:
+        return np.ones(batch, bool)
+    array = _read("mask", mask)
+    if array.dtype.kind in "iu":
+        words = "which could be row numbers; give booleans, one for each row"
+        raise ValueError(f"mask holds integers ({array.dtype}), {words}: np.isin(np.arange({batch}), rows)")
+    if array.shape != (batch,) or array.dtype.kind != "b":
+        raise ValueError(f"mask must hold {batch} booleans, one per row; got {array.dtype} of shape {array.shape}")
+    return array
 
 
 def check_dy(spec, dy, layout):

@@ -24,11 +24,7 @@ class Weights(NamedTuple):
 
     panels: object = None  # packed
     version: int | None = None
-    arrays: dict | None = None  # name -> copy, where each call packs its own
-
-
-class WeightsMoved(Exception):
-    """A member that reads its weights at the call itself found others than those of the moment."""
+    arrays: dict | None = None  # name -> array that nobody changes meanwhile, of a module that computes with those
 
 
 def give_lock(module):
@@ -64,20 +60,15 @@ def at_one_moment(forward):
     @functools.wraps(forward)
     def call(self, x, state=None, *, cache=False, **given):
         leaves, outer = self._leaves(), _moment.get()
-        if len(leaves) < 2 or (outer and all(id(leaf) in outer for leaf in leaves)):
+        if len(leaves) < 2 or outer and all(id(leaf) in outer for leaf in leaves):
             return forward(self, x, state, cache=cache, **given)
-        for _ in range(3):
-            moment = None if cache else _as_before(self._moment, leaves)
-            if moment is None:
-                with hold(self):
-                    moment = {id(leaf): leaf._for_call(cache) for leaf in leaves}
-                self._moment = None if cache else moment
-            try:
-                with _core.Setting(_moment, {**outer, **moment} if outer else moment):
-                    return forward(self, x, state, cache=cache, **given)
-            except WeightsMoved:
-                pass
-        with hold(self):  # somebody changes weights all the time
+        moment = None if cache else _as_before(self._moment, leaves)
+        if moment is None:
+            with hold(self):
+                moment = {id(leaf): leaf._for_call(cache) for leaf in leaves}
+            lent = any(weights.arrays is not None for weights in moment.values())
+            self._moment = None if cache or lent else moment
+        with _core.Setting(_moment, {**outer, **moment} if outer else moment):
             return forward(self, x, state, cache=cache, **given)
 
     return call

@@ -1,8 +1,16 @@
 """`Container`: a module made of modules. Weights, locks, modes and copies are its members', under longer names."""
 
 import copy
+from operator import attrgetter
 
+from .attributes import Constant, fixed
 from .module import Module
+from .params import _check_flag
+
+
+def member(name):
+    """The member of that name as an attribute, fixed."""
+    return fixed(lambda self: self._parts[name], name)
 
 
 class Container(Module):
@@ -13,13 +21,14 @@ class Container(Module):
     """
 
     _member_names = ()
+    row_axes = Constant(1)
 
     def __init__(self, members):
         super().__init__()
         self._parts = dict(members)
         self._all = [leaf for module in members.values() for leaf in module._leaves()]
         self._moment = None  # what the last call without a cache took of the members' weights
-        self.recurrent = any(module.recurrent for module in members.values())
+        self._recurrent = any(module.recurrent for module in members.values())
 
     def _options(self):
         """Name -> value of the constructor's arguments that are no members, JSON-able."""
@@ -51,6 +60,10 @@ class Container(Module):
                     {name[len(head):]: a for name, a in arrays.items() if name.startswith(head)}
                 )
 
+    def _take_back(self, replaced=()):
+        for module in self._parts.values():
+            module._take_back()
+
     def _weights_changed(self):
         self._moment = None
         for module in self._parts.values():
@@ -61,10 +74,24 @@ class Container(Module):
 
     # ---- settings ------------------------------------------------------------------------
 
+    recurrent = fixed(attrgetter("_recurrent"), "recurrent")
+
+    @property
+    def training(self):
+        """Whether any member trains. Setting it sets that of all members."""
+        return any(module.training for module in self._parts.values())
+
+    @training.setter
+    def training(self, mode):
+        mode = _check_flag("training", mode)
+        for module in self._parts.values():
+            module.training = mode
+
     def train(self, mode=True):
+        mode = _check_flag("mode", mode)
         for module in self._parts.values():
             module.train(mode)
-        return super().train(mode)
+        return self
 
     def set_num_threads(self, n):
         super().set_num_threads(n)

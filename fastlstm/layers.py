@@ -4,6 +4,7 @@ What they can do is in recurrent.py. Formulas of all options, and of backward: d
 sources, and what they draw: regularizers.py.
 """
 
+from .attributes import fixed
 from .recurrent import Recurrent
 
 
@@ -116,8 +117,12 @@ class RNN(Recurrent):
         if nonlinearity == "tanh" and activations is not None:
             nonlinearity = None  # the default, which activations replace
         self._set_up(locals())
-        name = self.activations[0].name
-        self.nonlinearity = name if name in ("tanh", "relu") else None
+
+    @fixed
+    def nonlinearity(self):
+        """"tanh" or "relu"; None when it is another of the activations."""
+        name = self._spec.v.activations[0].name
+        return name if name in ("tanh", "relu") else None
 
     def config(self):
         found = {**super().config(), "nonlinearity": self.nonlinearity}

@@ -16,14 +16,17 @@ started with.
 """
 
 import contextvars
+import functools
 import inspect
+import weakref
 from typing import NamedTuple
 
 import numpy as np
 
 from . import _core
+from .attributes import checked, fixed
 from .concurrency import Weights, give_lock, hold, of_moment
-from .params import check_state_dict
+from .params import _check_flag, check_state_dict
 
 # Set while a model is built only to be filled with weights that exist already.
 _hollow = contextvars.ContextVar("fastlstm_hollow", default=False)
@@ -56,6 +59,16 @@ def check_num_threads(value):
     return int(value)
 
 
+def _notes(name, value):
+    from .files import check_metadata
+
+    return dict(check_metadata(value))
+
+
+class _Lent(dict):
+    """Name -> array of the weights of one moment, for open streams; a dict that can be referred to weakly."""
+
+
 class Module:
     """Base of LSTM, Linear, Embedding and Sequential.
 
@@ -63,15 +76,22 @@ class Module:
     ----------
     training : bool
         True at first, as in torch. Dropout acts only in ``forward(..., cache=True)`` of a model
-        with ``training`` True; a plain call ``model(x)`` never drops anything.
+        with ``training`` True; a plain call ``model(x)`` never drops anything. Setting anything
+        but a bool is a TypeError.
     metadata : dict of str to str
-        The user's own notes; written by `save` and read back by ``fastlstm.load``.
+        The user's own notes; written by `save` and read back by ``fastlstm.load``. A dict that is
+        set is copied; TypeError for what is none, ValueError for a key that `save` needs itself.
+
+    The arguments of a constructor, but for rng, are attributes. They are fixed: to set one is an
+    AttributeError that says what to do instead. Rates, such as a layer's dropout, may be set.
     """
 
     recurrent = False
     row_axes = 1  # axes of one row of x behind time and batch
-    _packs = False  # whether a call computes with `_packed`: as a rule, if there is a `_pack`
+    _packs = False  # whether there is a `_pack`, and calls compute with `_packed`
     _classes = {}  # name in files -> class
+    training = checked("training", _check_flag, "Whether dropout and other regularisers act; a bool.")
+    metadata = checked("metadata", _notes, "The user's notes, str to str; a dict that is set is copied.")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -79,16 +99,16 @@ class Module:
         # so that a file which says "LSTM" can never come out as somebody's subclass.
         inside = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
         cls._file_name = cls.__name__ if inside else f"{cls.__module__}.{cls.__qualname__}"
-        if "_pack" in vars(cls) and "_packs" not in vars(cls):
+        if "_pack" in vars(cls):
             cls._packs = True
         Module._classes[cls._file_name] = cls
 
     def __init__(self, num_threads=None):
-        self.training = True
-        self.metadata = {}
+        vars(self).update(training=True, metadata={})
         self._num_threads = check_num_threads(num_threads)
         self._weights = {}
         self._panels = None
+        self._lent = lambda: None  # a weak reference to the weights that open streams hold
         self._version = 0  # counts weight changes; lets backward see a stale cache
         give_lock(self)
 
@@ -164,8 +184,26 @@ class Module:
     def _replace_weights(self, arrays):
         """Take over arrays that were checked and that nobody else holds."""
         with self._lock:
+            self._take_back(replaced=arrays)
             self._weights.update(arrays)
             self._weights_changed()
+
+    def _lend_weights(self):
+        """Name -> the arrays of this moment. Nobody changes them as long as somebody holds what this returns."""
+        with self._lock:
+            lent = self._lent()
+            if lent is None:
+                lent = _Lent(self._weights)
+                self._lent = weakref.ref(lent)
+            return lent
+
+    def _take_back(self, replaced=()):
+        """Before weights change: those that were lent, but for those about to be replaced, become copies."""
+        lent = self._lent()
+        if lent is not None:
+            mine = [name for name, weight in self._weights.items() if lent.get(name) is weight]
+            self._weights.update({name: lent[name].copy() for name in mine if name not in replaced})
+        self._lent = lambda: None
 
     def _weights_changed(self):
         self._panels = None
@@ -207,6 +245,7 @@ class Module:
         dict of live arrays. The caller has checked names and shapes.
         """
         with self._locked():
+            self._take_back()
             weights = self._named_weights()
             try:
                 if callable(change):
@@ -236,7 +275,7 @@ class Module:
         self._replace_weights(arrays)
         return LoadResult(missing, unexpected)
 
-    @property
+    @fixed
     def dtype(self):
         """numpy.dtype of the weights."""
         return next(iter(self._named_weights().values())).dtype
@@ -283,15 +322,15 @@ class Module:
         return {"steps": T, "rows": B, "num_threads": self._num_threads}
 
     def train(self, mode=True):
-        """Set `training`; returns the model."""
-        self.training = bool(mode)
+        """Set `training`; returns the model. TypeError for a mode that is no bool."""
+        self.training = _check_flag("mode", mode)
         return self
 
     def eval(self):
         """``train(False)``."""
         return self.train(False)
 
-    @property
+    @functools.partial(fixed, instead="call set_num_threads(n)")
     def num_threads(self):
         """Threads a call may use; None leaves it to the package-wide setting and the plan."""
         return self._num_threads

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core
-from .concurrency import WeightsMoved, of_moment
+from .attributes import Constant, fixed, kept
+from .concurrency import Weights, of_moment
 from .module import Module
 from .params import _as_array, _check_size
-from .stream import StatelessStream
+from .stream import StatelessStream, check_awake
 
 ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "softmax")
 
@@ -49,6 +50,9 @@ def _check_dy(dy, shape, dtype):
 class _Stateless(Module):
     """What Embedding and Linear share: a call without memory."""
 
+    recurrent = Constant(False)
+    row_axes = Constant(1)
+
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, None)`` or, with ``cache=True``, ``(y, None, cache)``.
 
@@ -72,7 +76,8 @@ class _Stateless(Module):
         raise NotImplementedError
 
     def stream(self, batch_size=1, *, awake=0.0):  # awake: for recurrent layers; this one has no threads to keep
-        """A `StatelessStream` of `batch_size` rows with the weights of this moment."""
+        """A `StatelessStream` of `batch_size` rows with the weights of this moment; `awake` is checked alone."""
+        check_awake(awake)
         return StatelessStream(self, batch_size)
 
 
@@ -93,13 +98,13 @@ class Embedding(_Stateless):
     out of range (a negative index is out of range).
     """
 
-    row_axes = 0  # an index, not a vector
-    _packs = False  # for streams only; calls read the table itself
+    row_axes = Constant(0)  # an index, not a vector
+    num_embeddings, embedding_dim = kept("num_embeddings"), kept("embedding_dim")
 
     def __init__(self, num_embeddings, embedding_dim, *, dtype="float32", rng=None):
         super().__init__()
-        self.num_embeddings = _check_size("num_embeddings", num_embeddings)
-        self.embedding_dim = _check_size("embedding_dim", embedding_dim)
+        self._num_embeddings = _check_size("num_embeddings", num_embeddings)
+        self._embedding_dim = _check_size("embedding_dim", embedding_dim)
         shape, dtype = (self.num_embeddings, self.embedding_dim), _engine_dtype(dtype)
 
         def draw():
@@ -129,17 +134,20 @@ class Embedding(_Stateless):
             )
         return index.astype(np.intp)  # a copy: the cache must not follow the caller's array
 
-    def _pack(self):
-        return self._weights["weight"].copy()
+    def _snapshot(self):
+        return self._lend_weights()  # the table itself: no copy unless it changes meanwhile
+
+    def _for_call(self, cache):
+        return Weights(None, self._version, self._lend_weights())
 
     def _apply(self, x, snapshot):
-        index = self._check_index(x)
-        moment = of_moment(self) if snapshot is None else None
-        with self._lock:  # not while an optimiser is half way through
-            if moment is not None and moment.version != self._version:
-                raise WeightsMoved
-            table = self._weights["weight"] if snapshot is None else snapshot
-            return table[index], _EmbeddingCache(index)
+        index, moment = self._check_index(x), of_moment(self)
+        if snapshot is None and moment is not None:
+            snapshot = moment.arrays
+        if snapshot is None:
+            with self._lock:  # not while an optimiser is half way through
+                return self._weights["weight"][index], _EmbeddingCache(index)
+        return snapshot["weight"][index], _EmbeddingCache(index)
 
     def backward(self, dy, cache, dstate=None, *, input_gradient=True):
         """``(None, None, {"weight": (N, E)})``; integers have no gradient.
@@ -186,14 +194,21 @@ class Linear(_Stateless):
     Raises TypeError for x that holds no real numbers, ValueError for a wrong last axis.
     """
 
+    in_features, out_features, activation = kept("in_features"), kept("out_features"), kept("activation")
+
+    @fixed
+    def bias(self):
+        """Whether there is a bias."""
+        return "bias" in self._weights
+
     def __init__(
         self, in_features, out_features, bias=True, activation=None,
         *, dtype="float32", rng=None, num_threads=None,
     ):
         super().__init__(num_threads)
-        self.in_features = _check_size("in_features", in_features)
-        self.out_features = _check_size("out_features", out_features)
-        self.activation = None if activation == "none" else activation
+        self._in_features = _check_size("in_features", in_features)
+        self._out_features = _check_size("out_features", out_features)
+        self._activation = None if activation == "none" else activation
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
         dtype, shapes = _engine_dtype(dtype), {"weight": (self.out_features, self.in_features)}

@@ -1,4 +1,4 @@
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, overload
 
 from numpy.typing import DTypeLike
 
@@ -36,8 +36,8 @@ class _EmbeddingCache(NamedTuple):
     index: _Array  # type: ignore[assignment]  # hides tuple.index
 
 class Embedding(_Stateless):
-    num_embeddings: int
-    embedding_dim: int
+    num_embeddings: Final[int]
+    embedding_dim: Final[int]
     def __init__(
         self, num_embeddings: int, embedding_dim: int, *, dtype: DTypeLike = "float32", rng: _Rng = None
     ) -> None: ...
@@ -52,9 +52,10 @@ class _LinearCache(NamedTuple):
     version: int
 
 class Linear(_Stateless):
-    in_features: int
-    out_features: int
-    activation: _Activation | None
+    in_features: Final[int]
+    out_features: Final[int]
+    bias: Final[bool]
+    activation: Final[_Activation | None]
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, activation: _Activation | None = None, *,
         dtype: DTypeLike = "float32", rng: _Rng = None, num_threads: int | None = None,

@@ -29,6 +29,12 @@ def _check_size(name, value, least=1):
     return int(value)
 
 
+def _check_flag(name, value):
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+    return bool(value)
+
+
 def layer_sizes(v, name, hidden, num_layers):
     """Hidden units of every layer of a `Variant`, from one number or from one for each layer.
 

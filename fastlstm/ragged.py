@@ -12,6 +12,20 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core
+from .params import by_layer
+
+
+def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None):
+    """The model of a stack, a `Chain` or one of the core's. weights: name -> C-contiguous array; trainable: with what
+    backward needs; rooms: `_core.Rooms` that the models of one layer work in, one after the other.
+    """
+    rest = by_layer(weights, spec.names), trainable, zoneout_h, zoneout_c
+    if spec.ragged:
+        return Chain(spec, *rest)
+    return _core.Model(
+        spec.v, spec.dtype, spec.input_size, spec.sizes[0], spec.num_layers, spec.directions, spec.proj_size, *rest,
+        rooms,
+    )
 
 
 def _layer_of(state, layer):
@@ -134,7 +148,8 @@ class Chain:
 class ChainStepper:
     """One step at a time through a chain; the state, a list of arrays (1, B, W) for each name, is updated in place."""
 
-    def __init__(self, chain, batch, state, threads=0, awake_ns=0):
+    def __init__(self, chain, batch, state, threads=0, awake_ns=0, busy=None):
+        self._busy = busy or _core.Busy()
         self._steppers = [
             _core.Stepper(model, batch, _layer_of(state, layer), threads, awake_ns)
             for layer, model in enumerate(chain.models)
@@ -144,6 +159,10 @@ class ChainStepper:
 
     def step(self, x, out=None):
         """x (B, I) -> (B, R) of the last layer; None when x or out does not fit (nothing was done)."""
+        return self._busy.run(self.step_inside, x, out)
+
+    def step_inside(self, x, out=None):
+        """`step` for a call that has the flag already, within ``Busy.run``."""
         if out is not None and not self._fits(out):
             return None  # found only by the last layer, the others would be a step ahead
         for stepper, between in zip(self._steppers[:-1], self._between, strict=True):

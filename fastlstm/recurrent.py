@@ -5,24 +5,20 @@ of a state.
 """
 
 import copy
+from operator import attrgetter
 
 import numpy as np
 
 from . import _core, functional, regularizers
+from .attributes import Constant, checked, fixed
 from .concurrency import Weights, of_moment
 from .module import Module
-from .params import _check_size, by_layer, init_weights, layer_sizes, weight_shapes
-from .ragged import Chain
+from .params import _check_flag, _check_size, init_weights, layer_sizes, weight_shapes
+from .ragged import pack
 from .regularizers import check_rate
 from .spec import Spec
-from .stream import Stream
+from .stream import Origin, Stream
 from .variants import OPTIONS, variant
-
-
-def _check_flag(name, value):
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
-    return bool(value)
 
 
 def _as_json(value):
@@ -41,65 +37,73 @@ def _rate(name):
     return property(lambda self: self._rates[name], change)
 
 
-def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None):
-    """The core's model of a stack. weights: name -> C-contiguous array; trainable: with what backward needs.
-
-    rooms: `_core.Rooms` that the models of one layer work in, one after the other.
-    """
-    rest = by_layer(weights, spec.names), trainable, zoneout_h, zoneout_c
-    if spec.ragged:
-        return Chain(spec, *rest)
-    return _core.Model(
-        spec.v, spec.dtype, spec.input_size, spec.sizes[0], spec.num_layers, spec.directions, spec.proj_size, *rest,
-        rooms,
-    )
-
-
 class Recurrent(Module):
     """What all recurrent layers share; a subclass names its cell, a row of ``variants.OPTIONS`` and src_c/cells.def.
 
-    The constructor of a subclass hands its arguments to `_set_up`. Options of the cell become attributes, fixed from
-    then on; so do the rates of the regularisers, which may be set between calls.
+    The constructor of a subclass hands its arguments to `_set_up`. All of them, but for rng, are attributes that read
+    the layer's `Spec`, and are fixed from then on. Rates (dropout, regularisers) may be set between calls.
     """
 
-    recurrent = True
-    cell = None
+    recurrent, row_axes = Constant(True), Constant(1)
+    cell = Constant(None)
+    input_size, num_layers, proj_size, batch_first = (
+        fixed(attrgetter(f"_spec.{name}"), name) for name in ("input_size", "num_layers", "proj_size", "batch_first")
+    )
+    dropout = checked("dropout", check_rate, "Rate between layers, in [0, 1); may be set between calls.")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if "cell" in vars(cls):
-            for name in regularizers.rates_of(variant(cls.cell)):
-                setattr(cls, name, _rate(name))
+        if "cell" not in vars(cls):
+            return
+        v = variant(cls.cell)
+        found = {name: fixed(attrgetter(f"_spec.v.{name}"), name) for name in OPTIONS[v.cell] if name in v._fields}
+        found |= {name: _rate(name) for name in regularizers.rates_of(v)}
+        for name, attribute in found.items():
+            if name not in vars(cls):
+                setattr(cls, name, attribute)
+        cls.cell = Constant(v.cell, "cell")
 
     def _set_up(self, given):
         """given: name -> value of every argument of the constructor, its ``locals()``."""
         super().__init__(given["num_threads"])
         _core.isa()  # a wrong FASTLSTM_ISA is told now, not at the first call
         flags = ("bias", "batch_first", "bidirectional")
-        self.bias, self.batch_first, self.bidirectional = (_check_flag(name, given[name]) for name in flags)
+        bias, batch_first, bidirectional = (_check_flag(name, given[name]) for name in flags)
         v = variant(self.cell, **{name: given[name] for name in OPTIONS[self.cell]})
         sizes = given["input_size"], given["hidden_size"], given["num_layers"]
         proj_size = given.get("proj_size", 0)
-        self._shapes = weight_shapes(v, *sizes, self.bias, self.bidirectional, proj_size)
+        self._shapes = weight_shapes(v, *sizes, bias, bidirectional, proj_size)
         hidden = layer_sizes(v, "hidden_size", *sizes[1:])
-        self.input_size, self.num_layers, self.proj_size = int(sizes[0]), len(hidden), int(proj_size)
-        self.hidden_size = hidden if len(set(hidden)) > 1 else hidden[0]
-        self.dropout = check_rate("dropout", given["dropout"])
+        self.dropout = given["dropout"]
         self._rates = {name: check_rate(name, given[name]) for name in regularizers.rates_of(v)}
         dtype = given["dtype"]
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-        vars(self).update({name: getattr(v, name) for name in OPTIONS[self.cell] if name in v._fields})
         self._rng = np.random.default_rng(given["rng"])
         self._spec = Spec(
-            v, self.input_size, tuple(hidden), self.proj_size, 2 if self.bidirectional else 1, np.dtype(dtype),
-            self.batch_first,
+            v, int(sizes[0]), tuple(hidden), int(proj_size), 2 if bidirectional else 1, np.dtype(dtype), batch_first
         )
         self._rooms = _core.Rooms()
         self._trainable = False  # whether packed weights include what backward needs
         self._weights = self._new_weights(
             self._shapes, dtype, lambda: init_weights(self._shapes, self._rng, dtype, hidden)
         )
+
+    @fixed
+    def hidden_size(self):
+        """H; a tuple with one for each layer where they differ."""
+        sizes = self._spec.sizes
+        return sizes if self._spec.ragged else sizes[0]
+
+    @fixed
+    def bias(self):
+        """Whether there are biases."""
+        return "bias_ih_l0" in self._shapes
+
+    @fixed
+    def bidirectional(self):
+        """Whether there are two directions."""
+        return self._spec.directions == 2
 
     def config(self):
         v = self._spec.v
@@ -148,7 +152,7 @@ class Recurrent(Module):
 
     def _for_call(self, cache):
         if cache and self.training and self._rates.get("weight_drop"):  # its call packs what the masks leave
-            return Weights(None, self._version, {name: w.copy() for name, w in self._weights.items()})
+            return Weights(None, self._version, self._lend_weights())
         return Weights(self._packed_for_training() if cache else self._packed(), self._version)
 
     # ---- regularisers --------------------------------------------------------------------
@@ -193,7 +197,7 @@ class Recurrent(Module):
         panels = self._panels
         # the short way for arrays that need no conversion; not for a subclass with a forward of its own
         if panels is not None and not kwargs and type(self).forward is Recurrent.forward:
-            found = panels.infer(x, state, self.batch_first, self._num_threads or 0)
+            found = panels.infer(x, state, self._spec.batch_first, self._num_threads or 0)
             if found is not None:
                 return found
         return super().__call__(x, state, **kwargs)
@@ -208,8 +212,9 @@ class Recurrent(Module):
         state: None (zeros) or (h0, c0) of shapes (L*D, B, R) and (L*D, B, H); without B when unbatched.
         lengths: (B,) integers in [0, T]. Steps beyond a row's length are not computed: y is 0 there, hn and cn are
         those of its last valid step, and the reverse direction starts at its own end.
-        reset: booleans, (T, B), in the layout of x. True at step t: no state crosses from step t-1 to t, in either
-        direction, as if the row were cut there; at t = 0 the forward direction forgets h0 and c0.
+        reset: booleans, (T, B), in the layout of x; 0 and 1 are taken, too, but for unbatched x, where they could be
+        step numbers. True at step t: no state crosses from step t-1 to t, in either direction, as if the row were cut
+        there; at t = 0 the forward direction forgets h0 and c0.
         trace: also return every gate and state: a `Trace`, or the type of trace that the class tells.
         cache: also return what `backward` needs. Dropout and the other regularisers act here only, and only while
         `training` is true; ``cache.masks`` tells what they drew. Elsewhere zoneout takes its expectation.
@@ -265,7 +270,10 @@ class Recurrent(Module):
         Raises ValueError for a bidirectional layer, whose reverse direction needs the end first, and for an awake
         outside 0..1; TypeError for one that is no number.
         """
-        return Stream(self._packed(), self._spec, batch_size, self._num_threads or 0, awake)
+        zoneout = tuple(self._rates.get(name, 0.0) for name in ("zoneout_h", "zoneout_c"))
+        with self._lock:  # model and weights of one moment
+            origin = Origin(self._spec, self._packed(), self._lend_weights(), zoneout, self._num_threads or 0)
+        return Stream(origin, batch_size, awake)
 
     def plan(self, T, B):
         """What a call with T steps of B rows would do: threads, split, chunks, in numbers and in words."""

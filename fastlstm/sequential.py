@@ -1,14 +1,19 @@
 """Sequential: modules one after the other, a whole small model with the calls of its parts."""
 
+import copy
+from contextlib import contextmanager
+
 import numpy as np
 
+from . import _core
+from .arguments import check_mask
 from .concurrency import at_one_moment
 from .container import Container
 from .last import Last
 from .module import Module
 from .network import Embedding
 from .params import _check_size
-from .stream import batched, check_out
+from .stream import Session, StatelessStream, batched, check_out, closed
 from .wrappers import Bidirectional
 
 
@@ -20,7 +25,7 @@ def _widths(module):
         return None, module.embedding_dim
     if hasattr(module, "hidden_size"):
         directions = 2 if getattr(module, "bidirectional", False) else 1
-        hidden = module.hidden_size[-1] if isinstance(module.hidden_size, list) else module.hidden_size
+        hidden = module.hidden_size[-1] if isinstance(module.hidden_size, (tuple, list)) else module.hidden_size
         width = getattr(module, "proj_size", 0) or hidden
         return module.input_size, directions * width
     return getattr(module, "in_features", None), getattr(module, "out_features", None)
@@ -68,6 +73,28 @@ def _check_chain(modules):
     _check_sequences(modules)
 
 
+def _split(recurrent, what, value):
+    """One entry per member out of a state or dstate; None for members without memory. recurrent: a flag per member."""
+    count = sum(recurrent)
+    if value is None:
+        entries = [None] * count
+    elif count == 1:
+        entries = [value]
+    elif isinstance(value, (tuple, list)) and len(value) == count:
+        entries = list(value)
+    else:
+        raise ValueError(f"{what} must be None or a tuple of {count}, one per recurrent member")
+    rest = iter(entries)
+    return [next(rest) if flag else None for flag in recurrent]
+
+
+def _join(recurrent, values):
+    """The inverse of `_split` for a list with one entry per recurrent member."""
+    if not values:
+        return None
+    return values[0] if sum(recurrent) == 1 else tuple(values)
+
+
 class Sequential(Container):
     """Modules one after the other: a whole small model, with the calls of its parts.
 
@@ -87,7 +114,7 @@ class Sequential(Container):
         _check_chain(modules)
         super().__init__({str(place): module for place, module in enumerate(modules)})
         self._members = tuple(modules)
-        self._single = sum(module.recurrent for module in modules) == 1
+        self._flags = tuple(module.recurrent for module in modules)
 
     @property
     def row_axes(self):
@@ -115,24 +142,10 @@ class Sequential(Container):
     # ---- calls ---------------------------------------------------------------------------
 
     def _split(self, what, value):
-        """One entry per member out of a state or dstate; None for members without memory."""
-        count = sum(module.recurrent for module in self._members)
-        if value is None:
-            entries = [None] * count
-        elif self._single:
-            entries = [value]
-        elif isinstance(value, (tuple, list)) and len(value) == count:
-            entries = list(value)
-        else:
-            raise ValueError(f"{what} must be None or a tuple of {count}, one per recurrent member")
-        rest = iter(entries)
-        return [next(rest) if module.recurrent else None for module in self._members]
+        return _split(self._flags, what, value)
 
     def _join(self, values):
-        """The inverse of `_split` for a list with one entry per recurrent member."""
-        if not self.recurrent:
-            return None
-        return values[0] if self._single else tuple(values)
+        return _join(self._flags, values)
 
     @at_one_moment
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
@@ -181,24 +194,35 @@ class Sequential(Container):
         return SequentialStream(self, batch_size, awake)
 
 
-class SequentialStream:
+class SequentialStream(Session):
     """A session over a chain: one stream per member, each with its own state.
 
     The weights are those of the moment the stream was opened. What passes between the members
-    lives in buffers of this object; only the last member's result is new at each step.
+    lives in buffers of this object; only the last member's result is new at each step. One call
+    at a time, copies and pickles: as of a `Stream`.
     """
 
     def __init__(self, model, batch_size=1, awake=0.0):
-        self.batch_size = _check_size("batch_size", batch_size)
-        self._model = model
+        self._batch_size = _check_size("batch_size", batch_size)
         with model._locked():  # all members at the same moment
             options = {"awake": awake} if awake else {}  # modules from elsewhere may not know it
             self._streams = [module.stream(batch_size, **options) for module in model]
-        self._axes, self._width, self._dtype = model.row_axes, _widths(model)[1], model.dtype
+        self._recurrent, self._closed = model._flags, False
+        self._axes, self._dtype = model.row_axes, model.dtype
+        self._widths = [_widths(module)[1] for module in model]
+        self._start()
+
+    def _start(self):
+        self._busy = _core.Busy()
         self._between = [
-            None if width is None else np.empty((batch_size, width), model.dtype)
-            for width in (_widths(module)[1] for module in model[:-1])
+            None if width is None else np.empty((self._batch_size, width), self._dtype) for width in self._widths[:-1]
         ]
+
+    def _content(self):
+        found = {name: value for name, value in vars(self).items() if name not in ("_busy", "_between")}
+        ours = Session, StatelessStream  # a copy of another's stream may share the state
+        streams = [copy.copy(one) if isinstance(one, ours) else copy.deepcopy(one) for one in self._streams]
+        return {**found, "_streams": streams}
 
     def step(self, x_t, out=None):
         """x_t: (B, I), or (B,) integers -> y: (B, O), written to `out` if given.
@@ -206,13 +230,18 @@ class SequentialStream:
         With batch_size 1 the batch axis may be left out, of x_t and so of y and out.
         Raises TypeError, ValueError or IndexError before any state has moved.
         """
-        y, single = batched(x_t, self.batch_size, 0, self._axes)
-        whole = out
-        if out is not None and self._width is not None:
+        return self._busy.run(self._step, x_t, out)
+
+    def _step(self, x_t, out):
+        if self._closed:
+            raise closed()
+        y, single = batched(x_t, self._batch_size, 0, self._axes)
+        whole, width = out, self._widths[-1]
+        if out is not None and width is not None:
             # Found only by the last member, a bad `out` would leave the others a step ahead.
-            shape = (self._width,) if single else (self.batch_size, self._width)
+            shape = (width,) if single else (self._batch_size, width)
             check_out(out, shape, self._dtype)
-            whole = out.reshape(self.batch_size, self._width)  # contiguous, so the same memory
+            whole = out.reshape(self._batch_size, width)  # contiguous, so the same memory
         for stream, between in zip(self._streams, [*self._between, whole], strict=True):
             y = stream.step(y, out=between)
         if out is not None:
@@ -220,41 +249,66 @@ class SequentialStream:
         return y[0] if single else y
 
     def process(self, block):
-        """block: (T, B, I), or (T, B) integers -> (T, B, O); B may be left out as in `step`."""
-        y, single = batched(block, self.batch_size, 1, self._axes)
-        for stream in self._streams:
-            y = stream.process(y)
+        """block: (T, B, I), or (T, B) integers -> (T, B, O); B may be left out as in `step`.
+
+        The state is as before when it raises.
+        """
+        return self._busy.run(self._process, block)
+
+    def _process(self, block):
+        if self._closed:
+            raise closed()
+        y, single = batched(block, self._batch_size, 1, self._axes)
+        with self._all_or_nothing():
+            for stream in self._streams:
+                y = stream.process(y)
         return y[:, 0] if single else y
 
+    @contextmanager
+    def _all_or_nothing(self):
+        """The states of all members are as before when what is inside raises, or a signal's handler does."""
+        streams = [stream for stream, flag in zip(self._streams, self._recurrent, strict=True) if flag]
+        before = [stream.state for stream in streams]
+        try:
+            yield
+        except BaseException:
+            for stream, state in zip(streams, before, strict=True):
+                stream.state = state
+            raise
+
     def reset(self, mask=None):
-        """Zero the state, of all rows or of those where mask (B,) is true."""
-        for stream in self._streams:
-            stream.reset(mask)
+        """Zero the state, of all rows or of those where mask, (B,) booleans, is true; ValueError for another mask."""
+        self._busy.run(self._reset, mask)
+
+    def _reset(self, mask):
+        mask = None if mask is None else check_mask(mask, self._batch_size)
+        with self._all_or_nothing():
+            for stream in self._streams:
+                stream.reset(mask)
 
     def close(self):
-        """Ends the streams of all members."""
+        """Ends the streams of all members: a further step or block is a RuntimeError."""
+        self._busy.run(self._close)
+
+    def _close(self):
+        self._closed = True
         for stream in self._streams:
-            stream.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
+            getattr(stream, "close", lambda: None)()  # modules from elsewhere may have nothing to end
 
     @property
     def state(self):
         """The members' states, arranged as `Sequential` arranges them."""
-        pairs = zip(self._streams, self._model, strict=True)
-        return self._model._join([stream.state for stream, module in pairs if module.recurrent])
+        return self._busy.run(self._give_state)
+
+    def _give_state(self):
+        pairs = zip(self._streams, self._recurrent, strict=True)
+        return _join(self._recurrent, [stream.state for stream, flag in pairs if flag])
 
     @state.setter
     def state(self, value):
-        before = [stream.state for stream in self._streams]
-        try:
-            for stream, own in zip(self._streams, self._model._split("state", value), strict=True):
+        self._busy.run(self._take_state, value)
+
+    def _take_state(self, value):
+        with self._all_or_nothing():
+            for stream, own in zip(self._streams, _split(self._recurrent, "state", value), strict=True):
                 stream.state = own
-        except Exception:
-            for stream, own in zip(self._streams, before, strict=True):
-                stream.state = own  # all or nothing
-            raise

@@ -42,6 +42,9 @@ class Spec:
     dtype: np.dtype
     batch_first: bool
 
+    def __deepcopy__(self, memo):
+        return self  # nothing in it changes
+
     @Once
     def num_layers(self):
         """L."""

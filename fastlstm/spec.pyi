@@ -15,6 +15,7 @@ class Spec:
     directions: int
     dtype: np.dtype[Any]
     batch_first: bool
+    def __deepcopy__(self, memo: Any) -> Spec: ...
     @property
     def num_layers(self) -> int: ...
     @property

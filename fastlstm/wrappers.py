@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arguments import check_dy, check_lengths, check_reset, check_x, real_array
+from .attributes import kept
 from .concurrency import at_one_moment
-from .container import Container
+from .container import Container, member
 from .recurrent import Recurrent, _check_flag
 from .spec import Layout
 
@@ -52,7 +53,7 @@ class _Turn(NamedTuple):
             return None
         steps, batch = reset.shape
         ends = np.full(batch, steps) if self.lengths is None else self.lengths
-        turned = np.zeros_like(reset)
+        turned = np.zeros(reset.shape, bool)
         for row, end in enumerate(ends):
             turned[1:end, row] = reset[1:end, row][::-1]
         return self.layout.outward(turned)
@@ -83,11 +84,12 @@ class Reverse(Container):
     """
 
     _member_names = ("layer",)
+    layer, in_time = member("layer"), kept("in_time")
 
     def __init__(self, layer, in_time=True):
         _check_layer("layer", layer)
         super().__init__({"layer": layer})
-        self.layer, self.in_time = layer, _check_flag("in_time", in_time)
+        self._in_time = _check_flag("in_time", in_time)
 
     def _options(self):
         return {"in_time": self.in_time}
@@ -200,6 +202,7 @@ class Bidirectional(Container):
     """
 
     _member_names = ("forward_layer", "backward_layer")
+    forward_layer, backward_layer, merge = member("forward_layer"), member("backward_layer"), kept("merge")
 
     def __init__(self, forward_layer, backward_layer, merge="concat"):
         for name, layer in (("forward_layer", forward_layer), ("backward_layer", backward_layer)):
@@ -216,7 +219,7 @@ class Bidirectional(Container):
         if a != b and merge not in ("concat", None):
             raise ValueError(f"merge={merge!r} needs outputs of one width, got {a} and {b}")
         super().__init__({"forward_layer": forward_layer, "backward_layer": backward_layer})
-        self.forward_layer, self.backward_layer, self.merge = forward_layer, backward_layer, merge
+        self._merge = merge
         self._both = forward_layer, Reverse(backward_layer)
 
     def _options(self):

@@ -142,7 +142,7 @@ def test_none_is_zeros(p):
 def test_reset_zeroes_all_rows_or_those_of_the_mask():
     p = problem(SIZES["stack"], "float32")
     stream = opened(p)
-    stream.reset([True, False, 0, 1, False])
+    stream.reset([True, False, False, True, False])
     for now, before in zip(stream.state, p.state, strict=True):
         assert not now[:, [0, 3]].any()
         same(now[:, [1, 2, 4]], before[:, [1, 2, 4]])

@@ -91,6 +91,9 @@ def refused_by_layers(x: np.ndarray, lstm: fl.LSTM) -> None:
     lstm.backward(x, None)  # type: ignore[call-overload]
     lstm.load_state_dict([x])  # type: ignore[arg-type]
     lstm.num_threads = 2  # type: ignore[misc]
+    lstm.hidden_size = 2  # type: ignore[misc]
+    lstm.peephole = "ifo"  # type: ignore[misc]
+    lstm.dropout = "0.5"  # type: ignore[assignment]
     lstm.backward(x, lstm.forward(x, cache=True)[2], input_gradient=False)[0].sum()  # type: ignore[attr-defined]
 
 

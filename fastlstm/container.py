@@ -109,10 +109,10 @@ class Container(Module):
         with self._locked():
             return _remade, (type(self), tuple(map(_reduced, self._parts.values())), self._options(), self._extras())
 
-    def __copy__(self):
+    def __deepcopy__(self, memo):
         with self._locked():
-            members = tuple(copy.copy(module) for module in self._parts.values())
-        return _rebuilt(type(self), members, self._options(), self._extras())
+            members = tuple(copy.deepcopy(module, memo) for module in self._parts.values())
+        return _rebuilt(type(self), members, self._options(), copy.deepcopy(self._extras(), memo))
 
     def __repr__(self):
         lines = [f"({name}): {module!r}" for name, module in self._parts.items()]

@@ -16,6 +16,7 @@ started with.
 """
 
 import contextvars
+import copy
 import functools
 import inspect
 import weakref
@@ -360,12 +361,12 @@ class Module:
         return _rebuild, (type(self), self.config(), self.state_dict(), self._extras())
 
     def __copy__(self):
-        # Weights are never shared, so there is only one kind of copy.
-        rebuild, arguments = self.__reduce__()
-        return rebuild(*arguments)
+        return self.__deepcopy__({})  # weights are never shared, so there is only one kind of copy
 
     def __deepcopy__(self, memo):
-        return self.__copy__()
+        with self._locked():
+            make, (*arguments, extras) = self.__reduce__()
+            return make(*arguments, copy.deepcopy(extras, memo))  # a generator that several draw from is copied once
 
 
 def _rebuild(cls, config, weights, extras):

@@ -4,7 +4,6 @@ Letters: T steps, B rows, I inputs, H hidden units, P projected units, R = P or 
 of a state.
 """
 
-import copy
 from operator import attrgetter
 
 import numpy as np
@@ -118,7 +117,7 @@ class Recurrent(Module):
         return found | {n: _as_json(v.options.get(n, value)) for n, value in defaults.items()} | self._rates
 
     def _extras(self):
-        return {**super()._extras(), "_rng": copy.deepcopy(self._rng)}
+        return {**super()._extras(), "_rng": self._rng}
 
     def _weight_shapes(self):
         return self._shapes
@@ -156,6 +155,17 @@ class Recurrent(Module):
         return Weights(self._packed_for_training() if cache else self._packed(), self._version)
 
     # ---- regularisers --------------------------------------------------------------------
+
+    @property
+    def rng(self):
+        """The numpy.random.Generator that masks are drawn from. May be set: to a seed, or to a Generator, which is
+        then shared with whoever draws from it."""
+        return self._rng
+
+    @rng.setter
+    def rng(self, value):
+        with self._lock:
+            self._rng = np.random.default_rng(value)
 
     def _dropout_factors(self, steps, batch):
         """(L-1, T, B, D*R): 0 with probability `dropout`, else 1 / (1 - dropout); a list when layers differ in size."""

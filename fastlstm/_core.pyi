@@ -168,6 +168,10 @@ class Stepper:
     def step(self, x: Any, out: Any = None) -> np.ndarray | None: ...
     def step_inside(self, x: Any, out: Any = None) -> np.ndarray | None: ...
 
+def step_chain(
+    steppers: list[Stepper], between: list[np.ndarray], x: Any, out: Any = None
+) -> np.ndarray | None: ...
+
 class Dense:
     dtype: np.dtype
     inputs: int

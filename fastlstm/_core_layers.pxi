@@ -178,6 +178,19 @@ cdef class Stepper:
             at += width
 
 
+def step_chain(list steppers, list between, x, out=None):
+    """A step through steppers, one behind the other; between: what each but the last writes to. None when x or out
+    does not fit the first (nothing was done). No signal handler runs in between, so all of them are at one step."""
+    cdef Stepper stepper, last = steppers[len(steppers) - 1]
+    if out is not None and (not last._fits(out, last.outputs) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
+        return None  # found only by the last, the others would be a step ahead
+    for stepper, row in zip(steppers, between):
+        x = stepper.step(x, row)
+        if x is None:
+            return None
+    return last.step(x, out)
+
+
 cdef class Dense:
     """y = act(x . W^T + b) on packed panels. weight (O, I), bias (O,) or None, C-contiguous."""
     cdef fl_dense *dense

@@ -155,7 +155,6 @@ class ChainStepper:
             for layer, model in enumerate(chain.models)
         ]
         self._between = [np.empty((batch, width), chain.dtype) for width in chain.widths[:-1]]
-        self._out, self._dtype = (batch, chain.widths[-1]), chain.dtype
 
     def step(self, x, out=None):
         """x (B, I) -> (B, R) of the last layer; None when x or out does not fit (nothing was done)."""
@@ -163,20 +162,9 @@ class ChainStepper:
 
     def step_inside(self, x, out=None):
         """`step` for a call that has the flag already, within ``Busy.run``."""
-        if out is not None and not self._fits(out):
-            return None  # found only by the last layer, the others would be a step ahead
-        for stepper, between in zip(self._steppers[:-1], self._between, strict=True):
-            x = stepper.step(x, between)
-            if x is None:
-                return None
-        return self._steppers[-1].step(x, out)
+        return _core.step_chain(self._steppers, self._between, x, out)
 
     def release(self):
         """No layer's threads need wait for a further step."""
         for stepper in self._steppers:
             stepper.release()
-
-    def _fits(self, out):
-        return (
-            isinstance(out, np.ndarray) and out.dtype == self._dtype and out.shape == self._out and out.flags.carray
-        )

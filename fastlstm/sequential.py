@@ -207,7 +207,7 @@ class SequentialStream(Session):
         with model._locked():  # all members at the same moment
             options = {"awake": awake} if awake else {}  # modules from elsewhere may not know it
             self._streams = [module.stream(batch_size, **options) for module in model]
-        self._recurrent, self._closed = model._flags, False
+        self._recurrent, self._closed, self._torn = model._flags, False, False
         self._axes, self._dtype = model.row_axes, model.dtype
         self._widths = [_widths(module)[1] for module in model]
         self._start()
@@ -228,13 +228,21 @@ class SequentialStream(Session):
         """x_t: (B, I), or (B,) integers -> y: (B, O), written to `out` if given.
 
         With batch_size 1 the batch axis may be left out, of x_t and so of y and out.
-        Raises TypeError, ValueError or IndexError before any state has moved.
+        Raises TypeError, ValueError or IndexError before any state has moved. When a signal's handler, or a member of
+        others, raises between the members, these are at different steps: until `state` is assigned, or `reset` for all
+        rows, further calls raise RuntimeError.
         """
         return self._busy.run(self._step, x_t, out)
 
-    def _step(self, x_t, out):
+    def _check_open(self):
         if self._closed:
             raise closed()
+        if self._torn:
+            words = "its members are at different steps: assign state or call reset()"
+            raise RuntimeError(f"a step of the stream was given up half-way, and {words}")
+
+    def _step(self, x_t, out):
+        self._check_open()
         y, single = batched(x_t, self._batch_size, 0, self._axes)
         whole, width = out, self._widths[-1]
         if out is not None and width is not None:
@@ -242,8 +250,14 @@ class SequentialStream(Session):
             shape = (width,) if single else (self._batch_size, width)
             check_out(out, shape, self._dtype)
             whole = out.reshape(self._batch_size, width)  # contiguous, so the same memory
-        for stream, between in zip(self._streams, [*self._between, whole], strict=True):
-            y = stream.step(y, out=between)
+        place = 0
+        try:
+            for stream, between in zip(self._streams, [*self._between, whole], strict=True):
+                y = stream.step(y, out=between)
+                place += 1
+        except BaseException:
+            self._torn = any(self._recurrent[:place]) and any(self._recurrent[place:])
+            raise
         if out is not None:
             return out
         return y[0] if single else y
@@ -256,8 +270,7 @@ class SequentialStream(Session):
         return self._busy.run(self._process, block)
 
     def _process(self, block):
-        if self._closed:
-            raise closed()
+        self._check_open()
         y, single = batched(block, self._batch_size, 1, self._axes)
         with self._all_or_nothing():
             for stream in self._streams:
@@ -285,6 +298,7 @@ class SequentialStream(Session):
         with self._all_or_nothing():
             for stream in self._streams:
                 stream.reset(mask)
+        self._torn = self._torn and mask is not None
 
     def close(self):
         """Ends the streams of all members: a further step or block is a RuntimeError."""
@@ -312,3 +326,4 @@ class SequentialStream(Session):
         with self._all_or_nothing():
             for stream, own in zip(self._streams, _split(self._recurrent, "state", value), strict=True):
                 stream.state = own
+        self._torn = False

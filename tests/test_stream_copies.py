@@ -480,6 +480,32 @@ def test_a_copy_of_an_awake_stream_is_awake():
     assert [(one._awake_ns, one._stepper.teamed) for one in found] == [(1_000_000, True)] * 4
 
 
+def test_a_step_given_up_between_members_is_not_hidden(monkeypatch):
+    x, stream, other = steps("Sequential"), opened("Sequential"), opened("Sequential")
+    state = stream.state
+
+    def fails(*_, **__):
+        raise KeyboardInterrupt
+
+    for place in (0, 1):  # before anything has moved
+        with monkeypatch.context() as patch:
+            patch.setattr(stream._streams[place], "step", fails)
+            with pytest.raises(KeyboardInterrupt):
+                stream.step(x[2])
+        same(stream.state, state)
+    for heal in (lambda: setattr(stream, "state", state), lambda: (stream.reset(), setattr(stream, "state", state))):
+        with monkeypatch.context() as patch:
+            patch.setattr(stream._streams[2], "step", fails)
+            with pytest.raises(KeyboardInterrupt):
+                stream.step(x[2])
+        stream.reset([True, False])
+        for call in (stream.step, stream.process, copy.copy(stream).step):
+            with pytest.raises(RuntimeError, match="given up half-way, and its members are at different steps"):
+                call(x[2] if call != stream.process else x)
+        heal()
+    same(stream.process(x[2:]), other.process(x[2:]))
+
+
 def test_a_block_that_fails_in_a_chain_leaves_all_members_as_they_were(monkeypatch):
     x, stream = steps("Sequential"), opened("Sequential")
     state = stream.state

@@ -152,6 +152,8 @@ class Model:
 
 IN_USE: str
 
+def forked() -> None: ...
+
 class Busy:
     def run(self, what: Callable[..., _T], *arguments: Any) -> _T: ...
 

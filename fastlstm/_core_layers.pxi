@@ -5,15 +5,25 @@ IN_USE = ("the stream is in use: its call under way must end before another thre
           "use it; copy.copy(stream) gives another one its own state")
 
 
+cdef int forks = 0  # between the first process of this program and this one
+
+
+def forked():
+    """Called in the child of a fork."""
+    global forks
+    forks += 1
+
+
 cdef class Busy:
     """Whether a call of a stream is under way. The flag is read and set with the GIL held, which this module takes in
-    an interpreter without one, too: it does not declare that it could do without."""
-    cdef bint taken
+    an interpreter without one, too: it does not declare that it could do without. In the child of a fork no call is
+    under way: the thread of the parent that made it is not there."""
+    cdef int taken  # the process's number of forks plus one, while a call is under way
 
     cdef inline int take(self) except -1:
-        if self.taken:
+        if self.taken == forks + 1:
             raise RuntimeError(IN_USE)
-        self.taken = True
+        self.taken = forks + 1
         return 0
 
     def run(self, what, *arguments):
@@ -23,7 +33,7 @@ cdef class Busy:
         try:
             return what(*arguments)
         finally:
-            self.taken = False
+            self.taken = 0
 
 
 def write_all(list targets, list values):
@@ -125,7 +135,7 @@ cdef class Stepper:
         try:
             return self._step(x, out)
         finally:
-            self.busy.taken = False
+            self.busy.taken = 0
 
     def step_inside(self, x, out=None):
         """`step` for a call that has the flag already, within `Busy.run`."""

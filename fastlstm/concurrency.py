@@ -95,8 +95,9 @@ def _after_fork():
     """In the child: what other threads of the parent had begun will never be finished here.
 
     Locks are new, and the weights as they stood are packed anew; a generator that was drawing goes on from where it
-    was. One generator of several modules stays one.
+    was. One generator of several modules stays one. Streams can be used, with their state as it stood.
     """
+    _core.forked()
     generators = {}  # id -> (the generator, which stays alive so long, the one to go on with)
     for module in list(_modules.values()):
         module._lock, module._panels = threading.RLock(), None

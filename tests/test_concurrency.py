@@ -351,6 +351,27 @@ def use():
 
 held, done = threading.Event(), threading.Event()
 
+class InACall:  # which lasts as long as what it steps with is being read
+    def __init__(self, stream):
+        global here
+        here = self.stream = stream
+    def __enter__(self):
+        begun = threading.Event()
+        class Slow:
+            def __array__(self, dtype=None, copy=None):
+                begun.set()
+                done.wait(60)
+                return x[0]
+        threading.Thread(target=self.stream.step, args=(Slow(),)).start()
+        begun.wait()
+        try:
+            self.stream.step(x[0])
+        except RuntimeError:
+            return
+        raise AssertionError("not in a call")
+    def __exit__(self, *error):
+        pass
+
 def fork_while(take, check=use):
     held.clear(); done.clear()
     def hold_it():
@@ -383,6 +404,8 @@ def fork_while(take, check=use):
     "fork_while(chain._locked())",
     "fork_while(lstm._rng.bit_generator.lock)",
     "from fastlstm import machine; fork_while(machine._finding)",
+    "fork_while(InACall(stream))",
+    "fork_while(InACall(lstm.stream(2)), lambda: (use(), here.step(x[0]), here.reset()))",
 ])
 def test_a_child_can_use_what_another_thread_held_when_it_was_forked(what):
     assert says(CHILD + what, timeout=60) == ["well"]

@@ -85,20 +85,30 @@ def test_a_copy_goes_on_by_itself(kind, how):
     stream.step(x[0])
 
 
-@each_copy
-@each_kind
-def test_a_copy_has_the_weights_with_which_its_stream_was_opened(kind, how):
-    """Whatever happens to the model's afterwards: new ones, an optimiser's changes in place, some of them new."""
-    x, model = steps(kind), MODELS[kind]()
-    expected = opened(kind).process(x[2:])
-    stream = opened(kind, model)
+def load_one(model):
     first = next(iter(model.state_dict()))
     model.load_state_dict({first: model.state_dict()[first] + 1}, strict=False)
+
+
+def in_place(model):
     model._update(lambda weights: [w.fill(7) for w in weights.values()])
-    model._update({name: w + 1 for name, w in model.state_dict().items()})
-    twin = COPIES[how](stream)
-    if kind != "foreign":  # whose stream goes by the module
-        same(twin.process(x[2:]), expected)
+
+
+def load_all(model):
+    model.load_state_dict({name: w + 1 for name, w in model.state_dict().items()})
+
+
+@each_copy
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "foreign"])  # whose stream goes by the module
+def test_a_copy_has_the_weights_with_which_its_stream_was_opened(kind, how):
+    """Whatever happens to the model's afterwards: some new ones, an optimiser's changes in place, all new."""
+    x, expected = steps(kind), opened(kind).process(steps(kind)[2:])
+    for changes in ((load_one,), (in_place,), (load_all,), (load_one, in_place), (in_place, load_one, in_place)):
+        model = MODELS[kind]()
+        stream = opened(kind, model)
+        for change in changes:
+            change(model)
+        same(COPIES[how](stream).process(x[2:]), expected)
         same(stream.process(x[2:]), expected)
 
 
@@ -113,7 +123,9 @@ def test_two_streams_and_two_moments():
     assert not np.array_equal(expected, different)
     layer.load_state_dict({"weight_ih_l0": layer.state_dict()["weight_ih_l0"] + 1}, strict=False)
     third = layer.stream(B)
-    last = copy.copy(third).process(x)
+    last = layer(x)[0]
+    for how in COPIES.values():
+        same(how(third).process(x), last)
     del third
     gc.collect()
     layer._update(lambda weights: [w.fill(7) for w in weights.values()])
@@ -204,18 +216,15 @@ def test_a_streams_own_attributes_go_along():
     assert (stream.seen, deep.seen, again.seen) == ([0], [0, 1], [0, 1])
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_a_pickle_opens_in_another_process(kind, tmp_path):
-    if kind == "foreign":
-        pytest.skip("its class is in this file's neighbour")
-    x, stream = steps(kind), opened(kind)
-    (tmp_path / "stream").write_bytes(pickle.dumps((stream, x)))
+def test_pickles_open_in_another_process(tmp_path):
+    found = [(opened(kind), steps(kind)[2:]) for kind in MODELS if kind != "foreign"]
+    (tmp_path / "streams").write_bytes(pickle.dumps(found))
     lines = says(f"""
 import pickle
-stream, x = pickle.load(open({str(tmp_path / 'stream')!r}, "rb"))
-print(stream.process(x[2:]).tobytes().hex())
+for stream, x in pickle.load(open({str(tmp_path / 'streams')!r}, "rb")):
+    print(stream.process(x).tobytes().hex())
 """)
-    assert lines == [stream.process(x[2:]).tobytes().hex()]
+    assert lines == [stream.process(x).tobytes().hex() for stream, x in found]
 
 
 def test_batch_size_is_fixed():

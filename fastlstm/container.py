@@ -44,6 +44,11 @@ class Container(Module):
 
     # ---- weights -------------------------------------------------------------------------
 
+    @property
+    def dtype(self):
+        """numpy.dtype of the weights."""
+        return next(iter(self._parts.values())).dtype
+
     def _named_weights(self):
         return {
             f"{part}.{name}": weight
@@ -52,13 +57,14 @@ class Container(Module):
         }
 
     def _replace_weights(self, arrays):
+        own = {part: {} for part in self._parts}
+        for name, array in arrays.items():
+            part, _, rest = name.partition(".")
+            own[part][rest] = array
         with self._locked():
             self._moment = None
             for part, module in self._parts.items():
-                head = f"{part}."
-                module._replace_weights(
-                    {name[len(head):]: a for name, a in arrays.items() if name.startswith(head)}
-                )
+                module._replace_weights(own[part])
 
     def _take_back(self, replaced=()):
         for module in self._parts.values():

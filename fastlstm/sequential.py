@@ -20,7 +20,12 @@ from .wrappers import Bidirectional
 def _widths(module):
     """(features taken, features given), None where a module does not say."""
     if isinstance(module, Sequential):
-        return _widths(module[0])[0], _widths(module[-1])[1]
+        first = last = module
+        while isinstance(first, Sequential):
+            first = first[0]
+        while isinstance(last, Sequential):
+            last = last[-1]
+        return _widths(first)[0], _widths(last)[1]
     if isinstance(module, Embedding):
         return None, module.embedding_dim
     if hasattr(module, "hidden_size"):
@@ -58,13 +63,16 @@ def _check_sequences(modules):
 def _check_chain(modules):
     if not modules:
         raise ValueError("Sequential needs at least one module")
+    met, dtype = set(), None
     for place, module in enumerate(modules):
         if not isinstance(module, Module):
             raise TypeError(f"member {place} must be a Module, got {type(module).__name__}")
-        if any(module is other for other in modules[:place]):
+        if id(module) in met:
             raise ValueError(f"member {place} is in the chain twice; weights cannot be shared")
-        if module.dtype != modules[0].dtype:
-            raise ValueError(f"member {place} is {module.dtype}, member 0 is {modules[0].dtype}")
+        met.add(id(module))
+        dtype = dtype or module.dtype
+        if module.dtype != dtype:
+            raise ValueError(f"member {place} is {module.dtype}, member 0 is {dtype}")
         if place == 0:
             continue
         given, taken = _widths(modules[place - 1])[1], _widths(module)[0]

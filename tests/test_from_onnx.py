@@ -201,7 +201,8 @@ SHARED = ob.tensor("w", ob.weights("RNN")["W"])
     (placed("w", [ob.node("Constant", [], ["w"], value_float=1.0)]), "W is 'w', a Constant without a tensor"),
     (placed("w", more=[SHARED, SHARED]), "more than one initializer 'w'"),
     (placed("v", [ob.node("Identity", ["v"], ["v"])]), "W is 'v', an Identity of itself"),
-    (placed("w40", [ob.node("Identity", [f"w{n}"], [f"w{n + 1}"]) for n in range(40)]), "more than 16 Identity"),
+    (placed("w40", [ob.node("Identity", [f"w{n}"], [f"w{n + 1}"]) for n in range(40)]), "W is 'w0', which nothing"),
+    (placed("v", [ob.node("Identity", [a], [b]) for a, b in ("uv", "wu", "vw")]), "W is 'v', an Identity of itself"),
     (placed("w", more=[ob.tensor("w", np.zeros((1, 4, 3), "i8"))]), "W holds int64, expected float32, float64"),
     (placed("w", more=[ob.tensor("w", np.zeros((1, 4, 3)))]), "has weights of W float64, R float32, B float32"),
 ])

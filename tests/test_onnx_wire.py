@@ -5,7 +5,7 @@ import onnx_bytes as ob
 import pytest
 
 from fastlstm.convert import onnx_wire as wire
-from fastlstm.convert.onnx_tensors import Mapped, array, described
+from fastlstm.convert.onnx_tensors import Bytes, Others, array, described
 
 
 def whole(data):
@@ -161,8 +161,8 @@ def tensor_of(data, tmp_path):
     path = tmp_path / "tensor"
     path.write_bytes(data)
     with open(path, "rb") as file:
-        mapped = Mapped(file)
-    return array(mapped, described(mapped.data, whole(data)), str(tmp_path))[0]
+        source = Bytes(file)
+    return array(source, described(source.data, whole(data)), Others(str(tmp_path)))[0]
 
 
 ARRAYS = {

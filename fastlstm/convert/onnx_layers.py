@@ -44,7 +44,7 @@ _OWN = {"LSTM": {"input_forget": int}, "GRU": {"linear_before_reset": int}, "RNN
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 # defaults of alpha and beta, those of the operators of these names; Affine and ScaledTanh are none any more
 _CONSTANTS = {"HardSigmoid": (0.2, 0.5), "Elu": (1.0,), "LeakyRelu": (0.01,), "ThresholdedRelu": (1.0,)}
-_CHUNK = 1 << 18  # bytes copied between two calls of `release`
+_CHUNK = 1 << 18  # bytes that are copied, then given back
 
 
 class Recipe(NamedTuple):
@@ -203,7 +203,10 @@ def _copy(target, source):
 
 
 def _gathered(array, before, after, dtype, release):
-    """A new array of the blocks of `array` along its first axis, reordered; see `onnx_orders.reordered`."""
+    """A new array of the blocks of `array` along its first axis, reordered; see `onnx_orders.reordered`.
+
+    release: called with each piece of `array` once it was copied.
+    """
     height = len(array) // len(before)
     found = np.empty((len(after) * height, *array.shape[1:]), dtype)
     step = max(1, _CHUNK // max(1, array[:1].nbytes))
@@ -212,7 +215,7 @@ def _gathered(array, before, after, dtype, release):
         for start in range(0, height, step):
             stop = min(height, start + step)
             _copy(found[to + start : to + stop], array[at + start : at + stop])
-            release()
+            release(array[at + start : at + stop])
     return found
 
 
@@ -221,7 +224,7 @@ def _weights(op_type, v, arrays, dtype, releases):
     order, found = ORDERS[op_type], {}
 
     def take(name, array, before, after, key):
-        found[name] = _gathered(array, before, after, dtype, releases.get(key, lambda: None))
+        found[name] = _gathered(array, before, after, dtype, releases.get(key, lambda _: None))
 
     take("weight_ih", arrays["W"], order, v.gates, "W")
     take("weight_hh", arrays["R"], order, v.gates, "R")
@@ -245,7 +248,7 @@ def layer(how, arrays, releases=None):
     """The layer with these weights: `LSTM`, `GRU`, `RNN`, `Reverse` of one, or `Bidirectional`.
 
     how: a `Recipe`. arrays: "W", "R", "B", "P" -> array or None, as ONNX has them, uint16 for the bits of bfloat16;
-    they are copied, float16 and bfloat16 to float32. releases: name -> what to call after each piece of it was read.
+    they are copied, float16 and bfloat16 to float32. releases: name -> function that is given each piece of it that was copied.
     A bidirectional node becomes one layer with bidirectional=True, or `Bidirectional` where the directions differ in
     activations. Raises ValueError, whose words follow on the name of a node, for shapes and types that do not fit.
     """

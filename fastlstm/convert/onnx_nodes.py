@@ -7,13 +7,18 @@ Numbers of fields: onnx.proto.
 
 import itertools
 import re
+from array import array
 from typing import NamedTuple
+
+import numpy as np
 
 from .onnx_wire import LENGTH, MAX_NAME, attribute, fields, message, one, text
 
 OPERATORS = ("LSTM", "GRU", "RNN")
 STANDARD = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
-MAX_NODES, MAX_DEPTH, MAX_STEPS = 1024, 16, 16  # recurrent nodes; graphs in a node, and in each other; Identity chains
+MAX_NODES, MAX_DEPTH = 1024, 16  # recurrent nodes; graphs in a node, and in each other
+MAX_STEPS = 20_000  # along chains of Identity nodes, beyond twice their number
+_CIRCLE = "an Identity of itself"
 _LIKE = re.compile(b"LSTM|GRU|RNN|Lstm|Gru|Rnn|lstm|rnn")  # of an operator's name: not Congruent
 
 _NODE, _INITIALIZER, _INPUT, _SPARSE = 1, 5, 11, 15  # of GraphProto
@@ -205,6 +210,48 @@ def _walk(data, graph, names):
     return found
 
 
+class _Identities:
+    """The Identity nodes of a graph, found by their outputs: chains of them take time in proportion to their number."""
+
+    def __init__(self, data, graph):
+        # Numbers, not names: 32 bytes for each node. Nodes whose names have the same hash are told apart by the names.
+        self._data, keys, self._starts, self._ends = data, array("q"), array("q"), array("q")
+        for number, kind, a, b in fields(data, graph):
+            if number == _NODE and kind == LENGTH and data.find(b"Identity", a, b) >= 0:
+                for output, how, start, end in fields(data, (a, b)):
+                    if output == _OUT and how == LENGTH and end - start <= MAX_NAME:
+                        keys.append(hash(bytes(data[start:end])))
+                        self._starts.append(a)
+                        self._ends.append(b)
+        keys = np.array(keys, np.int64)
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+        self._steps = 2 * len(keys) + MAX_STEPS
+
+    def _before(self, name):
+        """What an Identity node makes `name` of; None where none does."""
+        place = int(np.searchsorted(self._keys, hash(name.encode())))
+        for at in range(place, len(self._keys)):
+            if self._keys[at] != hash(name.encode()):
+                return None
+            node = int(self._order[at])
+            for _, source in _produced(self._data, (self._starts[node], self._ends[node]), {name.encode()}):
+                return source.alias
+        return None
+
+    def end(self, name):
+        """The name at the end of a chain that starts with `name`; None for one that goes round in a circle."""
+        most = len(self._keys)
+        for _ in range(most + 1):
+            before = self._before(name)
+            if before is None:
+                return name
+            name, self._steps = before, self._steps - 1
+            if self._steps < 0:
+                raise ValueError(f"chains of Identity nodes that share too many of them, up to {short(name)}")
+        return None
+
+
 class Values:
     """What gives the inputs of nodes, found in a few walks over the graphs they are in."""
 
@@ -224,26 +271,26 @@ class Values:
 
     @staticmethod
     def _resolve(data, graph, names):
-        """(name -> `Source` in one graph, names that it does not give)."""
-        found, asked = {}, set()
-        for _ in range(MAX_STEPS):
-            asked |= names
-            found |= _walk(data, graph, {name.encode() for name in names})
-            names = {source.alias for source in found.values() if source.alias is not None} - asked
-            if not names:
-                return found, asked - set(found)
-        raise ValueError(f"more than {MAX_STEPS} Identity nodes after each other, up to {short(min(names))}")
+        """(name -> `Source` in one graph, names that it does not give): at most three walks over the graph."""
+        found = _walk(data, graph, {name.encode() for name in names})
+        behind = {name: source.alias for name, source in found.items() if source.alias is not None}
+        if not behind:
+            return found, names - set(found)
+        chains = _Identities(data, graph)
+        for name, alias in behind.items():
+            end = chains.end(alias)
+            found[name] = Source(alias=end) if end is not None else Source(refusal=f"is {short(name)}, {_CIRCLE}")
+        ends = {source.alias for source in found.values() if source.alias is not None} - names
+        found |= _walk(data, graph, {name.encode() for name in ends})
+        return found, (names | ends) - set(found)
 
     def tensor(self, name, graphs):
         """The span of the tensor that is the value `name` in the first of `graphs`; ValueError if none is."""
         for graph in graphs:
-            for _ in range(MAX_STEPS + 1):
-                source = self._found[graph].get(name)
-                if source is None or source.alias is None:
-                    break
+            source = self._found[graph].get(name)
+            if source is not None and source.alias is not None:
                 name = source.alias
-            else:
-                raise ValueError(f"is {short(name)}, an Identity of itself")
+                source = self._found[graph].get(name)
             if source is not None:
                 if source.refusal:
                     raise ValueError(source.refusal)

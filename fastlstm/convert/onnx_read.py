@@ -1,7 +1,7 @@
 """`from_onnx`: the recurrent nodes of an ONNX file as layers, without the package onnx.
 
-The file is mapped into memory and walked (onnx_nodes.py); weights are copied out of it in the order of gates that
-layers have (onnx_layers.py), piece by piece, so that nothing is in memory twice.
+The file is read into memory and walked (onnx_nodes.py); weights are copied out of it in the order of gates that
+layers have (onnx_layers.py), piece by piece, each of which is given back, so that nothing is in memory twice.
 """
 
 import os
@@ -9,10 +9,11 @@ import warnings
 
 import numpy as np
 
-from ..files import FileFormatError, excerpt, not_finite, regular
+from ..files import not_finite
+from ..read_files import refusals, regular, steady
 from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
 from .onnx_nodes import STANDARD, Search, Values
-from .onnx_tensors import Mapped, array, described
+from .onnx_tensors import Bytes, Others, Place, array, described
 from .onnx_wire import LENGTH, VARINT, attribute, fields, message, one, signed, text
 
 MAX_IR = 14  # of onnx 1.23
@@ -88,17 +89,18 @@ def _attributes(data, node):
 class _Reader:
     """One file on its way to layers."""
 
-    def __init__(self, path, mapped):
-        self.path, self.mapped, self.folder = path, mapped, os.path.dirname(os.path.abspath(path))
-        self.room = 2 * mapped.size  # bytes that all layers together may take; what lies in other files adds to it
-        self.walks = 2 * mapped.size + (1 << 18)  # bytes of tensors, junk and all, that may be walked for their numbers
-        self.uncounted, self.counted, self.made = {mapped.file: 0}, set(), {}
+    def __init__(self, path, file):
+        self.path, self.source, self.others = path, Bytes(file), Others(os.path.dirname(os.path.abspath(path)))
+        size, found = self.source.size, os.fstat(file.fileno())
+        self.room = 2 * size  # bytes that all layers together may take; what lies in other files adds to it
+        self.walks = 2 * size + (1 << 18)  # bytes of tensors, junk and all, that may be walked for their numbers
+        self.uncounted, self.counted, self.made = {(found.st_dev, found.st_ino): 0}, set(), {}
         self.known, self.starting = {}, {}  # span -> `Tensor`, whether an initial state is not zero
-        graph, self.opset = _graph_and_opset(mapped.data, mapped.size)
-        self.nodes = _nodes(mapped.data, mapped.size, graph)
+        graph, self.opset = _graph_and_opset(self.source.data, size)
+        self.nodes = _nodes(self.source.data, size, graph)
         self.inputs = [self._told(node, _inputs, node) for node in self.nodes]
         wanted = [[given[n] for n in (*WEIGHTS, *_STATES) if n in given] for given in self.inputs]
-        self.values = Values(mapped.data, self.nodes, wanted)
+        self.values = Values(self.source.data, self.nodes, wanted)
 
     @staticmethod
     def _told(node, function, *arguments):
@@ -116,19 +118,20 @@ class _Reader:
             if not names:
                 raise ValueError(f"{node.place} has no name and no output, or those of another one")
             found[names[0]] = self._told(node, self._layer, node, given)
+        self.others.check_unchanged()
         return found
 
     def _tensor(self, node, given, name):
         try:
             span = self.values.tensor(given[name], node.graphs)
             if span not in self.known:
-                self.known[span] = described(self.mapped.data, span)
+                self.known[span] = described(self.source.data, span)
             return self.known[span]
         except ValueError as error:
             raise ValueError(f"cannot be read: {name} {error}") from None
 
     def _layer(self, node, given):
-        how = recipe(node.op_type, _attributes(self.mapped.data, node), self.opset)
+        how = recipe(node.op_type, _attributes(self.source.data, node), self.opset)
         tensors = {name: self._tensor(node, given, name) for name in WEIGHTS if name in given}
         check_shapes(how, {name: tensors[name].shape if name in tensors else None for name in WEIGHTS})
         same = repr(how), tuple((name, tensor.span) for name, tensor in tensors.items())
@@ -146,20 +149,21 @@ class _Reader:
         return model
 
     def _array(self, name, tensor):
-        """(array, what gives its pages back)."""
+        """(array, what gives back the memory of its pieces)."""
         self.walks -= tensor.span[1] - tensor.span[0]
         if self.walks < 0:
             raise ValueError(_SHARED)
         try:
-            found, mapped = array(self.mapped, tensor, self.folder)
+            found, place = array(self.source, tensor, self.others)
         except ValueError as error:
             raise ValueError(f"cannot be read: {name} {error}") from None
-        if mapped is not self.mapped and tensor.span not in self.counted:
+        if isinstance(place, Place) and tensor.span not in self.counted:
             self.counted.add(tensor.span)
-            own = min(found.nbytes, self.uncounted.setdefault(mapped.file, mapped.size))
-            self.uncounted[mapped.file] -= own  # tensors that are the same bytes count no more than the file has
+            own = min(found.nbytes, self.uncounted.setdefault(place.file, place.size))
+            self.uncounted[place.file] -= own  # tensors that are the same bytes count no more than the file has
             self.room += 2 * own
-        return found, mapped.release
+        looks_in = place is self.source
+        return found, (lambda piece: self.source.release(tensor.span, piece)) if looks_in else (lambda _: None)
 
     def _warn(self, node, given, model):
         odd = not_finite(model._named_weights())
@@ -180,7 +184,7 @@ class _Reader:
         if span not in self.starting:
             found, release = self._array(name, self._tensor(node, given, name))
             self.starting[span] = bool(np.any(found))
-            release()
+            release(found)
         return self.starting[span]
 
 
@@ -200,13 +204,10 @@ def from_onnx(path):
     Raises FileFormatError (a ValueError: path, node and reason) for a file that is damaged, of a newer version, without
     such nodes, or with a recurrent node that cannot be read: of another domain (com.microsoft's), inside a function,
     with unknown attributes, with weights that are computed at run time or do not fit; nothing is returned then.
-    FileNotFoundError and other OSErrors of the model itself come as they are. Warns (RuntimeWarning) of NaN and
+    So it does for one that changes while it is read. OSErrors of the model itself come as they are. Warns (RuntimeWarning) of NaN and
     infinity, and of an initial state that is stored in the file. Memory stays below twice the file's size and
     10 kB for each layer, of which there may be 1024.
     """
     path = regular(path)
-    with open(path, "rb") as file:
-        try:
-            return _Reader(path, Mapped(file)).layers()
-        except ValueError as error:
-            raise FileFormatError(f"{path}: {excerpt(error, 1000)}") from None
+    with refusals(path), steady(path) as file:
+        return _Reader(path, file).layers()

@@ -5,6 +5,7 @@ little-endian, in the model or in another file of its folder, or a field of floa
 Source: TensorProto in onnx.proto; external data: ONNX's ExternalData.md.
 """
 
+import errno
 import math
 import mmap
 import os
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..read_files import check_unchanged, signature
 from .onnx_wire import FIXED32, FIXED64, LENGTH, VARINT, fields, message, numbers, one, text, varint
 
 # TensorProto.DataType -> (name, dtype in the file, field that holds numbers one by one, its kind)
@@ -31,18 +33,44 @@ _KINDS = {_TYPE: VARINT, _SEGMENT: LENGTH, _NAME: LENGTH, _RAW: LENGTH, _EXTERNA
 _DATA = {4, 5, 6, 7, _RAW, 10, 11}  # every field that can hold numbers
 
 
-class Mapped:
-    """A file's bytes, mapped into memory; `release` gives back the pages that were read."""
+class Bytes:
+    """A file's bytes in memory that can be given back piece by piece, and are read again when they are needed again.
+
+    The file itself is never mapped (see read_files.py); it stays open.
+    """
 
     def __init__(self, file):
-        found = os.fstat(file.fileno())
-        self.size, self.file = found.st_size, (found.st_dev, found.st_ino)  # which file it is, by whatever name
-        self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+        """Raises ValueError for a file that is being cut short."""
+        self._file, self.size, self._given_back = file, os.fstat(file.fileno()).st_size, set()
+        if self.size and hasattr(mmap, "MAP_ANONYMOUS"):
+            self.data = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            self.data = bytearray(self.size)
+        self._start = np.frombuffer(self.data, np.uint8).ctypes.data if self.size else 0
+        self._read(0, self.size)
 
-    def release(self):
-        """Pages come back from the file when they are read again."""
-        if hasattr(self.data, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
-            self.data.madvise(mmap.MADV_DONTNEED)
+    def _read(self, start, end):
+        self._file.seek(start)
+        with memoryview(self.data) as every, every[start:end] as part:
+            if self._file.readinto(part) != end - start:
+                raise ValueError("cut short while it was read")
+
+    def need(self, span):
+        """Have the bytes of a message in memory."""
+        if span in self._given_back:
+            self._given_back.remove(span)
+            self._read(*span)
+
+    def release(self, span, piece):
+        """Give back the memory of `piece`, an array that looks into the message `span`, whose numbers are copied."""
+        if not (hasattr(self.data, "madvise") and hasattr(mmap, "MADV_DONTNEED") and piece.size):
+            return
+        start = piece.ctypes.data - self._start
+        end = start + sum((n - 1) * step for n, step in zip(piece.shape, piece.strides, strict=True)) + piece.itemsize
+        start, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            self._given_back.add(span)
+            self.data.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 class Tensor(NamedTuple):
@@ -88,25 +116,28 @@ def _entry(data, span):
 # ---- numbers ----------------------------------------------------------------------------------------------------
 
 
-def array(mapped, tensor, folder):
-    """(array in the tensor's shape, the `Mapped` it looks into); bfloat16 as its bits, uint16.
+def array(source, tensor, others):
+    """(array in the tensor's shape, its place); bfloat16 as its bits, uint16.
 
-    A view of the mapped file, but for numbers that are stored one by one. Raises ValueError for sizes that differ.
+    source: `Bytes`; others: `Others`. The place is `source` where the array looks into it, a `Place` in another file,
+    or None. Raises ValueError for sizes that differ.
     """
     dtype, number, kind = next(row[1:] for row in TYPES.values() if row[0] == tensor.type)
     needed = tensor.count * np.dtype(dtype).itemsize
     if not needed:
-        return np.empty(tensor.shape, dtype), mapped
+        return np.empty(tensor.shape, dtype), None
     if tensor.external is not None:
-        mapped, at, length = _elsewhere(tensor.external, folder)
-        _check_size(tensor, length, needed)
-        return np.frombuffer(mapped.data, dtype, tensor.count, at).reshape(tensor.shape), mapped
-    spans = [(a, b) for n, how, a, b in _of_data(mapped.data, tensor, (number, _RAW)) if n == _RAW]
+        place = others.place(tensor.external)
+        _check_size(tensor, place.length, needed)
+        return others.read(place, np.empty(tensor.shape, dtype)), place
+    source.need(tensor.span)
+    spans = [(a, b) for n, how, a, b in _of_data(source.data, tensor, (number, _RAW)) if n == _RAW]
     if spans:
         at, end = one(spans)
         _check_size(tensor, end - at, needed)
-        return np.frombuffer(mapped.data, dtype, tensor.count, at).reshape(tensor.shape), mapped
-    return _one_by_one(mapped.data, tensor, dtype, number, kind).reshape(tensor.shape), mapped
+        return np.frombuffer(source.data, dtype, tensor.count, at).reshape(tensor.shape), source
+    found, looks_in = _one_by_one(source.data, tensor, dtype, number, kind)
+    return found.reshape(tensor.shape), source if looks_in else None
 
 
 def _check_size(tensor, length, needed):
@@ -123,7 +154,10 @@ def _of_data(data, tensor, allowed):
 
 
 def _one_by_one(data, tensor, dtype, number, kind):
-    """Numbers of a repeated field, packed or not: counted first, so that no more memory is taken than there are."""
+    """(numbers of a repeated field, packed or not; whether they are a view of the data).
+
+    They are counted first, so that no more memory is taken than there are.
+    """
     width = {FIXED32: 4, FIXED64: 8, VARINT: 1}[kind]
     pieces, size = 0, 0
     for _, how, a, b in _of_data(data, tensor, (number, _RAW)):
@@ -141,12 +175,12 @@ def _one_by_one(data, tensor, dtype, number, kind):
         step = width if how == LENGTH else width + 1  # a tag between
         piece = np.ndarray((b - a + step - width) // step, dtype, data, a, (step,))
         if found is None:
-            return piece
+            return piece, True
         found[at : at + len(piece)] = piece
         at += len(piece)
     if at != tensor.count:
         raise ValueError(f"has {at} numbers, expected {tensor.count} for shape {tensor.shape}")
-    return found
+    return found, False
 
 
 def _varints(data, at, end):
@@ -176,6 +210,14 @@ def _integer(external, name, default):
     return int(value)
 
 
+def _missing(location, error):
+    """An OSError of another file; ValueError where it comes from what the model says of it."""
+    known = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+    if error.errno not in known:
+        return error
+    return ValueError(f"is in another file, {location[:200]!r}: {error.strerror}")
+
+
 def _inside(folder, location):
     """The real path of a file that lies in the folder of the model or below, a regular file; else ValueError."""
     parts = re.split(r"[\\/]", location)
@@ -188,23 +230,60 @@ def _inside(folder, location):
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
     except OSError as error:
-        raise ValueError(f"is in another file, {location[:200]!r}: {error.strerror}") from None
+        raise _missing(location, error) from None
     if not regular:
         raise ValueError(f"is in another file, {location[:200]!r}, which is not a regular file")
     return path
 
 
-def _elsewhere(external, folder):
-    """(`Mapped`, offset, length) of numbers in another file."""
-    path = _inside(folder, external.get("location", ""))
-    try:
-        with open(path, "rb") as file:
-            mapped = Mapped(file)
-    except OSError as error:
-        raise ValueError(f"is in another file, {external['location'][:200]!r}: {error.strerror}") from None
-    at = _integer(external, "offset", "0")
-    length = _integer(external, "length", str(max(0, mapped.size - at)))
-    if at + length > mapped.size:
-        words = f"at offset {at} with length {length}, but that has {mapped.size} bytes"
-        raise ValueError(f"is in another file, {external['location'][:200]!r}, {words}")
-    return mapped, at, length
+class Place(NamedTuple):
+    """Bytes of another file; name: as the model gives it. file: which one it is, by whatever name; size: all of it."""
+
+    name: str
+    path: str
+    file: tuple
+    size: int
+    at: int
+    length: int
+
+
+class Others:
+    """The other files of a model, in its folder: opened when they are asked for, read piece by piece."""
+
+    def __init__(self, folder):
+        self._folder, self._before = folder, {}  # path -> `signature` when it was first opened
+
+    def _open(self, name, path):
+        try:
+            return open(path, "rb")
+        except OSError as error:
+            raise _missing(name, error) from None
+
+    def place(self, external):
+        """The `Place` of a tensor."""
+        name = external.get("location", "")
+        path = _inside(self._folder, name)
+        with self._open(name, path) as file:
+            found = os.fstat(file.fileno())
+            if path not in self._before:
+                self._before[path] = signature(file)
+        at = _integer(external, "offset", "0")
+        length = _integer(external, "length", str(max(0, found.st_size - at)))
+        if at + length > found.st_size:
+            words = f"at offset {at} with length {length}, but that has {found.st_size} bytes"
+            raise ValueError(f"is in another file, {name[:200]!r}, {words}")
+        return Place(name, path, (found.st_dev, found.st_ino), found.st_size, at, length)
+
+    def read(self, place, target):
+        """`target`, a new array of `place.length` bytes, with the numbers there."""
+        with self._open(place.name, place.path) as file:
+            file.seek(place.at)
+            if file.readinto(target.reshape(-1).view(np.uint8)) != place.length:
+                raise ValueError(f"is in another file, {place.name[:200]!r}, which was cut short while it was read")
+        return target
+
+    def check_unchanged(self):
+        """FileFormatError where one of them has changed since it was first read."""
+        for path, before in self._before.items():
+            with open(path, "rb") as file:
+                check_unchanged(path, file, before)

@@ -63,7 +63,11 @@ def fields(data, span, runs=False):
         if not number:
             raise ValueError(f"damaged: a field without a number before byte {at}")
         if kind == LENGTH:
-            length, at = varint(data, at, end)
+            length = data[at] if at < end else 0x80
+            if length < 0x80:
+                at += 1
+            else:
+                length, at = varint(data, at, end)
             if length > end - at:
                 raise ValueError(f"damaged or cut short: {length} bytes at byte {at}, where {end - at} are left")
             yield number, kind, at, at + length

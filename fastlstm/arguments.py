@@ -6,7 +6,7 @@ copy only what does not fit already. Letters: T steps, B rows, I inputs, D direc
 
 import numpy as np
 
-from .params import _as_array
+from .params import _as_array, origin
 from .spec import Layout
 
 
@@ -19,14 +19,20 @@ def _read(name, value):
         raise kind(f"{name} cannot be read as an array: {error}") from None
 
 
+def is_array(value):
+    """Whether results can be written into `value`: a NumPy array that has no mask, which would hide them."""
+    return type(value) is np.ndarray or (isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray))
+
+
 def real_array(name, value, dtype):
     """`value` as an array of dtype: the same memory when it fits. TypeError for what holds no real numbers."""
     if type(value) is np.ndarray and value.dtype == dtype:
         return value
     array = _read(name, value)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({type(value).__name__})")
-    return np.asarray(array, dtype=dtype)
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({origin(value)})")
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity, as everywhere
+        return np.asarray(array, dtype=dtype)
 
 
 def _strided(array, unit):

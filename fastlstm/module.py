@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .params import check_state_dict
+from .params import check_flag, check_state_dict
 
 # Set while a model is built only to be filled with weights that exist already.
 _hollow = contextvars.ContextVar("fastlstm_hollow", default=False)
@@ -227,6 +227,7 @@ class Module:
         Raises ValueError or TypeError naming every tensor that does not fit; the model is then
         exactly as it was. Warns (RuntimeWarning) of NaN and infinity.
         """
+        strict = check_flag("strict", strict)
         arrays, missing, unexpected = check_state_dict(d, self._weight_shapes(), self.dtype, strict)
         self._replace_weights(arrays)
         return LoadResult(missing, unexpected)
@@ -251,7 +252,8 @@ class Module:
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, state)``, then the trace if asked for, then the cache if asked for.
 
-        A module without memory returns None for its state.
+        A module without memory returns None for its state. What is handed in and what is returned may be changed in
+        place at once: no gradient that `backward` gives follows. Arrays that a cache has to share are read-only.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
@@ -278,8 +280,8 @@ class Module:
         return {"steps": T, "rows": B, "num_threads": self._num_threads}
 
     def train(self, mode=True):
-        """Set `training`; returns the model."""
-        self.training = bool(mode)
+        """Set `training`; returns the model. TypeError for a mode that is no bool."""
+        self.training = check_flag("mode", mode)
         return self
 
     def eval(self):

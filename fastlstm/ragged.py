@@ -159,5 +159,5 @@ class ChainStepper:
 
     def _fits(self, out):
         return (
-            isinstance(out, np.ndarray) and out.dtype == self._dtype and out.shape == self._out and out.flags.carray
+            type(out) is np.ndarray and out.dtype == self._dtype and out.shape == self._out and out.flags.carray
         )

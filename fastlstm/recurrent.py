@@ -10,18 +10,12 @@ import numpy as np
 
 from . import _core, functional, regularizers
 from .module import Module
-from .params import _check_size, by_layer, init_weights, layer_sizes, weight_shapes
+from .params import _check_size, by_layer, check_flag, init_weights, layer_sizes, model_dtype, weight_shapes
 from .ragged import Chain
 from .regularizers import check_rate
 from .spec import Spec
 from .stream import Stream
 from .variants import OPTIONS, variant
-
-
-def _check_flag(name, value):
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
-    return bool(value)
 
 
 def _as_json(value):
@@ -75,7 +69,7 @@ class Recurrent(Module):
         super().__init__(given["num_threads"])
         _core.isa()  # a wrong FASTLSTM_ISA is told now, not at the first call
         flags = ("bias", "batch_first", "bidirectional")
-        self.bias, self.batch_first, self.bidirectional = (_check_flag(name, given[name]) for name in flags)
+        self.bias, self.batch_first, self.bidirectional = (check_flag(name, given[name]) for name in flags)
         v = variant(self.cell, **{name: given[name] for name in OPTIONS[self.cell]})
         sizes = given["input_size"], given["hidden_size"], given["num_layers"]
         proj_size = given.get("proj_size", 0)
@@ -85,13 +79,11 @@ class Recurrent(Module):
         self.hidden_size = hidden if len(set(hidden)) > 1 else hidden[0]
         self.dropout = check_rate("dropout", given["dropout"])
         self._rates = {name: check_rate(name, given[name]) for name in regularizers.rates_of(v)}
-        dtype = given["dtype"]
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+        dtype = model_dtype(given["dtype"])
         vars(self).update({name: getattr(v, name) for name in OPTIONS[self.cell] if name in v._fields})
         self._rng = np.random.default_rng(given["rng"])
         self._spec = Spec(
-            v, self.input_size, tuple(hidden), self.proj_size, 2 if self.bidirectional else 1, np.dtype(dtype),
+            v, self.input_size, tuple(hidden), self.proj_size, 2 if self.bidirectional else 1, dtype,
             self.batch_first,
         )
         self._rooms = _core.Rooms()
@@ -204,6 +196,8 @@ class Recurrent(Module):
         trace: also return every gate and state: a `Trace`, or the type of trace that the class tells.
         cache: also return what `backward` needs. Dropout and the other regularisers act here only, and only while
         `training` is true; ``cache.masks`` tells what they drew. Elsewhere zoneout takes its expectation.
+        What is handed in and what is returned may be changed at once: no gradient follows. With cache=True the arrays
+        of a trace and of ``cache.masks`` are read-only, as backward reads them again.
         masks: for cache=True, those to use instead, as `draw_masks` gives them; what is not among them does nothing.
 
         y: (T, B, D*R) in the layout of x. Results do not depend, to the last bit, on batch size, number of threads,
@@ -223,7 +217,7 @@ class Recurrent(Module):
         )
         found = [y, new]
         if trace:
-            found.append(functional.trace(self._spec, kept))
+            found.append(functional.trace(self._spec, kept, frozen=cache))
         if cache:
             found.append(kept)
         return tuple(found)

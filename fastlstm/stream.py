@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from . import _core
-from .arguments import check_x, real_array
+from .arguments import check_x, is_array, real_array
 from .params import _as_array, _check_size
 from .ragged import ChainStepper
 from .spec import Layout
@@ -80,13 +80,13 @@ class Stream:
         shape = (self.batch_size, self._spec.recurrent)
         if out is None:
             return np.empty(shape, self._spec.dtype)
-        fits = isinstance(out, np.ndarray) and out.dtype == self._spec.dtype and out.flags.carray
+        fits = is_array(out) and out.dtype == self._spec.dtype and out.flags.carray
         if not fits or out.shape != (shape[1:] if single else shape):
             found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(
                 f"out must be a writable C-contiguous {self._spec.dtype} array of shape {shape}, got {found}"
             )
-        return out.reshape(shape)
+        return np.asarray(out).reshape(shape)
 
     def _run(self, x, y):
         self._packed.forward(x, self._state, y, self._state, None, None, self._threads)
@@ -158,8 +158,8 @@ def batched(x, batch_size, lead, row_axes):
 
 def check_out(out, shape, dtype):
     """TypeError or ValueError unless out is a writable C-contiguous array of that shape and dtype."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
+    if not is_array(out):
+        raise TypeError(f"out must be a numpy array without a mask, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(f"out is {out.dtype} {out.shape}, expected {dtype} {shape}")
     if not (out.flags.c_contiguous and out.flags.writeable):

@@ -9,7 +9,8 @@ import numpy as np
 
 from .arguments import check_dy, check_lengths, check_reset, check_x, real_array
 from .container import Container
-from .recurrent import Recurrent, _check_flag
+from .params import check_flag
+from .recurrent import Recurrent
 from .spec import Layout
 
 MERGES = ("concat", "sum", "mul", "ave", None)
@@ -86,7 +87,7 @@ class Reverse(Container):
     def __init__(self, layer, in_time=True):
         _check_layer("layer", layer)
         super().__init__({"layer": layer})
-        self.layer, self.in_time = layer, _check_flag("in_time", in_time)
+        self.layer, self.in_time = layer, check_flag("in_time", in_time)
 
     def _options(self):
         return {"in_time": self.in_time}

@@ -23,8 +23,7 @@ from ..last import Last
 from ..layers import GRU, LSTM, RNN
 from ..module import Module
 from ..network import Embedding, Linear
-from ..params import _check_size
-from ..recurrent import _check_flag
+from ..params import _check_size, check_flag
 from ..sequential import Sequential
 from ..wrappers import Bidirectional, Reverse
 from .onnx_build import Graph, Value, check_size
@@ -198,7 +197,7 @@ def to_onnx(model, path, *, state=False, lengths=False, opset=17, metadata=None)
     if not isinstance(model, Module):
         raise TypeError(f"to_onnx: model must be a Module, got {type(model).__name__}")
     path = os.fsdecode(path)
-    state, lengths = _check_flag("state", state), _check_flag("lengths", lengths)
+    state, lengths = check_flag("state", state), check_flag("lengths", lengths)
     notes = _notes(model, metadata)
     try:
         import onnx

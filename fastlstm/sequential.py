@@ -1,12 +1,17 @@
 """Sequential: modules one after the other, a whole small model with the calls of its parts."""
 
+import functools
+import inspect
+from typing import Any, NamedTuple
+
 import numpy as np
 
+from .arguments import _read
 from .container import Container
 from .last import Last
 from .module import Module
-from .network import Embedding
-from .params import _check_size
+from .network import BOTH, Embedding, Handed, _Stateless, valid_positions
+from .params import _check_size, check_flag
 from .stream import batched, check_out
 from .wrappers import Bidirectional
 
@@ -67,15 +72,108 @@ def _check_chain(modules):
     _check_sequences(modules)
 
 
+# ---- calls of members -------------------------------------------------------------------------------------------
+
+
+class _Padded(NamedTuple):
+    """The cache of a stateless member that is not of this package, in a call with lengths."""
+
+    core: Any
+    valid: np.ndarray  # as `valid_positions` gives it
+
+
+def _cleared(a, valid):
+    """A copy of an array whose first axes are those of `valid`, with zeros beyond the lengths."""
+    a = np.array(a)
+    a[~valid] = 0
+    return a
+
+
+def _is_ours(module):
+    """Whether y of a module is known to be nobody else's: its forward, and those of all its members, are ours."""
+    inside = type(module).forward.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return inside and all(_is_ours(part) for part in getattr(module, "_parts", {}).values())
+
+
+@functools.cache
+def _takes_lengths(kind):
+    parameters = inspect.signature(kind.forward).parameters
+    return "lengths" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+class _Call:
+    """One forward call of a chain: its options, and which positions count where that matters."""
+
+    def __init__(self, lengths, reset, trace, cache, batch_first):
+        self.lengths, self.reset, self.trace, self.cache = lengths, reset, trace, cache
+        self.batch_first = batch_first
+        self._valid = None  # (booleans or None,), once they have been asked for
+
+    def ended(self, module):
+        """Behind `module`, which gives one output per row, there are no positions any more."""
+        if self.lengths is not None and any(isinstance(leaf, Last) for leaf in _leaves(module)):
+            self.lengths = None
+
+    def valid(self, module, x):
+        """The positions within the lengths as `valid_positions` tells them; x: what `module` is given."""
+        if self.lengths is None:
+            return None
+        if self._valid is None:
+            self._valid = (valid_positions(x.shape, module.row_axes, self.lengths, self.batch_first),)
+        return self._valid[0]
+
+    def member(self, module, x, state, handed):
+        """``y, state``, then trace and cache as far as they are asked for and the module has them."""
+        if isinstance(module, Sequential) and type(module).forward is Sequential.forward:
+            inner = _Call(self.lengths, self.reset, self.trace and module.recurrent, self.cache, self.batch_first)
+            return module._run(x, state, inner, handed)
+        if module.recurrent:
+            return module.forward(
+                x, state, lengths=self.lengths, reset=self.reset, trace=self.trace, cache=self.cache
+            )
+        if self.lengths is not None:
+            x = _read("x", x)
+        valid = self.valid(module, x)
+        if isinstance(module, _Stateless) and type(module).forward is _Stateless.forward:
+            y, kept = module._apply(x, None, valid, handed if self.cache else None)
+            return (y, None, kept) if self.cache else (y, None)
+        return self._foreign(module, x, valid)
+
+    def _foreign(self, module, x, valid):
+        """A stateless member of somebody else: it is given zeros beyond the lengths, and gives zeros there."""
+        options = {"lengths": self.lengths} if self.lengths is not None and _takes_lengths(type(module)) else {}
+        if valid is None:
+            return module.forward(x, cache=self.cache, **options)
+        y, _, *extras = module.forward(_cleared(x, valid), cache=self.cache, **options)
+        if y.shape[: valid.ndim] == valid.shape:
+            y = _cleared(y, valid)
+        else:  # no sequence any more
+            self.lengths = None
+        return (y, None, *(_Padded(one, valid) for one in extras))
+
+
+def _backward(module, dy, cache, dstate, options):
+    """The backward call of a member; see `_Call._foreign`."""
+    if not isinstance(cache, _Padded):
+        return module.backward(dy, cache, dstate, **options)
+    dy = _read("dy", dy)
+    if dy.shape[: cache.valid.ndim] == cache.valid.shape:
+        dy = _cleared(dy, cache.valid)
+    dx, *rest = module.backward(dy, cache.core, dstate, **options)
+    return (None if dx is None else _cleared(dx, cache.valid), *rest)
+
+
 class Sequential(Container):
     """Modules one after the other: a whole small model, with the calls of its parts.
 
     Weights are named by place: ``0.weight``, ``1.weight_ih_l0``, ... State, trace and dstate are
     those of the recurrent member when there is exactly one, otherwise a tuple with one entry per
     recurrent member in order; a Sequential inside counts as one member. Without any, a call
-    returns y alone. `lengths`, `reset` and `trace` go to the recurrent members only: beyond a
-    row's length a recurrent member gives zeros, so a Linear behind it gives activation(bias)
-    there. The losses of this package take the same `lengths` and leave those positions out.
+    returns y alone. `lengths` go to all members: beyond a row's length nothing is looked at, and y
+    and dx are 0, also of an Embedding or a Linear; whatever x and dy hold there, no gradient
+    follows. Behind a `Last` there are no positions, and lengths end. The losses of this package
+    take the same `lengths` and leave those positions out. `reset` and `trace` are for the
+    recurrent members only.
 
     Raises TypeError for a member that is no Module, ValueError for none at all, one given twice,
     different dtypes or batch_first, widths that do not fit each other, and a recurrent layer
@@ -86,12 +184,19 @@ class Sequential(Container):
         _check_chain(modules)
         super().__init__({str(place): module for place, module in enumerate(modules)})
         self._members = tuple(modules)
+        self._ours = [_is_ours(module) for module in modules]
         self._single = sum(module.recurrent for module in modules) == 1
 
     @property
     def row_axes(self):
         """Axes of one row of x: those of the first member."""
         return self._members[0].row_axes
+
+    @property
+    def batch_first(self):
+        """That of the members that have one; False where none has."""
+        found = (getattr(leaf, "batch_first", None) for leaf in _leaves(self))
+        return next((bool(first) for first in found if first is not None), False)
 
     def __len__(self):
         return len(self._members)
@@ -133,39 +238,55 @@ class Sequential(Container):
             return None
         return values[0] if self._single else tuple(values)
 
-    def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
+    def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False, batch_first=None):
         """``(y, state)``, then the trace if asked for, then the cache if asked for.
 
-        Raises what the members raise, and ValueError for a state of the wrong structure.
+        lengths: (B,) integers in [0, T], or one when x is unbatched. batch_first: which of the first axes of x is time,
+        for lengths in a chain without recurrent members; None: as `batch_first` of the chain.
+
+        What is handed in and what is returned may be changed at once: no gradient follows.
+        Raises what the members raise, and ValueError for a state of the wrong structure or another batch_first than the
+        recurrent members have.
         """
-        states, traces, caches = [], [], []
-        for module, own in zip(self._members, self._split("state", state), strict=True):
+        first = self.batch_first
+        if batch_first is not None and check_flag("batch_first", batch_first) != first:
+            if self.recurrent:
+                raise ValueError(f"batch_first is {batch_first}, the recurrent members have {first}")
+            first = batch_first
+        return self._run(x, state, _Call(lengths, reset, trace, cache, first), BOTH)
+
+    def _run(self, x, state, call, handed):
+        """The members one after the other; handed: whether the caller holds x and y."""
+        states, traces, caches, own_x = [], [], [], not handed.x
+        for place, (module, own) in enumerate(zip(self._members, self._split("state", state), strict=True)):
+            # A member of somebody else may hand its x on.
+            hands_y = handed.y if place == len(self._ours) - 1 else not self._ours[place + 1]
+            x, own, *extras = call.member(module, x, own, Handed(not own_x, hands_y))
+            call.ended(module)
             if module.recurrent:
-                x, own, *extras = module.forward(
-                    x, own, lengths=lengths, reset=reset, trace=trace, cache=cache
-                )
                 states.append(own)
-                if trace:
+                if call.trace:
                     traces.append(extras.pop(0))
-            else:
-                x, _, *extras = module.forward(x, cache=cache)
             caches += extras
+            own_x = self._ours[place]
         result = (x, self._join(states))
-        if trace:
+        if call.trace:
             result += (self._join(traces),)
-        return result + (tuple(caches),) if cache else result
+        return result + (tuple(caches),) if call.cache else result
 
     def backward(self, dy, cache, dstate=None, *, input_gradient=True):
         """``(dx, dstate, grads)``; dx is None where the first member takes integers.
 
         ``input_gradient=False`` saves the first member the work of dx, which is then None.
         """
+        if not isinstance(cache, tuple) or len(cache) != len(self._members):
+            raise TypeError(f"cache must come from forward(..., cache=True), got {type(cache).__name__}")
         dstates, grads = self._split("dstate", dstate), {}
         for place in reversed(range(len(self._members))):
             module, options = self._members[place], {}
             if place == 0 and not input_gradient:
                 options = {"input_gradient": False}
-            dy, dstates[place], grads[place] = module.backward(dy, cache[place], dstates[place], **options)
+            dy, dstates[place], grads[place] = _backward(module, dy, cache[place], dstates[place], options)
         ordered = {
             f"{place}.{name}": grads[place][name]
             for place, module in enumerate(self._members)

@@ -142,21 +142,24 @@ def write_whole(path, pieces):
         raise
 
 
-def save(model, path, metadata=None):
+def save(model, path, metadata=None, *, warn=True):
     """Write `model` to the file `path`, whole or not at all.
 
     metadata: dict of str to str to keep beside the model; None writes ``model.metadata``. The
     same model always gives the same bytes. A file that was there stays as it was until the new
-    one is complete; its permissions are kept, a symbolic link is followed.
+    one is complete; its permissions are kept, a symbolic link is followed. warn: whether to warn.
 
     Raises TypeError or ValueError for metadata that are no strings or use a reserved key, OSError
-    as the system gives it.
+    as the system gives it. Warns (RuntimeWarning) of NaN and infinity among the weights, before
+    anything is written: where warnings are errors, the file that was there stays.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
     metadata = check_metadata(model.metadata if metadata is None else metadata)
     path = os.fsdecode(path)
     weights = model.state_dict()
+    if warn:
+        _warn_if_not_finite(path, weights, 4)
     header = _header(model, weights, metadata)
     write_whole(path, itertools.chain([header], map(_little_endian, weights.values())))
 
@@ -258,10 +261,10 @@ def _read(path):
     return model, weights
 
 
-def _warn_if_not_finite(path, weights):
+def _warn_if_not_finite(path, weights, stacklevel=3):
     odd = not_finite(weights)
     if odd:
-        warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=stacklevel)
 
 
 def load(path):

@@ -19,7 +19,7 @@ import warnings
 import zipfile
 from typing import Any, NamedTuple
 
-from ..files import FileFormatError, _warn_if_not_finite, excerpt, load, regular, write_whole
+from ..files import FileFormatError, _warn_if_not_finite, excerpt, load, regular, save, write_whole
 from .torch_states import is_safetensors, layer_of, places, read_tensors
 
 SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
@@ -205,7 +205,7 @@ def write(model, path):
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot write {path}: the suffix must be one of {', '.join(SUFFIXES)}")
     if suffix == ".safetensors":
-        model.save(path)
+        save(model, path, warn=False)  # the reader has told of NaN and infinity
     elif suffix == ".onnx":
         _write_onnx(model, path)
     else:

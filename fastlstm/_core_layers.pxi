@@ -122,7 +122,7 @@ cdef class Stepper:
 
     cdef bint _fits(self, object x, int64_t width):
         cdef cnp.ndarray a
-        if not cnp.PyArray_Check(x):
+        if not cnp.PyArray_CheckExact(x):
             return False
         a = <cnp.ndarray>x
         return (cnp.PyArray_TYPE(a) == self.typenum and cnp.PyArray_NDIM(a) == 2

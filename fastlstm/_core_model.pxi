@@ -161,7 +161,7 @@ cdef class Model:
     cdef bint _takes(self, object value, int64_t d0, int64_t d1, int64_t d2):
         """Whether the core can use value as it is: contiguous, the model's dtype, this shape (-1: any)."""
         cdef cnp.ndarray a
-        if not cnp.PyArray_Check(value):
+        if not cnp.PyArray_CheckExact(value):  # of a subclass functional.forward knows more, such as a mask
             return False
         a = <cnp.ndarray>value
         return (cnp.PyArray_TYPE(a) == (cnp.NPY_DOUBLE if self.spec.dtype else cnp.NPY_FLOAT)

@@ -8,7 +8,7 @@ value, a copy is made first. Letters: T steps, B rows, I inputs, D directions, R
 
 import numpy as np
 
-from .params import UNREADABLE, _as_array
+from .params import UNREADABLE, _as_array, origin
 from .spec import Layout
 
 
@@ -23,6 +23,11 @@ def _read(name, value):
         raise kind(f"{name} cannot be read as an array: {error}") from None
 
 
+def is_array(value):
+    """Whether results can be written into `value`: a NumPy array that has no mask, which would hide them."""
+    return type(value) is np.ndarray or (isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray))
+
+
 def real_array(name, value, dtype):
     """`value` as a new array object of dtype, on the same memory when it fits. TypeError for no real numbers."""
     if type(value) is np.ndarray:
@@ -32,8 +37,9 @@ def real_array(name, value, dtype):
     else:
         array = _read(name, value).view()
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({type(value).__name__})")
-    return np.asarray(array, dtype=dtype)
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({origin(value)})")
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity, as everywhere
+        return np.asarray(array, dtype=dtype)
 
 
 def _strided(array, unit):

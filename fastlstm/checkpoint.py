@@ -20,7 +20,7 @@ import numpy as np
 
 from .concurrency import hold
 from .container import Container
-from .files import TYPES, build, check_metadata, check_tensors, described, write_tensors
+from .files import build, check_metadata, check_tensors, described, write_tensors
 from .module import Module, check_num_threads
 from .optim import Optimiser
 from .params import check_flag
@@ -206,7 +206,7 @@ def _made(told, tensors):
     generators = {name: states[_index(place, states)] for name, place in told["named"].items()}
     optimiser, slots = None, groups.pop("optimiser", {})
     if told["optimiser"] is not None:
-        optimiser = Optimiser.known(told["optimiser"]["class"])(models if told["several"] else models[0])
+        optimiser = Optimiser._of_class(told["optimiser"]["class"], models if told["several"] else models[0])
         weights = optimiser._named_weights()
         expected = {
             f"{name}.{slot}": weights[name] for name in told["optimiser"]["state"] for slot in type(optimiser)._slots

@@ -60,7 +60,7 @@ def at_one_moment(forward):
     @functools.wraps(forward)
     def call(self, x, state=None, *, cache=False, **given):
         leaves, outer = self._leaves(), _moment.get()
-        if len(leaves) < 2 or outer and all(id(leaf) in outer for leaf in leaves):
+        if len(leaves) < 2 or (outer and all(id(leaf) in outer for leaf in leaves)):
             return forward(self, x, state, cache=cache, **given)
         moment = None if cache else _as_before(self._moment, leaves)
         if moment is None:

@@ -5,7 +5,7 @@ from operator import attrgetter
 
 from .attributes import Constant, fixed
 from .module import Module
-from .params import _check_flag
+from .params import check_flag
 
 
 def member(name):
@@ -89,12 +89,12 @@ class Container(Module):
 
     @training.setter
     def training(self, mode):
-        mode = _check_flag("training", mode)
+        mode = check_flag("training", mode)
         for module in self._parts.values():
             module.training = mode
 
     def train(self, mode=True):
-        mode = _check_flag("mode", mode)
+        mode = check_flag("mode", mode)
         for module in self._parts.values():
             module.train(mode)
         return self

@@ -89,22 +89,26 @@ def write_tensors(path, head, metadata, tensors):
     write_whole(path, itertools.chain([start], map(_little_endian, tensors.values())))
 
 
-def save(model, path, metadata=None):
+def save(model, path, metadata=None, *, warn=True):
     """Write `model` to the file `path`, whole or not at all.
 
     metadata: dict of str to str to keep beside the model; None writes ``model.metadata``. The
     same model always gives the same bytes. A regular file that was there stays as it was until the
     new one is complete; its mode, owner and group are kept where the system permits, links are
-    followed. A device or a pipe is written into. See ``fastlstm.whole_files``.
+    followed. A device or a pipe is written into. See ``fastlstm.whole_files``. warn: whether to warn.
 
     Raises TypeError or ValueError for metadata that are no strings or use a reserved key, OSError
-    as the system gives it: for a directory, a socket, a file that may not be written.
+    as the system gives it: for a directory, a socket, a file that may not be written. Warns
+    (RuntimeWarning) of NaN and infinity among the weights, before anything is written: where
+    warnings are errors, the file that was there stays.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
     metadata = check_metadata(model.metadata if metadata is None else metadata)
     path = os.fsdecode(path)
     weights = model.state_dict()
+    if warn:
+        _warn_if_not_finite(path, weights, 4)
     head = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(model.describe(), allow_nan=False)}
     write_tensors(path, head, metadata, weights)
 
@@ -194,10 +198,10 @@ def _read(file):
     return model, weights
 
 
-def _warn_if_not_finite(path, weights):
+def _warn_if_not_finite(path, weights, stacklevel=3):
     odd = not_finite(weights)
     if odd:
-        warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=stacklevel)
 
 
 def load(path):

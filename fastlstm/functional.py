@@ -85,8 +85,11 @@ def forward_cached(
     return y, outward(spec, staten, layout), Kept(core, layout, spec, masks)
 
 
-def trace(spec, kept):
-    """The trace of a forward_cached(pooled=False) call: views of its memory, in the caller's layout."""
+def trace(spec, kept, frozen=False):
+    """The trace of a forward_cached(pooled=False) call: views of its memory, in the caller's layout.
+
+    frozen: the views are read-only, as backward is to read that memory.
+    """
     kind, found = trace_of(spec.v), []
     for layer in range(spec.num_layers):
         for direction in range(spec.directions):
@@ -94,7 +97,10 @@ def trace(spec, kept):
             y = kept.core.y if views["y"] is None else views["y"]
             width = y.shape[2] // spec.directions
             views["h"] = y[..., direction * width : (direction + 1) * width]
-            found.append([kept.layout.outward(views[name]) for name in kind._fields])
+            fields = [kept.layout.outward(views[name])[...] for name in kind._fields]  # [...]: flags of their own
+            for one in fields if frozen else ():
+                one.flags.writeable = False
+            found.append(fields)
     if len(found) == 1:
         return kind(*found[0])
     return kind(*(list(part) for part in zip(*found, strict=True)))

@@ -27,7 +27,7 @@ import numpy as np
 from . import _core
 from .attributes import checked, fixed
 from .concurrency import Weights, give_lock, hold, of_moment
-from .params import _check_flag, check_state_dict
+from .params import check_flag, check_state_dict
 
 # Set while a model is built only to be filled with weights that exist already.
 _hollow = contextvars.ContextVar("fastlstm_hollow", default=False)
@@ -91,7 +91,7 @@ class Module:
     row_axes = 1  # axes of one row of x behind time and batch
     _packs = False  # whether there is a `_pack`, and calls compute with `_packed`
     _classes = {}  # name in files -> class
-    training = checked("training", _check_flag, "Whether dropout and other regularisers act; a bool.")
+    training = checked("training", check_flag, "Whether dropout and other regularisers act; a bool.")
     metadata = checked("metadata", _notes, "The user's notes, str to str; a dict that is set is copied.")
 
     def __init_subclass__(cls, **kwargs):
@@ -272,6 +272,7 @@ class Module:
         Raises ValueError or TypeError naming every tensor that does not fit; the model is then
         exactly as it was. Warns (RuntimeWarning) of NaN and infinity.
         """
+        strict = check_flag("strict", strict)
         arrays, missing, unexpected = check_state_dict(d, self._weight_shapes(), self.dtype, strict)
         self._replace_weights(arrays)
         return LoadResult(missing, unexpected)
@@ -296,7 +297,8 @@ class Module:
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, state)``, then the trace if asked for, then the cache if asked for.
 
-        A module without memory returns None for its state.
+        A module without memory returns None for its state. What is handed in and what is returned may be changed in
+        place at once: no gradient that `backward` gives follows. Arrays that a cache has to share are read-only.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
@@ -324,7 +326,7 @@ class Module:
 
     def train(self, mode=True):
         """Set `training`; returns the model. TypeError for a mode that is no bool."""
-        self.training = _check_flag("mode", mode)
+        self.training = check_flag("mode", mode)
         return self
 
     def eval(self):

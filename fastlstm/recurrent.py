@@ -12,7 +12,7 @@ from . import _core, functional, regularizers
 from .attributes import Constant, checked, fixed
 from .concurrency import Weights, of_moment
 from .module import Module
-from .params import _check_flag, _check_size, init_weights, layer_sizes, weight_shapes
+from .params import _check_size, check_flag, init_weights, layer_sizes, model_dtype, weight_shapes
 from .ragged import pack
 from .regularizers import check_rate
 from .spec import Spec
@@ -67,7 +67,7 @@ class Recurrent(Module):
         super().__init__(given["num_threads"])
         _core.isa()  # a wrong FASTLSTM_ISA is told now, not at the first call
         flags = ("bias", "batch_first", "bidirectional")
-        bias, batch_first, bidirectional = (_check_flag(name, given[name]) for name in flags)
+        bias, batch_first, bidirectional = (check_flag(name, given[name]) for name in flags)
         v = variant(self.cell, **{name: given[name] for name in OPTIONS[self.cell]})
         sizes = given["input_size"], given["hidden_size"], given["num_layers"]
         proj_size = given.get("proj_size", 0)
@@ -75,12 +75,10 @@ class Recurrent(Module):
         hidden = layer_sizes(v, "hidden_size", *sizes[1:])
         self.dropout = given["dropout"]
         self._rates = {name: check_rate(name, given[name]) for name in regularizers.rates_of(v)}
-        dtype = given["dtype"]
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+        dtype = model_dtype(given["dtype"])
         self._rng = np.random.default_rng(given["rng"])
         self._spec = Spec(
-            v, int(sizes[0]), tuple(hidden), int(proj_size), 2 if bidirectional else 1, np.dtype(dtype), batch_first
+            v, int(sizes[0]), tuple(hidden), int(proj_size), 2 if bidirectional else 1, dtype, batch_first
         )
         self._rooms = _core.Rooms()
         self._trainable = False  # whether packed weights include what backward needs
@@ -228,6 +226,8 @@ class Recurrent(Module):
         trace: also return every gate and state: a `Trace`, or the type of trace that the class tells.
         cache: also return what `backward` needs. Dropout and the other regularisers act here only, and only while
         `training` is true; ``cache.masks`` tells what they drew. Elsewhere zoneout takes its expectation.
+        What is handed in and what is returned may be changed at once: no gradient follows. With cache=True the arrays
+        of a trace and of ``cache.masks`` are read-only, as backward reads them again.
         masks: for cache=True, those to use instead, as `draw_masks` gives them; what is not among them does nothing.
 
         y: (T, B, D*R) in the layout of x. Results do not depend, to the last bit, on batch size, number of threads,
@@ -251,7 +251,7 @@ class Recurrent(Module):
         )
         found = [y, new]
         if trace:
-            found.append(functional.trace(self._spec, kept))
+            found.append(functional.trace(self._spec, kept, frozen=cache))
         if cache:
             found.append(kept)
         return tuple(found)

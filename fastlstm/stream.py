@@ -1,6 +1,6 @@
 """Streaming: one step or one block at a time, the state kept between calls.
 
-`Stream` serves a recurrent layer, `StatelessStream` a module without memory; `SequentialStream` (sequential.py)
+`Stream` serves a recurrent layer, `StatelessStream` a module without memory; `SequentialStream` (sequential_stream.py)
 chains them. ``copy.copy``, ``copy.deepcopy`` and ``pickle`` give an independent stream with the same state, weights and
 settings: copies share what never changes, a `Origin`; a pickle has the weights in it.
 """
@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from . import _core
-from .arguments import check_mask, check_x, real_array
+from .arguments import check_mask, check_x, is_array, real_array
 from .attributes import kept
 from .module import _rebuild
 from .params import _as_array, _check_size
@@ -163,13 +163,13 @@ class Stream(Session):
         shape = (self._batch_size, self._spec.recurrent)
         if out is None:
             return np.empty(shape, self._spec.dtype)
-        fits = isinstance(out, np.ndarray) and out.dtype == self._spec.dtype and out.flags.carray
+        fits = is_array(out) and out.dtype == self._spec.dtype and out.flags.carray
         if not fits or out.shape != (shape[1:] if single else shape):
             found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(
                 f"out must be a writable C-contiguous {self._spec.dtype} array of shape {shape}, got {found}"
             )
-        return out.reshape(shape)
+        return np.asarray(out).reshape(shape)
 
     def process(self, block):
         """block (T, B, I) -> y (T, B, R); (T, I) -> (T, R) when batch_size is 1. T may be 0.
@@ -252,8 +252,8 @@ def batched(x, batch_size, lead, row_axes):
 
 def check_out(out, shape, dtype):
     """TypeError or ValueError unless out is a writable C-contiguous array of that shape and dtype."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
+    if not is_array(out):
+        raise TypeError(f"out must be a numpy array without a mask, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(f"out is {out.dtype} {out.shape}, expected {dtype} {shape}")
     if not (out.flags.c_contiguous and out.flags.writeable):

@@ -11,7 +11,8 @@ from .arguments import check_dy, check_lengths, check_reset, check_x, real_array
 from .attributes import kept
 from .concurrency import at_one_moment
 from .container import Container, member
-from .recurrent import Recurrent, _check_flag
+from .params import check_flag
+from .recurrent import Recurrent
 from .spec import Layout
 
 MERGES = ("concat", "sum", "mul", "ave", None)
@@ -89,7 +90,7 @@ class Reverse(Container):
     def __init__(self, layer, in_time=True):
         _check_layer("layer", layer)
         super().__init__({"layer": layer})
-        self._in_time = _check_flag("in_time", in_time)
+        self._in_time = check_flag("in_time", in_time)
 
     def _options(self):
         return {"in_time": self.in_time}

@@ -29,7 +29,7 @@ def model():
     rng = np.random.default_rng(7)  # that both layers draw from
     kind = dict(dropout=0.3, variational_h=0.2, weight_drop=0.2, zoneout_c=0.1, rng=rng)
     return fl.Sequential(
-        fl.Embedding(11, 6, rng=0), fl.LSTM(6, 8, num_layers=2, **kind), fl.GRU(8, 8, dropout=0.0, variational_x=0.3, rng=rng),
+        fl.Embedding(11, 6, rng=0), fl.LSTM(6, 8, num_layers=2, **kind), fl.GRU(8, 8, variational_x=0.3, rng=rng),
         fl.Linear(8, 3, activation="tanh", rng=1),
     )
 

@@ -63,6 +63,8 @@ def _real(name, value, dtype, array=None):
     array = _read(name, value) if array is None else array
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({origin(value)})")
+    if array.dtype == dtype:
+        return array
     with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity, as everywhere
         return array.astype(dtype, copy=False)
 
@@ -315,7 +317,9 @@ class Linear(_Stateless):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x has shape {x.shape}, expected (..., in_features {self.in_features})")
         shape = x.shape[:-1] + (self.out_features,)
-        rows = contiguous(x.reshape(-1, self.in_features) if valid is None else x[valid])
+        rows = x.reshape(-1, self.in_features) if valid is None else x[valid]
+        if not (rows.flags.c_contiguous and rows.flags.aligned):
+            rows = contiguous(rows)
         dense, version = snapshot or self._packed()
         y = dense.forward(rows, self.num_threads or 0)  # 0: the package-wide setting
         kept = None

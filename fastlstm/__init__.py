@@ -22,6 +22,7 @@ except ImportError as _error:
     raise
 
 from . import losses, optim
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .convert.keras_models import from_keras
 from .convert.onnx_read import from_onnx
 from .convert.onnx_write import to_onnx
@@ -39,11 +40,11 @@ from .traces import DepthGatedTrace, GRUTrace, LSTM1997Trace, RNNTrace, Trace
 from .wrappers import Bidirectional, Reverse
 
 __all__ = [
-    "GRU", "LSTM", "LSTM1997", "RNN", "Bidirectional", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace",
-    "Embedding", "FileFormatError", "GRUTrace", "LSTM1997Trace", "Last", "Linear", "Module", "RNNTrace", "Reverse",
-    "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_keras", "from_onnx", "from_torch",
-    "get_num_threads", "isa", "load", "losses", "num_threads", "optim", "read_torch", "set_num_threads", "show_config",
-    "to_onnx", "to_torch", "with_prefix",
+    "GRU", "LSTM", "LSTM1997", "RNN", "Bidirectional", "Checkpoint", "ClockworkRNN", "DepthGatedLSTM",
+    "DepthGatedTrace", "Embedding", "FileFormatError", "GRUTrace", "LSTM1997Trace", "Last", "Linear", "Module",
+    "RNNTrace", "Reverse", "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_keras",
+    "from_onnx", "from_torch", "get_num_threads", "isa", "load", "load_checkpoint", "losses", "num_threads", "optim",
+    "read_torch", "save_checkpoint", "set_num_threads", "show_config", "to_onnx", "to_torch", "with_prefix",
 ]
 
 _LATER = ("onnx", "torch")  # packages that import what they are named after

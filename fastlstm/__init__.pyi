@@ -1,6 +1,9 @@
 from . import losses as losses
 from . import optim as optim
 from ._version import __version__ as __version__
+from .checkpoint import Checkpoint as Checkpoint
+from .checkpoint import load_checkpoint as load_checkpoint
+from .checkpoint import save_checkpoint as save_checkpoint
 from .convert.keras_models import from_keras as from_keras
 from .convert.onnx_read import from_onnx as from_onnx
 from .convert.onnx_write import to_onnx as to_onnx
@@ -37,9 +40,9 @@ from .wrappers import Bidirectional as Bidirectional
 from .wrappers import Reverse as Reverse
 
 __all__ = [
-    "GRU", "LSTM", "LSTM1997", "RNN", "Bidirectional", "ClockworkRNN", "DepthGatedLSTM", "DepthGatedTrace",
-    "Embedding", "FileFormatError", "GRUTrace", "LSTM1997Trace", "Last", "Linear", "Module", "RNNTrace", "Reverse",
-    "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_keras", "from_onnx", "from_torch",
-    "get_num_threads", "isa", "load", "losses", "num_threads", "optim", "read_torch", "set_num_threads", "show_config",
-    "to_onnx", "to_torch", "with_prefix",
+    "GRU", "LSTM", "LSTM1997", "RNN", "Bidirectional", "Checkpoint", "ClockworkRNN", "DepthGatedLSTM",
+    "DepthGatedTrace", "Embedding", "FileFormatError", "GRUTrace", "LSTM1997Trace", "Last", "Linear", "Module",
+    "RNNTrace", "Reverse", "Sequential", "Trace", "__version__", "available_isas", "clip_grad_norm", "from_keras",
+    "from_onnx", "from_torch", "get_num_threads", "isa", "load", "load_checkpoint", "losses", "num_threads", "optim",
+    "read_torch", "save_checkpoint", "set_num_threads", "show_config", "to_onnx", "to_torch", "with_prefix",
 ]

@@ -1,13 +1,60 @@
 # Part of _core.pyx: single steps and dense layers.
 
 
+IN_USE = ("the stream is in use: its call under way must end before another thread, or what that call itself runs, may "
+          "use it; copy.copy(stream) gives another one its own state")
+
+
+cdef int forks = 0  # between the first process of this program and this one
+
+
+def forked():
+    """Called in the child of a fork."""
+    global forks
+    forks += 1
+
+
+cdef class Busy:
+    """Whether a call of a stream is under way. The flag is read and set with the GIL held, which this module takes in
+    an interpreter without one, too: it does not declare that it could do without. In the child of a fork no call is
+    under way: the thread of the parent that made it is not there."""
+    cdef int taken  # the process's number of forks plus one, while a call is under way
+
+    cdef inline int take(self) except -1:
+        if self.taken == forks + 1:
+            raise RuntimeError(IN_USE)
+        self.taken = forks + 1
+        return 0
+
+    def run(self, what, *arguments):
+        """what(*arguments). Another call meanwhile is a RuntimeError. No signal handler runs between the flag and the
+        call, so the flag is down again however the call ends."""
+        self.take()
+        try:
+            return what(*arguments)
+        finally:
+            self.taken = 0
+
+
+def write_all(list targets, list values):
+    """Each array of values over that of targets, of the same shape and dtype: all of them or, when it raises, none."""
+    for target, value in zip(targets, values):
+        if target.shape != value.shape or target.dtype != value.dtype:
+            words = f"{value.dtype} {value.shape} cannot replace {target.dtype} {target.shape}"
+            raise ValueError(f"an array of {words}")
+    for target, value in zip(targets, values):  # no signal handler runs in between
+        cnp.PyArray_CopyInto(target, value)
+
+
 cdef class Stepper:
     """State and scratch memory of one stream: a step allocates its output at most.
 
-    threads: at most so many, 0 for the process's setting. awake_ns: how long its workers look out for the next step; a
+    busy: the flag of whoever owns the states; one of its own by default. threads: at most so many, 0 for the process's
+    setting. awake_ns: how long its workers look out for the next step; a
     step that is large enough for several threads is a call of one step."""
     cdef Model model
     cdef Memory workspace
+    cdef Busy busy
     cdef tuple states, rest
     cdef object joined
     cdef void *h_data
@@ -17,12 +64,14 @@ cdef class Stepper:
     cdef fl_call call
     cdef readonly bint teamed
 
-    def __cinit__(self, Model model, int64_t batch, tuple states, int threads=0, int64_t awake_ns=0):
+    def __cinit__(self, Model model, int64_t batch, tuple states, int threads=0, int64_t awake_ns=0,
+                  Busy busy=None):
         if model.spec.directions != 1:
             raise ValueError("a bidirectional model has no steps")
         if len(states) != model.states:
             raise ValueError(f"{model.states} states expected, got {len(states)}")
         self.model, self.batch, self.states, self.rest = model, batch, states, states[1:]
+        self.busy = Busy() if busy is None else busy
         self.joined = model._fresh(states, batch)
         self.h_data, self.c_data = data_of(states[0]), data_of(self.joined)
         self.inputs, self.outputs = model.input_size, model.recurrent
@@ -73,7 +122,7 @@ cdef class Stepper:
 
     cdef bint _fits(self, object x, int64_t width):
         cdef cnp.ndarray a
-        if not cnp.PyArray_Check(x):
+        if not cnp.PyArray_CheckExact(x):
             return False
         a = <cnp.ndarray>x
         return (cnp.PyArray_TYPE(a) == self.typenum and cnp.PyArray_NDIM(a) == 2
@@ -81,7 +130,18 @@ cdef class Stepper:
                 and cnp.PyArray_ISCARRAY_RO(a))
 
     def step(self, x, out=None):
-        """x (B, I) -> (B, R); None when x or out does not fit (nothing was done)."""
+        """x (B, I) -> (B, R); None when x or out does not fit (nothing was done). RuntimeError while busy."""
+        self.busy.take()
+        try:
+            return self._step(x, out)
+        finally:
+            self.busy.taken = 0
+
+    def step_inside(self, x, out=None):
+        """`step` for a call that has the flag already, within `Busy.run`."""
+        return self._step(x, out)
+
+    cdef object _step(self, object x, object out):
         cdef cnp.npy_intp shape[2]
         cdef fl_status status
         if not self._fits(x, self.inputs):
@@ -93,8 +153,9 @@ cdef class Stepper:
             return None
         cdef void *from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         cdef void *to = cnp.PyArray_DATA(<cnp.ndarray>out)
-        if self.teamed and np.may_share_memory(x, out):
-            x = x.copy()
+        if (self.teamed and <char *>from_ < <char *>to + cnp.PyArray_NBYTES(<cnp.ndarray>out)
+                and <char *>to < <char *>from_ + cnp.PyArray_NBYTES(<cnp.ndarray>x)):
+            x = cnp.PyArray_NewCopy(<cnp.ndarray>x, cnp.NPY_CORDER)
             from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         if self.model.states == 3:
             self._exchange(True)
@@ -125,6 +186,19 @@ cdef class Stepper:
                 else:
                     memcpy(data + r * width, joined + r * cells + at, width)
             at += width
+
+
+def step_chain(list steppers, list between, x, out=None):
+    """A step through steppers, one behind the other; between: what each but the last writes to. None when x or out
+    does not fit the first (nothing was done). No signal handler runs in between, so all of them are at one step."""
+    cdef Stepper stepper, last = steppers[len(steppers) - 1]
+    if out is not None and (not last._fits(out, last.outputs) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
+        return None  # found only by the last, the others would be a step ahead
+    for stepper, row in zip(steppers, between):
+        x = stepper.step(x, row)
+        if x is None:
+            return None
+    return last.step(x, out)
 
 
 cdef class Dense:

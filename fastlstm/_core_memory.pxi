@@ -66,6 +66,7 @@ cdef class Cache:
     was told to share."""
     cdef Memory memory
     cdef Pool pool
+    cdef fl_call call  # that made it; its masks and workspace are gone
     cdef readonly int64_t steps, batch
     cdef readonly object x, y, h0, c0, lengths, reset, dropout, masks
     cdef readonly Model model
@@ -138,6 +139,30 @@ cdef const fl_blas_t *blas_table() except NULL:
 cdef inline void start_call(fl_call *call, int64_t steps, int64_t batch, int threads) noexcept:
     memset(call, 0, sizeof(fl_call))
     call.steps, call.batch, call.threads = steps, batch, threads
+
+
+cdef int expect(str name, object array, int typenum, int axes, int64_t d0, int64_t d1, int64_t d2,
+                bint strided) except -1:
+    """ValueError unless array is None or what the core can read: this type and shape of 1 to 3 axes, and contiguous;
+    strided, of 3 axes: its features next to each other."""
+    cdef cnp.ndarray a
+    cdef int64_t unit
+    cdef bint good
+    if array is None:
+        return 0
+    a = array
+    good = cnp.PyArray_TYPE(a) == typenum and cnp.PyArray_NDIM(a) == axes and cnp.PyArray_DIM(a, 0) == d0
+    good = good and (axes < 2 or cnp.PyArray_DIM(a, 1) == d1) and (axes < 3 or cnp.PyArray_DIM(a, 2) == d2)
+    if good and strided and d0 and d1:  # NumPy gives the strides of nothing in several ways
+        unit = cnp.PyArray_ITEMSIZE(a)
+        good = cnp.PyArray_ISBEHAVED_RO(a) and (cnp.PyArray_STRIDE(a, 2) == unit or d2 <= 1)
+        good = good and cnp.PyArray_STRIDE(a, 0) % unit == 0 and cnp.PyArray_STRIDE(a, 1) % unit == 0
+    elif good:
+        good = cnp.PyArray_ISCARRAY_RO(a)
+    if not good:
+        raise ValueError(f"{name} must be a contiguous array of shape {(d0, d1, d2)[:axes]} and of the type that the "
+                         f"core reads, got {array.dtype} of shape {array.shape} and strides {array.strides}")
+    return 0
 
 
 cdef inline void *data_of(object array):

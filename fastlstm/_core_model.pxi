@@ -153,7 +153,7 @@ cdef class Model:
         cdef int64_t batch = cnp.PyArray_DIM(x, 1)
         start_call(&call, cnp.PyArray_DIM(x, 0), batch, threads)
         c0, cn = self._joined(state0, batch), self._fresh(staten, batch)
-        self._fill(&call, x, state0[0], c0, y, staten[0], cn, lengths, reset)
+        self._fill(&call, x, state0[0], c0, y, staten[0], cn, lengths, reset, None)
         self._run(&call, NULL)
         if self.states == 3:
             split_states(cn, staten[1:])
@@ -161,7 +161,7 @@ cdef class Model:
     cdef bint _takes(self, object value, int64_t d0, int64_t d1, int64_t d2):
         """Whether the core can use value as it is: contiguous, the model's dtype, this shape (-1: any)."""
         cdef cnp.ndarray a
-        if not cnp.PyArray_Check(value):
+        if not cnp.PyArray_CheckExact(value):  # of a subclass functional.forward knows more, such as a mask
             return False
         a = <cnp.ndarray>value
         return (cnp.PyArray_TYPE(a) == (cnp.NPY_DOUBLE if self.spec.dtype else cnp.NPY_FLOAT)
@@ -209,14 +209,33 @@ cdef class Model:
         self._run(&call, NULL)
         return y, (hn, cn) if self.states == 2 else hn
 
-    cdef int _fill(self, fl_call *call, cnp.ndarray x, h0, c0, cnp.ndarray y, hn, cn, lengths, reset) except -1:
+    cdef int _fill(self, fl_call *call, x, h0, c0, y, hn, cn, lengths, reset, dropout) except -1:
+        """The arrays of a call, whose steps and batch are set. Sizes are compared here with what the core will read."""
+        cdef int64_t steps = call.steps, batch = call.batch, slots = self.spec.num_layers * self.spec.directions
+        cdef int64_t outputs = self.spec.directions * self.recurrent
+        self._expect("x", x, 3, steps, batch, self.input_size, True)
+        self._expect("y", y, 3, steps, batch, outputs, True)
+        self._expect("h0", h0, 3, slots, batch, self.recurrent)
+        self._expect("hn", hn, 3, slots, batch, self.recurrent)
+        self._expect("c0", c0, 3, slots, batch, self.cells)
+        self._expect("cn", cn, 3, slots, batch, self.cells)
+        if dropout is not None and (dropout.ndim != 4 or dropout.shape[0] != self.spec.num_layers - 1):
+            raise ValueError(f"dropout must have {self.spec.num_layers - 1} layers, got shape {dropout.shape}")
+        self._expect("dropout", None if dropout is None else dropout[0], 3, steps, batch, outputs)
+        expect("lengths", lengths, cnp.NPY_INT64, 1, batch, 1, 1, False)
+        expect("reset", reset, cnp.NPY_UINT8, 2, steps, batch, 1, False)
         call.x, call.y = self.sequence(x), self.sequence(y)
         call.h0, call.c0 = data_of(h0), data_of(c0)
         call.hn, call.cn = data_of(hn), data_of(cn)
         call.lengths = <const int64_t *>data_of(lengths)
         call.reset = <const unsigned char *>data_of(reset)
+        call.dropout = data_of(dropout)
         call.blas = self.blas
         return 0
+
+    cdef int _expect(self, str name, object array, int axes, int64_t d0, int64_t d1, int64_t d2,
+                     bint strided=False) except -1:
+        return expect(name, array, cnp.NPY_DOUBLE if self.spec.dtype else cnp.NPY_FLOAT, axes, d0, d1, d2, strided)
 
     def forward_cached(self, cnp.ndarray x, tuple state0, tuple staten, lengths=None, reset=None, dropout=None,
                        masks=None, int threads=0, bint pooled=True):
@@ -238,8 +257,9 @@ cdef class Model:
         if pooled:
             cache.pool = self.caches
         start_call(&call, cache.steps, cache.batch, threads)
-        self._fill(&call, x, cache.h0, cache.c0, cache.y, staten[0], cn, lengths, reset)
-        call.cache, call.dropout = cache.memory.data, data_of(dropout)
+        self._fill(&call, x, cache.h0, cache.c0, cache.y, staten[0], cn, lengths, reset, dropout)
+        call.cache = cache.memory.data
+        cache.call = call
         try:
             table = self._mask_table(cache)
             call.masks = table
@@ -288,18 +308,27 @@ cdef class Model:
         cdef fl_call call
         cdef fl_backward_call back
         cdef fl_masks *masks = NULL
+        cdef int64_t slots = self.spec.num_layers * self.spec.directions
         cdef fl_gradients *table = <fl_gradients *>calloc(len(gradients), sizeof(fl_gradients))
         if table == NULL:
             raise MemoryError()
-        start_call(&call, cache.steps, cache.batch, threads)
-        dcn, dc0 = self._joined(dstaten, cache.batch), self._fresh(dstate0, cache.batch)
         try:
+            if cache.model is not self or len(gradients) != slots:
+                raise ValueError("the cache and the gradients must be those of this model")
+            dcn, dc0 = self._joined(dstaten, cache.batch), self._fresh(dstate0, cache.batch)
+            self._expect("dy", dy, 3, cache.steps, cache.batch, self.spec.directions * self.recurrent, True)
+            self._expect("dx", dx, 3, cache.steps, cache.batch, self.input_size)
+            self._expect("dhn", dstaten[0], 3, slots, cache.batch, self.recurrent)
+            self._expect("dh0", dstate0[0], 3, slots, cache.batch, self.recurrent)
+            self._expect("dcn", dcn, 3, slots, cache.batch, self.cells)
+            self._expect("dc0", dc0, 3, slots, cache.batch, self.cells)
             masks = self._mask_table(cache)
             self._check_weights(gradients)
             for i, one in enumerate(gradients):
                 fill_tensors(<void **>&table[i], one)
-            self._fill(&call, cache.x, cache.h0, cache.c0, cache.y, dstate0[0], dc0, cache.lengths, cache.reset)
-            call.cache, call.dropout, call.masks = cache.memory.data, data_of(cache.dropout), masks
+            call = cache.call  # not the arrays of the cache, which others can see and change
+            call.threads, call.masks = threads, masks
+            call.hn, call.cn = data_of(dstate0[0]), data_of(dc0)  # those of forward may be gone; nothing is written
             back.dy = self.sequence(dy)
             back.dhn, back.dcn, back.dx = data_of(dstaten[0]), data_of(dcn), data_of(dx)
             back.dh0, back.dc0 = data_of(dstate0[0]), data_of(dc0)

@@ -186,3 +186,68 @@ def probe_read(cnp.ndarray data, int64_t n, int threads=1):
     with nogil:
         status = fl_probe(code, n, from_, nbytes, threads, NULL)
     check(status)
+
+
+cdef class Locks:
+    """A context manager that holds several reentrant locks, taken in the order given.
+
+    While it holds one it does not wait for another: it gives back what it has, waits for the one that somebody else
+    holds, and begins with that. Signal handlers of Python run in here only while a thread waits, when none is held.
+    """
+    cdef list locks
+
+    def __cinit__(self, list locks):
+        self.locks = locks
+
+    def __enter__(self):
+        cdef Py_ssize_t first = 0, count = len(self.locks), k, busy
+        while count:
+            self.locks[first].acquire()
+            busy = -1  # the first that somebody else holds
+            for k in range(count):
+                if k != first and not self.locks[k].acquire(False):
+                    busy = k
+                    break
+            if busy < 0:
+                break
+            for k in range(busy):
+                if k != first:
+                    self.locks[k].release()
+            self.locks[first].release()
+            first = busy
+        return self
+
+    def __exit__(self, *error):
+        for lock in self.locks:
+            lock.release()
+
+
+cdef class Attempt:
+    """A context manager that takes a lock if that is free, and tells whether it did."""
+    cdef object lock
+    cdef bint got
+
+    def __cinit__(self, lock):
+        self.lock = lock
+
+    def __enter__(self):
+        self.got = self.lock.acquire(False)
+        return self.got
+
+    def __exit__(self, *error):
+        if self.got:
+            self.lock.release()
+
+
+cdef class Setting:
+    """A context manager that gives a context variable a value; no exception of a signal handler leaves it set."""
+    cdef object variable, value, token
+
+    def __cinit__(self, variable, value):
+        self.variable, self.value = variable, value
+
+    def __enter__(self):
+        self.token = self.variable.set(self.value)
+
+    def __exit__(self, *error):
+        self.variable.reset(self.token)

@@ -1,12 +1,14 @@
 """Arguments of a call: what a user hands in, checked in words, as arrays the core takes as they are.
 
 Whatever comes in passes through the ``check_*`` functions here (and in states.py) before anything is computed; they
-copy only what does not fit already. Letters: T steps, B rows, I inputs, D directions, R the width of h.
+copy only what does not fit already. What they return is theirs: an array of the caller's comes back as another array
+object on the same memory, whose shape and dtype nobody else can set while the core reads it; of what is checked by
+value, a copy is made first. Letters: T steps, B rows, I inputs, D directions, R the width of h.
 """
 
 import numpy as np
 
-from .params import UNREADABLE, _as_array
+from .params import UNREADABLE, _as_array, origin
 from .spec import Layout
 
 
@@ -21,14 +23,23 @@ def _read(name, value):
         raise kind(f"{name} cannot be read as an array: {error}") from None
 
 
+def is_array(value):
+    """Whether results can be written into `value`: a NumPy array that has no mask, which would hide them."""
+    return type(value) is np.ndarray or (isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray))
+
+
 def real_array(name, value, dtype):
-    """`value` as an array of dtype: the same memory when it fits. TypeError for what holds no real numbers."""
-    if type(value) is np.ndarray and value.dtype == dtype:
-        return value
-    array = _read(name, value)
+    """`value` as a new array object of dtype, on the same memory when it fits. TypeError for no real numbers."""
+    if type(value) is np.ndarray:
+        array = value.view()
+        if array.dtype == dtype:
+            return array
+    else:
+        array = _read(name, value).view()
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({type(value).__name__})")
-    return np.asarray(array, dtype=dtype)
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({origin(value)})")
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity, as everywhere
+        return np.asarray(array, dtype=dtype)
 
 
 def _strided(array, unit):
@@ -47,8 +58,9 @@ def contiguous(array):
 def own(array, value):
     """`array`, made of the caller's `value`, contiguous and where the caller cannot change it."""
     mine = contiguous(array)
-    source = value if isinstance(value, np.ndarray) else _as_array(value)
-    return mine.copy() if mine is array or np.may_share_memory(mine, source) else mine
+    if mine is array or not isinstance(value, np.ndarray) or np.may_share_memory(mine, value):
+        return mine.copy()
+    return mine
 
 
 def check_x(spec, x):
@@ -70,10 +82,10 @@ def check_x(spec, x):
 
 
 def check_lengths(lengths, layout):
-    """(B,) int64, each in [0, T]."""
+    """A copy, (B,) int64, each in [0, T]."""
     if lengths is None:
         return None
-    array = _read("lengths", lengths)
+    array = _read("lengths", lengths).copy()
     if array.size == 0:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
@@ -93,13 +105,38 @@ def check_reset(reset, layout):
     """(T, B) uint8, contiguous; given in the layout of x without its features."""
     if reset is None:
         return None
-    array = _read("reset", reset)
+    array = _read("reset", reset).view()
     if array.dtype.kind not in "biu":
         raise TypeError(f"reset must hold booleans, got {array.dtype}")
+    if array.dtype.kind != "b":
+        _check_numbers(array, layout)
     if array.shape != layout.shape():
         letters = "(T,)" if not layout.batched else "(B, T)" if layout.batch_first else "(T, B)"
         raise ValueError(f"reset has shape {array.shape}, expected {layout.shape()} = {letters}")
     return np.ascontiguousarray(layout.inward(array) != 0, dtype=np.uint8)
+
+
+def _check_numbers(reset, layout):
+    """0 and 1 of the right shape can only mean False and True; what else numbers say is not guessed."""
+    if not layout.batched:
+        words = "which could be step numbers; give booleans, one for each step"
+        raise ValueError(f"reset holds integers ({reset.dtype}), {words}: np.isin(np.arange(T), steps)")
+    other = reset[(reset != 0) & (reset != 1)]
+    if other.size:
+        raise ValueError(f"reset holds {other[0]}, expected booleans, or 0 and 1, in the layout of x")
+
+
+def check_mask(mask, batch):
+    """(B,) bool, of the rows that a stream's reset forgets; None for all of them."""
+    if mask is None:
+        return np.ones(batch, bool)
+    array = _read("mask", mask)
+    if array.dtype.kind in "iu":
+        words = "which could be row numbers; give booleans, one for each row"
+        raise ValueError(f"mask holds integers ({array.dtype}), {words}: np.isin(np.arange({batch}), rows)")
+    if array.shape != (batch,) or array.dtype.kind != "b":
+        raise ValueError(f"mask must hold {batch} booleans, one per row; got {array.dtype} of shape {array.shape}")
+    return array
 
 
 def check_dy(spec, dy, layout):

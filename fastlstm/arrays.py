@@ -99,14 +99,16 @@ def as_steps(model, x, path):
     if x.ndim == 1:
         x = x[:, None]
     if isinstance(first, Embedding):
-        if x.ndim != 2 or not np.array_equal(x, np.trunc(x)):
+        whole = np.isfinite(x) & (np.abs(x) < 2**53) if x.dtype.kind == "f" else np.True_
+        if x.ndim != 2 or not whole.all() or not np.array_equal(x, np.trunc(x)):
             raise BadInput(f"{path} must hold integers, (T,) or (T, B); got {x.dtype} of shape {x.shape}")
         return x.astype(np.int64)
     width = getattr(first, "input_size", None) or first.in_features
     x = x[:, None, :] if x.ndim == 2 else x
     if x.ndim != 3 or x.shape[2] != width:
         raise BadInput(f"the model takes {width} features per step; {path} has {x.shape[-1]}, shape {x.shape}")
-    return np.ascontiguousarray(x, dtype=model.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity
+        return np.ascontiguousarray(x, dtype=model.dtype)
 
 
 def write_output(path, y):

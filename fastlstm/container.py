@@ -1,9 +1,16 @@
 """`Container`: a module made of modules. Weights, locks, modes and copies are its members', under longer names."""
 
 import copy
-from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 
+from .attributes import Constant, fixed
 from .module import Module
+from .params import check_flag
+
+
+def member(name):
+    """The member of that name as an attribute, fixed."""
+    return fixed(lambda self: self._parts[name], name)
 
 
 class Container(Module):
@@ -14,11 +21,14 @@ class Container(Module):
     """
 
     _member_names = ()
+    row_axes = Constant(1)
 
     def __init__(self, members):
         super().__init__()
         self._parts = dict(members)
-        self.recurrent = any(module.recurrent for module in members.values())
+        self._all = [leaf for module in members.values() for leaf in module._leaves()]
+        self._moment = None  # what the last call without a cache took of the members' weights
+        self._recurrent = any(module.recurrent for module in members.values())
 
     def _options(self):
         """Name -> value of the constructor's arguments that are no members, JSON-able."""
@@ -52,26 +62,42 @@ class Container(Module):
             part, _, rest = name.partition(".")
             own[part][rest] = array
         with self._locked():
+            self._moment = None
             for part, module in self._parts.items():
                 module._replace_weights(own[part])
 
+    def _take_back(self, replaced=()):
+        for module in self._parts.values():
+            module._take_back()
+
     def _weights_changed(self):
+        self._moment = None
         for module in self._parts.values():
             module._weights_changed()
 
-    @contextmanager
-    def _locked(self):
-        with ExitStack() as locks:
-            for module in self._parts.values():
-                locks.enter_context(module._locked())
-            yield
+    def _leaves(self):
+        return self._all
 
     # ---- settings ------------------------------------------------------------------------
 
+    recurrent = fixed(attrgetter("_recurrent"), "recurrent")
+
+    @property
+    def training(self):
+        """Whether any member trains. Setting it sets that of all members."""
+        return any(module.training for module in self._parts.values())
+
+    @training.setter
+    def training(self, mode):
+        mode = check_flag("training", mode)
+        for module in self._parts.values():
+            module.training = mode
+
     def train(self, mode=True):
+        mode = check_flag("mode", mode)
         for module in self._parts.values():
             module.train(mode)
-        return super().train(mode)
+        return self
 
     def set_num_threads(self, n):
         super().set_num_threads(n)
@@ -85,18 +111,30 @@ class Container(Module):
     # ---- copies --------------------------------------------------------------------------
 
     def __reduce__(self):
-        # The members travel as they are, so that what they keep beside their weights comes along.
-        return _rebuilt, (type(self), tuple(self._parts.values()), self._options(), self._extras())
+        # All members at the same moment; each with what it keeps beside its weights.
+        with self._locked():
+            return _remade, (type(self), tuple(map(_reduced, self._parts.values())), self._options(), self._extras())
 
-    def __copy__(self):
-        members = tuple(copy.copy(module) for module in self._parts.values())
-        return _rebuilt(type(self), members, self._options(), self._extras())
+    def __deepcopy__(self, memo):
+        with self._locked():
+            members = tuple(copy.deepcopy(module, memo) for module in self._parts.values())
+        return _rebuilt(type(self), members, self._options(), copy.deepcopy(self._extras(), memo))
 
     def __repr__(self):
         lines = [f"({name}): {module!r}" for name, module in self._parts.items()]
         lines += [f"{name}={value!r}" for name, value in self._options().items()]
         inner = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"
+
+
+def _reduced(module):
+    """(function, arguments) that make the module again, or (None, module) where a subclass has ways of its own."""
+    found = module.__reduce_ex__(4)
+    return found if isinstance(found, tuple) and len(found) == 2 else (None, module)
+
+
+def _remade(cls, members, options, extras):
+    return _rebuilt(cls, [rest if make is None else make(*rest) for make, rest in members], options, extras)
 
 
 def _rebuilt(cls, members, options, extras):

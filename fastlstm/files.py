@@ -26,9 +26,14 @@ from .read_files import excerpt, is_damage, refusals, regular, steady
 from .safetensors_read import MAX_HEADER, read_header, read_tensor
 from .whole_files import write_whole
 
-VERSION = 1
+FORMAT, VERSION = "fastlstm", 1
 _RESERVED = ("format", "version", "model")
-_TYPES = {np.dtype("float32"): "F32", np.dtype("float64"): "F64"}
+TYPES = {np.dtype("float32"): "F32", np.dtype("float64"): "F64"}
+_OTHERS = {
+    None: "a safetensors file without a fastlstm model. To use its tensors, build the "
+    "model, read them with safetensors.numpy.load_file and pass them to load_state_dict",
+    "fastlstm checkpoint": "a checkpoint; fastlstm.load_checkpoint reads it",
+}
 _MEMBERS = 1000  # described members of a model beyond those that have tensors
 
 
@@ -58,17 +63,14 @@ def check_metadata(metadata, reserved=_RESERVED):
     return metadata
 
 
-def _header(model, weights, metadata):
+def _header(head, tensors):
     """The start of the file: length of the JSON as 8 little-endian bytes, JSON, spaces."""
-    description = json.dumps(model.describe(), allow_nan=False)
-    head = {"format": "fastlstm", "version": str(VERSION), "model": description}
-    head.update(sorted(metadata.items()))  # readers hand them back in any order
     entries, end = {"__metadata__": head}, 0
-    for name, weight in weights.items():
-        begin, end = end, end + weight.nbytes
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
         entries[name] = {
-            "dtype": _TYPES[weight.dtype],
-            "shape": list(weight.shape),
+            "dtype": TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
@@ -78,24 +80,37 @@ def _header(model, weights, metadata):
     return struct.pack("<Q", len(text)) + text
 
 
-def save(model, path, metadata=None):
+def write_tensors(path, head, metadata, tensors):
+    """Write a safetensors file, whole or not at all. head, metadata: str -> str; tensors: name -> C-contiguous array.
+
+    The user's `metadata` are sorted by their keys, as readers hand them back in any order.
+    """
+    start = _header(head | dict(sorted(metadata.items())), tensors)
+    write_whole(path, itertools.chain([start], map(_little_endian, tensors.values())))
+
+
+def save(model, path, metadata=None, *, warn=True):
     """Write `model` to the file `path`, whole or not at all.
 
     metadata: dict of str to str to keep beside the model; None writes ``model.metadata``. The
     same model always gives the same bytes. A regular file that was there stays as it was until the
     new one is complete; its mode, owner and group are kept where the system permits, links are
-    followed. A device or a pipe is written into. See ``fastlstm.whole_files``.
+    followed. A device or a pipe is written into. See ``fastlstm.whole_files``. warn: whether to warn.
 
     Raises TypeError or ValueError for metadata that are no strings or use a reserved key, OSError
-    as the system gives it: for a directory, a socket, a file that may not be written.
+    as the system gives it: for a directory, a socket, a file that may not be written. Warns
+    (RuntimeWarning) of NaN and infinity among the weights, before anything is written: where
+    warnings are errors, the file that was there stays.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
     metadata = check_metadata(model.metadata if metadata is None else metadata)
     path = os.fsdecode(path)
     weights = model.state_dict()
-    header = _header(model, weights, metadata)
-    write_whole(path, itertools.chain([header], map(_little_endian, weights.values())))
+    if warn:
+        _warn_if_not_finite(path, weights, 4)
+    head = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(model.describe(), allow_nan=False)}
+    write_tensors(path, head, metadata, weights)
 
 
 def _little_endian(weight):
@@ -105,22 +120,20 @@ def _little_endian(weight):
 # ---- loading -----------------------------------------------------------------------------
 
 
-def _check_metadata_of(metadata):
-    """The description of the model, parsed. Refuses other people's files and newer ones."""
-    if not metadata or metadata.get("format") != "fastlstm":
-        raise ValueError(
-            "a safetensors file without a fastlstm model. To use its tensors, build the "
-            "model, read them with safetensors.numpy.load_file and pass them to load_state_dict"
-        )
-    version = metadata.get("version", "")
-    if not (version.isascii() and version.isdigit() and len(version) < 10 and int(version) > 0):
-        raise ValueError(f"unreadable format version {version[:40]!r}")
-    if int(version) > VERSION:
-        raise ValueError(f"written by a newer fastlstm (format version {version}, this one reads {VERSION})")
+def described(metadata, key, kind, version, others):
+    """The JSON under `key` of a file of this format and version. ValueError: `others` for files of other formats."""
+    found = (metadata or {}).get("format")
+    if found != kind:
+        raise ValueError(others.get(found, others[None]))
+    told = metadata.get("version", "")
+    if not (told.isascii() and told.isdigit() and len(told) < 10 and int(told) > 0):
+        raise ValueError(f"unreadable format version {told[:40]!r}")
+    if int(told) > version:
+        raise ValueError(f"written by a newer fastlstm (format version {told}, this one reads {version})")
     try:
-        return json.loads(metadata.get("model", ""))
+        return json.loads(metadata.get(key, ""))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the description of the model is damaged ({excerpt(error)})") from None
+        raise ValueError(f"the description of the {key} is damaged ({excerpt(error)})") from None
 
 
 def _check_members(node, tensors, left):
@@ -144,7 +157,7 @@ def _check_members(node, tensors, left):
     return left
 
 
-def _build(description, names):
+def build(description, names):
     """The model without its weights. Anything may be wrong with a description from a file."""
     try:
         members = sum(name.count(".") + 1 for name in names)  # a tensor's name tells the members it is in
@@ -157,7 +170,7 @@ def _build(description, names):
         raise ValueError(f"no model can be built from its description ({excerpt(error)})") from error
 
 
-def _check_tensors(tensors, expected, dtype):
+def check_tensors(tensors, expected, dtype):
     """Compare names, shapes and dtype with the model's, naming everything that differs."""
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"unexpected {name}" for name in sorted(set(tensors) - set(expected))]
@@ -167,8 +180,8 @@ def _check_tensors(tensors, expected, dtype):
         shape, kind = tensors[name].shape, tensors[name].dtype
         if shape != tuple(expected[name]):
             problems.append(f"{name} has shape {shape}, expected {tuple(expected[name])}")
-        elif kind != _TYPES[dtype]:
-            problems.append(f"{name} holds {kind}, expected {_TYPES[dtype]}")
+        elif kind != TYPES[dtype]:
+            problems.append(f"{name} holds {kind}, expected {TYPES[dtype]}")
     if problems:
         words = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
         raise ValueError(f"tensors do not fit the model: {words}")
@@ -177,18 +190,18 @@ def _check_tensors(tensors, expected, dtype):
 def _read(file):
     """(model, weights) of a file that has passed every check."""
     metadata, tensors = read_header(file)
-    model = _build(_check_metadata_of(metadata), tensors)
+    model = build(described(metadata, "model", FORMAT, VERSION, _OTHERS), tensors)
     expected = model._weight_shapes()
-    _check_tensors(tensors, expected, model.dtype)
+    check_tensors(tensors, expected, model.dtype)
     weights = {name: read_tensor(file, name, tensors[name]) for name in expected}
     model.metadata = {key: metadata[key] for key in sorted(metadata) if key not in _RESERVED}
     return model, weights
 
 
-def _warn_if_not_finite(path, weights):
+def _warn_if_not_finite(path, weights, stacklevel=3):
     odd = not_finite(weights)
     if odd:
-        warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=stacklevel)
 
 
 def load(path):

@@ -71,7 +71,6 @@ def forward_cached(
     state0 = check_state(spec, state, layout)
     state0 = state0 if shared else copied(state0)
     lengths, reset = check_lengths(lengths, layout), check_reset(reset, layout)
-    lengths = None if lengths is None else lengths.copy()
     staten = new_state(spec, layout.batch)
     masks = masks(layout.steps, layout.batch) if masks is not None else {}
     dropout, inside = _for_core(spec, masks)
@@ -86,8 +85,11 @@ def forward_cached(
     return y, outward(spec, staten, layout), Kept(core, layout, spec, masks)
 
 
-def trace(spec, kept):
-    """The trace of a forward_cached(pooled=False) call: views of its memory, in the caller's layout."""
+def trace(spec, kept, frozen=False):
+    """The trace of a forward_cached(pooled=False) call: views of its memory, in the caller's layout.
+
+    frozen: the views are read-only, as backward is to read that memory.
+    """
     kind, found = trace_of(spec.v), []
     for layer in range(spec.num_layers):
         for direction in range(spec.directions):
@@ -95,7 +97,10 @@ def trace(spec, kept):
             y = kept.core.y if views["y"] is None else views["y"]
             width = y.shape[2] // spec.directions
             views["h"] = y[..., direction * width : (direction + 1) * width]
-            found.append([kept.layout.outward(views[name]) for name in kind._fields])
+            fields = [kept.layout.outward(views[name])[...] for name in kind._fields]  # [...]: flags of their own
+            for one in fields if frozen else ():
+                one.flags.writeable = False
+            found.append(fields)
     if len(found) == 1:
         return kind(*found[0])
     return kind(*(list(part) for part in zip(*found, strict=True)))
@@ -127,12 +132,16 @@ def backward(spec, weights, dy, kept, dstate=None, input_gradient=True, threads=
         raise TypeError(f"cache must come from forward(..., cache=True), got {type(kept).__name__}")
     if kept.spec is not spec and replace(kept.spec, batch_first=spec.batch_first) != spec:
         raise ValueError(f"cache was made by a layer of other sizes: {kept.spec}, expected {spec}")
-    layout, model = kept.layout, kept.core.model
+    core, layout = kept.core, kept.layout
+    sizes = getattr(core, "steps", None), getattr(core, "batch", None)
+    if not isinstance(layout, Layout) or sizes != layout[:2]:
+        raise ValueError("cache must stay as forward made it; the parts of this one do not belong together")
+    model = core.model
     dy = check_dy(spec, dy, layout)
     dstaten = check_state(spec, dstate, layout, "d{}n", "dstate")
     dx = np.empty((layout.steps, layout.batch, spec.input_size), spec.dtype) if input_gradient else None
     dstate0 = new_state(spec, layout.batch)
     gradients = _new_gradients(spec, model.own_bias_hh)
-    model.backward(kept.core, dy, dstaten, dx, dstate0, gradients, threads)
+    model.backward(core, dy, dstaten, dx, dstate0, gradients, threads)
     dx = None if dx is None else layout.outward(dx)
     return dx, outward(spec, dstate0, layout), _by_name(spec, weights, gradients, kept.masks)

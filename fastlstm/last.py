@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arguments import real_array
-from .container import Container
+from .container import Container, member
 from .recurrent import Recurrent
 from .wrappers import Bidirectional, Reverse, _merged, _parted
 
@@ -77,6 +77,7 @@ class Last(Container):
     """
 
     _member_names = ("layer",)
+    layer = member("layer")
 
     def __init__(self, layer):
         if not isinstance(layer, (Recurrent, Reverse, Bidirectional)):
@@ -84,7 +85,6 @@ class Last(Container):
         if isinstance(layer, Bidirectional) and layer.merge is None:
             raise ValueError("layer has merge=None and gives a pair; Last needs one output")
         super().__init__({"layer": layer})
-        self.layer = layer
 
     @property
     def batch_first(self):
@@ -125,7 +125,7 @@ class Last(Container):
 
     def stream(self, batch_size=1, *, awake=0.0):
         """The layer's stream. Raises ValueError for what cannot stream."""
-        return self.layer.stream(batch_size)
+        return self.layer.stream(batch_size, awake=awake)
 
 
 def _copied(state):

@@ -4,6 +4,7 @@ What they can do is in recurrent.py. Formulas of all options, and of backward: d
 sources, and what they draw: regularizers.py.
 """
 
+from .attributes import fixed
 from .recurrent import Recurrent
 
 
@@ -20,9 +21,9 @@ class LSTM(Recurrent):
     bias_hh_l0 (4H,) unless ``bias=False``, weight_hr_l0 (P, H) with ``proj_size`` P; deeper layers take D*R inputs.
 
     input_size (I), hidden_size (H), num_layers (L): positive integers; hidden_size may be a list with one for each
-    layer. dropout: rate between layers, training only. proj_size (P): 0, or less than hidden_size. dtype: "float32"
-    or "float64". rng: None, a seed or a numpy.random.Generator, for weights and masks. num_threads: upper bound; None
-    leaves it to the plan.
+    layer. dropout: rate in [0, 1] between layers, training only. proj_size (P): 0, or less than hidden_size. dtype:
+    "float32", which None means, too, or "float64". rng: None, a seed or a numpy.random.Generator, for weights and
+    masks. num_threads: upper bound; None leaves it to the plan.
 
     Options, which add or drop parameters (docs/equations.md):
     peephole: gates that see the cell state, a subset of "ifo" (Gers & Schmidhuber 2000); weight_peephole_l0.
@@ -116,8 +117,12 @@ class RNN(Recurrent):
         if nonlinearity == "tanh" and activations is not None:
             nonlinearity = None  # the default, which activations replace
         self._set_up(locals())
-        name = self.activations[0].name
-        self.nonlinearity = name if name in ("tanh", "relu") else None
+
+    @fixed
+    def nonlinearity(self):
+        """"tanh" or "relu"; None when it is another of the activations."""
+        name = self._spec.v.activations[0].name
+        return name if name in ("tanh", "relu") else None
 
     def config(self):
         found = {**super().config(), "nonlinearity": self.nonlinearity}

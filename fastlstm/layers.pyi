@@ -1,4 +1,4 @@
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from numpy.typing import DTypeLike
 
@@ -13,17 +13,17 @@ _Activations: TypeAlias = tuple[_Activation, ...] | list[_Activation] | None
 class LSTM(Recurrent[_State, _StateLike, Trace]):
     # With gate_recurrence the state is (h, c, gates): more than these types say.
     cell: ClassVar[str]
-    peephole: str
-    peephole_o: str
-    coupled: str | None
-    without: str
-    activations: tuple[Activation, ...]
-    clip: float | None
-    cell_clip: float | None
-    proj_clip: float | None
-    layer_norm: str | None
-    norm_eps: float
-    gate_recurrence: bool
+    peephole: Final[str]
+    peephole_o: Final[str]
+    coupled: Final[str | None]
+    without: Final[str]
+    activations: Final[tuple[Activation, ...]]
+    clip: Final[float | None]
+    cell_clip: Final[float | None]
+    proj_clip: Final[float | None]
+    layer_norm: Final[str | None]
+    norm_eps: Final[float]
+    gate_recurrence: Final[bool]
     variational_x: float
     variational_h: float
     recurrent_dropout: float
@@ -44,9 +44,9 @@ class LSTM(Recurrent[_State, _StateLike, Trace]):
 
 class GRU(Recurrent[_Array, _ArrayLike, GRUTrace]):
     cell: ClassVar[str]
-    reset_after: bool
-    activations: tuple[Activation, ...]
-    clip: float | None
+    reset_after: Final[bool]
+    activations: Final[tuple[Activation, ...]]
+    clip: Final[float | None]
     variational_x: float
     variational_h: float
     recurrent_dropout: float
@@ -63,9 +63,9 @@ class GRU(Recurrent[_Array, _ArrayLike, GRUTrace]):
 
 class RNN(Recurrent[_Array, _ArrayLike, RNNTrace]):
     cell: ClassVar[str]
-    nonlinearity: str | None
-    activations: tuple[Activation, ...]
-    clip: float | None
+    nonlinearity: Final[str | None]
+    activations: Final[tuple[Activation, ...]]
+    clip: Final[float | None]
     variational_x: float
     variational_h: float
     weight_drop: float
@@ -80,9 +80,9 @@ class RNN(Recurrent[_Array, _ArrayLike, RNNTrace]):
 
 class DepthGatedLSTM(Recurrent[_State, _StateLike, DepthGatedTrace]):
     cell: ClassVar[str]
-    peephole: str
-    peephole_o: str
-    activations: tuple[Activation, ...]
+    peephole: Final[str]
+    peephole_o: Final[str]
+    activations: Final[tuple[Activation, ...]]
     variational_x: float
     variational_h: float
     recurrent_dropout: float
@@ -100,8 +100,8 @@ class DepthGatedLSTM(Recurrent[_State, _StateLike, DepthGatedTrace]):
 
 class ClockworkRNN(Recurrent[_State, _StateLike, RNNTrace]):
     cell: ClassVar[str]
-    periods: tuple[int, ...]
-    activations: tuple[Activation, ...]
+    periods: Final[tuple[int, ...]]
+    activations: Final[tuple[Activation, ...]]
     variational_x: float
     variational_h: float
     weight_drop: float
@@ -115,11 +115,11 @@ class ClockworkRNN(Recurrent[_State, _StateLike, RNNTrace]):
 
 class LSTM1997(Recurrent[_State3, _StateLike3, LSTM1997Trace]):
     cell: ClassVar[str]
-    block_size: int
-    without: str
-    biased: str
-    gradient: str
-    activations: tuple[Activation, ...]
+    block_size: Final[int]
+    without: Final[str]
+    biased: Final[str]
+    gradient: Final[str]
+    activations: Final[tuple[Activation, ...]]
     variational_x: float
     variational_h: float
     recurrent_dropout: float

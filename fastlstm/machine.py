@@ -32,7 +32,7 @@ EXPECTED = (
 )
 LARGEST_FILE = 10_000  # bytes; ours have some 600
 
-_lock = threading.Lock()
+_finding = threading.Lock()  # held by the thread that finds the constants; nobody ever waits for it
 _source = None  # where the constants in use come from; None: nobody has needed them
 
 
@@ -40,13 +40,14 @@ def settle(num_threads=None):
     """Bring in the constants, once per process, before a plan that may take more than one thread.
 
     num_threads: a model's own limit; None: the process's. With one thread nothing depends on them and nothing is
-    done. Returns where they come from. Raises RuntimeError for a FASTLSTM_MACHINE or a FASTLSTM_NUM_THREADS that
-    cannot be followed.
+    done; and while they are being found (by another thread, or by this one, which a signal handler interrupted), the
+    built-in ones will do. Returns where they come from. Raises RuntimeError for a FASTLSTM_MACHINE or a
+    FASTLSTM_NUM_THREADS that cannot be followed.
     """
     global _source
     if _source is None and _core.team_limit(num_threads or 0) > 1:
-        with _lock:
-            if _source is None:
+        with _core.Attempt(_finding) as alone:
+            if alone and _source is None:
                 constants, source = _find(os.environ.get(VARIABLE, ""), num_threads or 0)
                 _core.set_machine(constants)
                 _source = source
@@ -56,14 +57,13 @@ def settle(num_threads=None):
 def forget():
     """For tests: as if no model had been packed yet."""
     global _source
-    with _lock:
-        _core.set_machine(None)
-        _source = None
+    _core.set_machine(None)
+    _source = None
 
 
 def _after_fork():
-    global _lock
-    _lock = threading.Lock()  # another thread may have held it; what it was about to set, the child finds itself
+    global _finding
+    _finding = threading.Lock()  # another thread may have held it; what it was about to set, the child finds itself
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,15 +15,19 @@ packed object is immutable, so a thread in the middle of a call finishes with th
 started with.
 """
 
-import contextlib
 import contextvars
+import copy
+import functools
 import inspect
-import threading
+import weakref
 from typing import NamedTuple
 
 import numpy as np
 
-from .params import check_state_dict
+from . import _core
+from .attributes import checked, fixed
+from .concurrency import Weights, give_lock, hold, of_moment
+from .params import check_flag, check_state_dict
 
 # Set while a model is built only to be filled with weights that exist already.
 _hollow = contextvars.ContextVar("fastlstm_hollow", default=False)
@@ -36,18 +40,13 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
-@contextlib.contextmanager
 def hollow():
-    """Models built inside have weights of the right shape that own no memory.
+    """A context manager: models built inside have weights of the right shape that own no memory.
 
     For loading: the shapes of a model can be compared with a file before anything is allocated,
     and no random numbers are drawn only to be thrown away.
     """
-    token = _hollow.set(True)
-    try:
-        yield
-    finally:
-        _hollow.reset(token)
+    return _core.Setting(_hollow, True)
 
 
 def check_num_threads(value):
@@ -61,6 +60,16 @@ def check_num_threads(value):
     return int(value)
 
 
+def _notes(name, value):
+    from .files import check_metadata
+
+    return dict(check_metadata(value))
+
+
+class _Lent(dict):
+    """Name -> array of the weights of one moment, for open streams; a dict that can be referred to weakly."""
+
+
 class Module:
     """Base of LSTM, Linear, Embedding and Sequential.
 
@@ -68,14 +77,22 @@ class Module:
     ----------
     training : bool
         True at first, as in torch. Dropout acts only in ``forward(..., cache=True)`` of a model
-        with ``training`` True; a plain call ``model(x)`` never drops anything.
+        with ``training`` True; a plain call ``model(x)`` never drops anything. Setting anything
+        but a bool is a TypeError.
     metadata : dict of str to str
-        The user's own notes; written by `save` and read back by ``fastlstm.load``.
+        The user's own notes; written by `save` and read back by ``fastlstm.load``. A dict that is
+        set is copied; TypeError for what is none, ValueError for a key that `save` needs itself.
+
+    The arguments of a constructor, but for rng, are attributes. They are fixed: to set one is an
+    AttributeError that says what to do instead. Rates, such as a layer's dropout, may be set.
     """
 
     recurrent = False
     row_axes = 1  # axes of one row of x behind time and batch
+    _packs = False  # whether there is a `_pack`, and calls compute with `_packed`
     _classes = {}  # name in files -> class
+    training = checked("training", check_flag, "Whether dropout and other regularisers act; a bool.")
+    metadata = checked("metadata", _notes, "The user's notes, str to str; a dict that is set is copied.")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -83,16 +100,18 @@ class Module:
         # so that a file which says "LSTM" can never come out as somebody's subclass.
         inside = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
         cls._file_name = cls.__name__ if inside else f"{cls.__module__}.{cls.__qualname__}"
+        if "_pack" in vars(cls):
+            cls._packs = True
         Module._classes[cls._file_name] = cls
 
     def __init__(self, num_threads=None):
-        self.training = True
-        self.metadata = {}
+        vars(self).update(training=True, metadata={})
         self._num_threads = check_num_threads(num_threads)
         self._weights = {}
         self._panels = None
+        self._lent = lambda: None  # a weak reference to the weights that open streams hold
         self._version = 0  # counts weight changes; lets backward see a stale cache
-        self._lock = threading.RLock()
+        give_lock(self)
 
     # ---- description ---------------------------------------------------------------------
 
@@ -166,8 +185,26 @@ class Module:
     def _replace_weights(self, arrays):
         """Take over arrays that were checked and that nobody else holds."""
         with self._lock:
+            self._take_back(replaced=arrays)
             self._weights.update(arrays)
             self._weights_changed()
+
+    def _lend_weights(self):
+        """Name -> the arrays of this moment. Nobody changes them as long as somebody holds what this returns."""
+        with self._lock:
+            lent = self._lent()
+            if lent is None:
+                lent = _Lent(self._weights)
+                self._lent = weakref.ref(lent)
+            return lent
+
+    def _take_back(self, replaced=()):
+        """Before weights change: those that were lent, but for those about to be replaced, become copies."""
+        lent = self._lent()
+        if lent is not None:
+            mine = [name for name, weight in self._weights.items() if lent.get(name) is weight]
+            self._weights.update({name: lent[name].copy() for name in mine if name not in replaced})
+        self._lent = lambda: None
 
     def _weights_changed(self):
         self._panels = None
@@ -178,7 +215,8 @@ class Module:
 
     def _packed(self):
         """The packed weights of this moment, built if need be. Safe from any thread."""
-        panels = self._panels
+        moment = of_moment(self)
+        panels = self._panels if moment is None or moment.panels is None else moment.panels
         if panels is None:
             with self._lock:  # also keeps `_update` from changing weights while they are read
                 if self._panels is None:
@@ -189,11 +227,17 @@ class Module:
                 panels = self._panels
         return panels
 
-    @contextlib.contextmanager
+    def _leaves(self):
+        """The modules that have weights of their own: this one; of a container its members, and theirs."""
+        return [self]
+
     def _locked(self):
-        """Hold every lock under this module; containers take their members' too."""
-        with self._lock:
-            yield
+        """A context manager that holds every lock under this module."""
+        return hold(self)
+
+    def _for_call(self, cache):
+        """The `Weights` of this moment for a call, with cache=True or without. Called with the lock held."""
+        return Weights(self._packed() if self._packs else None, self._version)
 
     def _update(self, change):
         """Change weights in place: the only door for optimisers.
@@ -202,6 +246,7 @@ class Module:
         dict of live arrays. The caller has checked names and shapes.
         """
         with self._locked():
+            self._take_back()
             weights = self._named_weights()
             try:
                 if callable(change):
@@ -227,11 +272,12 @@ class Module:
         Raises ValueError or TypeError naming every tensor that does not fit; the model is then
         exactly as it was. Warns (RuntimeWarning) of NaN and infinity.
         """
+        strict = check_flag("strict", strict)
         arrays, missing, unexpected = check_state_dict(d, self._weight_shapes(), self.dtype, strict)
         self._replace_weights(arrays)
         return LoadResult(missing, unexpected)
 
-    @property
+    @fixed
     def dtype(self):
         """numpy.dtype of the weights."""
         return next(iter(self._named_weights().values())).dtype
@@ -251,7 +297,8 @@ class Module:
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, state)``, then the trace if asked for, then the cache if asked for.
 
-        A module without memory returns None for its state.
+        A module without memory returns None for its state. What is handed in and what is returned may be changed in
+        place at once: no gradient that `backward` gives follows. Arrays that a cache has to share are read-only.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
@@ -278,15 +325,15 @@ class Module:
         return {"steps": T, "rows": B, "num_threads": self._num_threads}
 
     def train(self, mode=True):
-        """Set `training`; returns the model."""
-        self.training = bool(mode)
+        """Set `training`; returns the model. TypeError for a mode that is no bool."""
+        self.training = check_flag("mode", mode)
         return self
 
     def eval(self):
         """``train(False)``."""
         return self.train(False)
 
-    @property
+    @functools.partial(fixed, instead="call set_num_threads(n)")
     def num_threads(self):
         """Threads a call may use; None leaves it to the package-wide setting and the plan."""
         return self._num_threads
@@ -316,12 +363,12 @@ class Module:
         return _rebuild, (type(self), self.config(), self.state_dict(), self._extras())
 
     def __copy__(self):
-        # Weights are never shared, so there is only one kind of copy.
-        rebuild, arguments = self.__reduce__()
-        return rebuild(*arguments)
+        return self.__deepcopy__({})  # weights are never shared, so there is only one kind of copy
 
     def __deepcopy__(self, memo):
-        return self.__copy__()
+        with self._locked():
+            make, (*arguments, extras) = self.__reduce__()
+            return make(*arguments, copy.deepcopy(extras, memo))  # a generator that several draw from is copied once
 
 
 def _rebuild(cls, config, weights, extras):

@@ -7,7 +7,8 @@
 
 Embedding and Linear have no memory: calling one returns y alone; `forward` returns
 ``(y, None)``, and ``(y, None, cache)`` with ``cache=True``. They look at one position at a time
-and therefore ignore `lengths` and `reset`.
+and therefore ignore `reset`. With `lengths` they leave out the positions beyond them, as a recurrent
+layer does: nothing is read there, y and dx are 0 there.
 """
 
 import math
@@ -16,67 +17,128 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core
+from .arguments import _read, check_lengths, contiguous
+from .attributes import Constant, fixed, kept
+from .concurrency import Weights, of_moment
 from .module import Module
-from .params import _as_array, _check_size
-from .stream import StatelessStream
+from .params import _check_size, check_flag, model_dtype, origin
+from .spec import Layout
+from .stream import StatelessStream, check_awake
 
 ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "softmax")
 
 
-def _real(name, value, dtype):
-    """`value` as an array of `dtype`, the same memory if it fits. TypeError for no real numbers."""
-    array = _as_array(value)
+class Handed(NamedTuple):
+    """Which arrays of a call the caller holds and may change; a cache copies them if `backward` reads them."""
+
+    x: bool
+    y: bool
+
+
+BOTH = Handed(True, True)
+
+
+def valid_positions(shape, row_axes, lengths, batch_first):
+    """Booleans (T, B), (B, T) or (T,), as x has these axes, true within `lengths`; None when nothing lies beyond them.
+
+    shape: that of x, whose last `row_axes` axes are a row's. Raises TypeError, ValueError.
+    """
+    lead = shape[: len(shape) - row_axes]
+    if len(lead) not in (1, 2):
+        row = ", I" * row_axes
+        raise ValueError(f"x has shape {shape}; with lengths, expected (T, B{row}), (B, T{row}) or unbatched (T{row})")
+    batched, first = len(lead) == 2, batch_first and len(lead) == 2
+    layout = Layout(lead[first], lead[not first] if batched else 1, batched, batch_first)
+    lengths = check_lengths(lengths, layout)
+    if (lengths == layout.steps).all():
+        return None
+    return layout.outward(np.arange(layout.steps)[:, None] < lengths)
+
+
+def _real(name, value, dtype, array=None):
+    """`value` as an array of `dtype`, the same memory if it fits. TypeError for no real numbers.
+
+    array: what `_read` gave for it, if it has been asked.
+    """
+    array = _read(name, value) if array is None else array
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
-    return array.astype(dtype, copy=False)
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({origin(value)})")
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity, as everywhere
+        return array.astype(dtype, copy=False)
 
 
-def _engine_dtype(dtype):
-    dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64):
-        raise ValueError(f"dtype must be float32 or float64, got {dtype}")
-    return dtype
+def _check_cache(cache, kind):
+    if not isinstance(cache, kind):
+        raise TypeError(f"cache must come from forward(..., cache=True), got {type(cache).__name__}")
 
 
-def _check_dy(dy, shape, dtype):
+def _check_dy(dy, shape, dtype, valid):
+    """dy as (n, F), one row for each valid position, or for each at all."""
     dy = _real("dy", dy, dtype)
     if dy.shape != shape:
         raise ValueError(f"dy has shape {dy.shape}, expected {shape}, the shape of y")
-    return dy
+    return dy.reshape(-1, shape[-1]) if valid is None else dy[valid]
+
+
+def _spread(rows, shape, valid):
+    """Rows (n, F) in their places of an array of `shape`; 0 in the others."""
+    if valid is None:
+        return rows.reshape(shape)
+    whole = np.zeros(shape, rows.dtype)
+    whole[valid] = rows
+    return whole
 
 
 class _Stateless(Module):
     """What Embedding and Linear share: a call without memory."""
 
-    def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
+    recurrent = Constant(False)
+    row_axes = Constant(1)
+
+    def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False, batch_first=False):
         """``(y, None)`` or, with ``cache=True``, ``(y, None, cache)``.
 
-        `lengths` and `reset` are taken and ignored, so that one loop can drive any module.
-        x must stay as it is until `backward`. Raises ValueError for a `state` or `trace`.
+        lengths: (B,) integers in [0, T], or one when x is unbatched. The first axes of x are then time and batch, with
+        ``batch_first=True`` batch and time. Positions beyond a row's length are not looked at: y is 0 there, and so is
+        dx, whatever x and dy hold. Without lengths x may have any number of axes, and `batch_first` means nothing.
+        `reset` is taken and ignored, so that one loop can drive any module.
+
+        What is handed in and what is returned may be changed at once: no gradient follows.
+        Raises ValueError for a `state` or `trace`, and for lengths that do not fit x.
         """
         name = type(self).__name__
         if state is not None:
             raise ValueError(f"{name} has no state; state must be None, got {type(state).__name__}")
         if trace:
             raise ValueError(f"{name} has no gates to trace")
-        y, kept = self._apply(x, None)
+        valid = None
+        if lengths is not None:
+            x, first = _read("x", x), check_flag("batch_first", batch_first)
+            valid = valid_positions(x.shape, self.row_axes, lengths, first)
+        y, kept = self._apply(x, None, valid, BOTH if cache else None)
         return (y, None, kept) if cache else (y, None)
 
     def _snapshot(self):
         """The weights of this moment, in the form `_apply` takes."""
         return self._packed()
 
-    def _apply(self, x, snapshot):
-        """y and cache, with the weights of `snapshot`, or the present ones if it is None."""
+    def _apply(self, x, snapshot, valid=None, handed=None):
+        """y and cache, with the weights of `snapshot`, or the present ones if it is None.
+
+        valid: as `valid_positions` gives it. handed: None: no cache is asked for, and None is returned for it.
+        """
         raise NotImplementedError
 
     def stream(self, batch_size=1, *, awake=0.0):  # awake: for recurrent layers; this one has no threads to keep
-        """A `StatelessStream` of `batch_size` rows with the weights of this moment."""
+        """A `StatelessStream` of `batch_size` rows with the weights of this moment; `awake` is checked alone."""
+        check_awake(awake)
         return StatelessStream(self, batch_size)
 
 
 class _EmbeddingCache(NamedTuple):
-    index: np.ndarray  # shape of x
+    index: np.ndarray  # (n,), of the valid positions, or of all
+    shape: tuple  # of y
+    valid: np.ndarray | None
 
 
 class Embedding(_Stateless):
@@ -84,21 +146,22 @@ class Embedding(_Stateless):
 
     Parameters: weight (N, E), drawn from the standard normal distribution.
 
-    num_embeddings (N), embedding_dim (E): positive integers. dtype: "float32" or "float64".
+    num_embeddings (N), embedding_dim (E): positive integers. dtype: "float32", which None means, too, or "float64".
     rng: None, a seed, or a numpy.random.Generator.
 
     x: integers of any shape, 0 <= x < N -> y: x.shape + (E,).
     Raises TypeError for x that holds no integers, IndexError naming the first position and value
-    out of range (a negative index is out of range).
+    out of range (a negative index is out of range); beyond `lengths` any integer may stand.
     """
 
-    row_axes = 0  # an index, not a vector
+    row_axes = Constant(0)  # an index, not a vector
+    num_embeddings, embedding_dim = kept("num_embeddings"), kept("embedding_dim")
 
     def __init__(self, num_embeddings, embedding_dim, *, dtype="float32", rng=None):
         super().__init__()
-        self.num_embeddings = _check_size("num_embeddings", num_embeddings)
-        self.embedding_dim = _check_size("embedding_dim", embedding_dim)
-        shape, dtype = (self.num_embeddings, self.embedding_dim), _engine_dtype(dtype)
+        self._num_embeddings = _check_size("num_embeddings", num_embeddings)
+        self._embedding_dim = _check_size("embedding_dim", embedding_dim)
+        shape, dtype = (self.num_embeddings, self.embedding_dim), model_dtype(dtype)
 
         def draw():
             return {"weight": np.random.default_rng(rng).standard_normal(shape).astype(dtype)}
@@ -112,60 +175,80 @@ class Embedding(_Stateless):
             "dtype": self.dtype.name,
         }
 
-    def _check_index(self, x):
-        index = _as_array(x)
+    def _check_index(self, x, valid):
+        index = _read("x", x)
         if index.size == 0:  # an empty list comes as float64
             index = index.astype(np.intp)
         if index.dtype.kind not in "iu":
-            raise TypeError(f"x must hold integers, got {index.dtype}")
+            raise TypeError(f"x must hold integers, got {index.dtype} ({origin(x)})")
         bad = (index < 0) | (index >= self.num_embeddings)
+        if valid is not None:
+            bad &= valid
         if bad.any():
             at = np.unravel_index(np.argmax(bad), index.shape)
             where = tuple(int(i) for i in at)
             raise IndexError(
                 f"x{list(where)} is {index[at]}, expected 0 <= x < num_embeddings {self.num_embeddings}"
             )
-        return index.astype(np.intp)  # a copy: the cache must not follow the caller's array
+        return (index if valid is None else index[valid]).astype(np.intp)  # a copy, which the cache may keep
 
-    def _pack(self):
-        return self._weights["weight"].copy()  # for streams only; calls read the table itself
+    def _snapshot(self):
+        return self._lend_weights()  # the table itself: no copy unless it changes meanwhile
 
-    def _apply(self, x, snapshot):
-        index = self._check_index(x)
-        with self._lock:  # not while an optimiser is half way through
-            table = self._weights["weight"] if snapshot is None else snapshot
-            return table[index], _EmbeddingCache(index)
+    def _for_call(self, cache):
+        return Weights(None, self._version, self._lend_weights())
+
+    def _apply(self, x, snapshot, valid=None, handed=None):
+        index, moment = self._check_index(x, valid), of_moment(self)
+        if snapshot is None and moment is not None:
+            snapshot = moment.arrays
+        if snapshot is None:
+            with self._lock:  # not while an optimiser is half way through
+                rows = self._weights["weight"][index]
+        else:
+            rows = snapshot["weight"][index]
+        shape = (index.shape if valid is None else valid.shape) + (self.embedding_dim,)
+        return _spread(rows, shape, valid), None if handed is None else _EmbeddingCache(index, shape, valid)
 
     def backward(self, dy, cache, dstate=None, *, input_gradient=True):
         """``(None, None, {"weight": (N, E)})``; integers have no gradient.
 
         dy: the shape of y. Rows are added in the order of x, so the sum is the same every time.
         """
-        index = cache.index
-        dy = _check_dy(dy, index.shape + (self.embedding_dim,), self.dtype)
+        _check_cache(cache, _EmbeddingCache)
+        dy = _check_dy(dy, cache.shape, self.dtype, cache.valid)
         dweight = np.zeros(self._weights["weight"].shape, self.dtype)
-        np.add.at(dweight, index.ravel(), dy.reshape(-1, self.embedding_dim))
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add.at(dweight, cache.index.ravel(), dy)
         return None, None, {"weight": dweight}
 
 
 class _LinearCache(NamedTuple):
-    x: np.ndarray  # (n, I)
-    y: np.ndarray  # (n, O), after the activation
+    x: np.ndarray  # (n, I), of the valid positions, or of all
+    y: np.ndarray | None  # (n, O), after the activation; None if there is none
     shape: tuple  # of y as the caller saw it
+    valid: np.ndarray | None
     version: int  # of the weights
 
 
 def _through_activation(name, dy, y):
     """Gradient with respect to the pre-activation, from y = activation(z); all (n, O)."""
-    if name == "relu":
-        return dy * (y > 0)
-    if name == "tanh":
-        return dy * (1 - y * y)
-    if name == "sigmoid":
-        return dy * y * (1 - y)
-    if name == "softmax":
-        return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity * 0: NaN is the true answer
+        if name == "relu":
+            return dy * (y > 0)
+        if name == "tanh":
+            return dy * (1 - y * y)
+        if name == "sigmoid":
+            return dy * y * (1 - y)
+        if name == "softmax":
+            return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
     return dy
+
+
+def _check_activation(name):
+    if name is None or (isinstance(name, str) and name in ACTIVATIONS):
+        return None if name == "none" else name
+    raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {name!r}")
 
 
 class Linear(_Stateless):
@@ -174,24 +257,31 @@ class Linear(_Stateless):
     Parameters: weight (O, I) and bias (O,), uniform in [-1/sqrt(I), 1/sqrt(I)), torch's default.
 
     in_features (I), out_features (O): positive integers. activation: None (or "none"), "relu",
-    "tanh", "sigmoid" or "softmax" (over the last axis). dtype: "float32" or "float64". rng: None,
-    a seed, or a numpy.random.Generator.
+    "tanh", "sigmoid" or "softmax" (over the last axis). dtype: "float32", which None means, too, or
+    "float64". rng: None, a seed, or a numpy.random.Generator.
 
     x: (..., I) -> y: (..., O). A row's result does not depend on the rows beside it, bit for bit.
     Raises TypeError for x that holds no real numbers, ValueError for a wrong last axis.
     """
+
+    in_features, out_features, activation = kept("in_features"), kept("out_features"), kept("activation")
+
+    @fixed
+    def bias(self):
+        """Whether there is a bias."""
+        return "bias" in self._weights
 
     def __init__(
         self, in_features, out_features, bias=True, activation=None,
         *, dtype="float32", rng=None, num_threads=None,
     ):
         super().__init__(num_threads)
-        self.in_features = _check_size("in_features", in_features)
-        self.out_features = _check_size("out_features", out_features)
-        self.activation = None if activation == "none" else activation
-        if self.activation is not None and self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
-        dtype, shapes = _engine_dtype(dtype), {"weight": (self.out_features, self.in_features)}
+        self._in_features = _check_size("in_features", in_features)
+        self._out_features = _check_size("out_features", out_features)
+        self._activation = _check_activation(activation)
+        hint = f'; an activation is given by its name: activation="{bias}"' if isinstance(bias, str) else ""
+        bias = check_flag("bias", bias, hint)
+        dtype, shapes = model_dtype(dtype), {"weight": (self.out_features, self.in_features)}
         if bias:
             shapes["bias"] = (self.out_features,)
 
@@ -219,15 +309,23 @@ class Linear(_Stateless):
         dense = _core.Dense(self._weights["weight"], bias, self.activation or "none")
         return dense, self._version
 
-    def _apply(self, x, snapshot):
-        x = _real("x", x, self.dtype)
+    def _apply(self, x, snapshot, valid=None, handed=None):
+        source, fresh = _read("x", x), isinstance(x, (list, tuple))
+        x = _real("x", x, self.dtype, source)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x has shape {x.shape}, expected (..., in_features {self.in_features})")
         shape = x.shape[:-1] + (self.out_features,)
-        rows = np.ascontiguousarray(x.reshape(-1, self.in_features))
+        rows = contiguous(x.reshape(-1, self.in_features) if valid is None else x[valid])
         dense, version = snapshot or self._packed()
         y = dense.forward(rows, self.num_threads or 0)  # 0: the package-wide setting
-        return y.reshape(shape), _LinearCache(rows, y, shape, version)
+        kept = None
+        if handed is not None:
+            aliased = handed.x and not fresh and np.may_share_memory(rows, source)
+            rows = rows.copy() if aliased else rows
+            own = y if self.activation else None  # without one, backward needs no y
+            own = y.copy() if own is not None and handed.y and valid is None else own
+            kept = _LinearCache(rows, own, shape, valid, version)
+        return _spread(y, shape, valid), kept
 
     def backward(self, dy, cache, dstate=None, *, input_gradient=True):
         """``(dx, None, grads)``: dx (..., I), grads weight (O, I) and bias (O,) if there is one.
@@ -236,8 +334,9 @@ class Linear(_Stateless):
         Raises RuntimeError if a weight changed since the forward call, ValueError for dy that
         has not the shape of y.
         """
-        dy = _check_dy(dy, cache.shape, self.dtype).reshape(-1, self.out_features)
-        dz = np.ascontiguousarray(_through_activation(self.activation, dy, cache.y))
+        _check_cache(cache, _LinearCache)
+        dy = _check_dy(dy, cache.shape, self.dtype, cache.valid)
+        dz = contiguous(_through_activation(self.activation, dy, cache.y))
         with self._lock:
             if cache.version != self._version:
                 raise RuntimeError("weights of Linear changed between forward and backward")
@@ -246,7 +345,7 @@ class Linear(_Stateless):
         threads = self.num_threads or 0
         dx = None
         if input_gradient:
-            dx = back.forward(dz, threads).reshape(cache.shape[:-1] + (self.in_features,))
+            dx = _spread(back.forward(dz, threads), cache.shape[:-1] + (self.in_features,), cache.valid)
         grads = {}
         grads["weight"], bias = _core.dense_gradient(dz, cache.x, has_bias, threads)
         if has_bias:

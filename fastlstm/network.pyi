@@ -1,4 +1,4 @@
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, overload
 
 from numpy.typing import DTypeLike
 
@@ -9,35 +9,47 @@ from .stream import StatelessStream
 ACTIVATIONS: tuple[str, ...]
 _Activation: TypeAlias = Literal["none", "relu", "tanh", "sigmoid", "softmax"]
 
+class Handed(NamedTuple):
+    x: bool
+    y: bool
+
+BOTH: Handed
+
+def valid_positions(
+    shape: tuple[int, ...], row_axes: int, lengths: _ArrayLike, batch_first: bool
+) -> _Array | None: ...
+
 class _Stateless(Module):
     # A trace is what every Module may be asked for, and what these refuse.
     @overload  # type: ignore[override]
     def forward(
-        self, x: _ArrayLike, state: None = None, *, lengths: Any = None, reset: Any = None,
-        trace: Literal[False] = False, cache: Literal[False] = False,
+        self, x: _ArrayLike, state: None = None, *, lengths: _ArrayLike | None = None,
+        reset: Any = None, trace: Literal[False] = False, cache: Literal[False] = False, batch_first: bool = False,
     ) -> tuple[_Array, None]: ...
     @overload
     def forward(
-        self, x: _ArrayLike, state: None = None, *, lengths: Any = None, reset: Any = None,
-        trace: Literal[False] = False, cache: Literal[True],
+        self, x: _ArrayLike, state: None = None, *, lengths: _ArrayLike | None = None,
+        reset: Any = None, trace: Literal[False] = False, cache: Literal[True], batch_first: bool = False,
     ) -> tuple[_Array, None, Any]: ...
     @overload
     def forward(
-        self, x: _ArrayLike, state: None = None, *, lengths: Any = None, reset: Any = None,
-        trace: Literal[False] = False, cache: bool = False,
+        self, x: _ArrayLike, state: None = None, *, lengths: _ArrayLike | None = None,
+        reset: Any = None, trace: Literal[False] = False, cache: bool = False, batch_first: bool = False,
     ) -> tuple[Any, ...]: ...
     def __call__(  # type: ignore[override]
-        self, x: _ArrayLike, state: None = None, *, lengths: Any = None, reset: Any = None,
-        trace: Literal[False] = False,
+        self, x: _ArrayLike, state: None = None, *, lengths: _ArrayLike | None = None,
+        reset: Any = None, trace: Literal[False] = False, batch_first: bool = False,
     ) -> _Array: ...
     def stream(self, batch_size: int = 1, *, awake: float = 0.0) -> StatelessStream: ...
 
 class _EmbeddingCache(NamedTuple):
     index: _Array  # type: ignore[assignment]  # hides tuple.index
+    shape: tuple[int, ...]
+    valid: _Array | None
 
 class Embedding(_Stateless):
-    num_embeddings: int
-    embedding_dim: int
+    num_embeddings: Final[int]
+    embedding_dim: Final[int]
     def __init__(
         self, num_embeddings: int, embedding_dim: int, *, dtype: DTypeLike = "float32", rng: _Rng = None
     ) -> None: ...
@@ -47,14 +59,16 @@ class Embedding(_Stateless):
 
 class _LinearCache(NamedTuple):
     x: _Array
-    y: _Array
+    y: _Array | None
     shape: tuple[int, ...]
+    valid: _Array | None
     version: int
 
 class Linear(_Stateless):
-    in_features: int
-    out_features: int
-    activation: _Activation | None
+    in_features: Final[int]
+    out_features: Final[int]
+    bias: Final[bool]
+    activation: Final[_Activation | None]
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, activation: _Activation | None = None, *,
         dtype: DTypeLike = "float32", rng: _Rng = None, num_threads: int | None = None,

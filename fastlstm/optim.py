@@ -7,27 +7,35 @@
         clip_grad_norm(grads, 1.0)
         optimiser.step(grads)
 
+Several modules that learn together, an encoder and a decoder, are given as a list; `grads` are then a
+list of dicts in that order:
+
+    optimiser = Adam([encoder, decoder])
+    clip_grad_norm([encoder_grads, decoder_grads], 1.0)
+    optimiser.step([encoder_grads, decoder_grads])
+
 An optimiser never changes `grads`. Hyper-parameters are plain attributes; to follow a schedule,
 assign ``optimiser.lr`` between steps.
 """
 
 import math
+import operator
+import warnings
 
 import numpy as np
 
+from .arguments import _read
+from .concurrency import hold
+from .gradients import check_grads, check_number, clip_grad_norm, joined, not_finite
+from .module import Module
+from .params import check_flag
 
-def _number(name, value, least=0.0, below=math.inf):
-    if isinstance(value, (bool, str)) or not np.isscalar(value):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not least <= value < below:
-        most = f" and below {below}" if below < math.inf else " and finite"
-        raise ValueError(f"{name} must be at least {least}{most}, got {value}")
-    return float(value)
+__all__ = ["SGD", "Adam", "Optimiser", "clip_grad_norm"]
+
+_MOST_STEPS = 2**53  # up to which a float counts
 
 
 def _check_names(what, given, weights):
-    if not isinstance(given, dict):
-        raise TypeError(f"{what} must be a dict of arrays by name, got {type(given).__name__}")
     missing = [name for name in weights if name not in given]
     unexpected = [name for name in given if name not in weights]
     if missing or unexpected:
@@ -35,15 +43,80 @@ def _check_names(what, given, weights):
         raise ValueError(f"{what} do not fit the model: {', '.join(words)}")
 
 
-class _Optimiser:
-    """Steps, checks and saved state; a subclass says which numbers it has and how one weight moves."""
+def _check_modules(model):
+    """The modules to be optimised, as a list. Raises TypeError, ValueError for what is neither a Module nor a list."""
+    if isinstance(model, Module):
+        return [model]
+    if not isinstance(model, (list, tuple)):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise TypeError(f"model must be a Module or a list of Modules, got {what}")
+    if not model:
+        raise ValueError("model must be a Module or a list of Modules, got an empty list")
+    for place, one in enumerate(model):
+        if not isinstance(one, Module):
+            raise TypeError(f"model[{place}] must be a Module, got {type(one).__name__}")
+    return list(model)
+
+
+def _check_unshared(named):
+    """ValueError if a weight occurs under two names: it would move twice in one step."""
+    seen = {}
+    for name, weight in named.items():
+        if id(weight) in seen:
+            raise ValueError(f"model: {seen[id(weight)]} and {name} are the same weight, which would move twice")
+        seen[id(weight)] = name
+
+
+def _update_all(modules, change):
+    """Change the weights of all modules in place. change: a function of a module's place and its live weights."""
+    with hold(*modules):  # a call, copy or checkpoint sees all of them before the step or after it
+        for place, module in enumerate(modules):
+            module._update(lambda live, place=place: change(place, live))
+
+
+class Optimiser:
+    """Steps, checks and saved state; a subclass says which numbers it has and how one weight moves.
+
+    model: a `Module`, or a list of Modules, no two of which share a weight. The weights of the second module in a list
+    are named ``1.weight`` in `state_dict`.
+    """
 
     _hyper = ()  # names of the attributes that state_dict() keeps
     _slots = ()  # names of the arrays kept per weight
+    _classes = {}  # name in checkpoints -> class
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        inside = cls.__module__ == __name__
+        cls._file_name = cls.__name__ if inside else f"{cls.__module__}.{cls.__qualname__}"
+        Optimiser._classes[cls._file_name] = cls
+
+    @staticmethod
+    def _of_class(name, model):
+        """An optimiser of a class that is known, which has no numbers until `load_state_dict`. ValueError for others."""
+        if not isinstance(name, str) or name not in Optimiser._classes:
+            raise ValueError(f"unknown optimiser {str(name)[:40]!r}; known are {', '.join(sorted(Optimiser._classes))}")
+        kind = Optimiser._classes[name]
+        found = kind.__new__(kind)
+        Optimiser.__init__(found, model)
+        return found
 
     def __init__(self, model):
-        self.model = model
+        self._modules = _check_modules(model)
+        self._several = None if isinstance(model, Module) else len(self._modules)
         self._state = {}  # weight name -> {"step": int, slot: array}
+        self._warned = False
+        _check_unshared(self._named_weights())
+
+    @property
+    def model(self):
+        """The module, or the tuple of those that came as a list."""
+        return self._modules[0] if self._several is None else tuple(self._modules)
+
+    def _named_weights(self):
+        """Name -> live weight, of all modules; with the place in front if a list was given."""
+        each = [module._named_weights() for module in self._modules]
+        return each[0] if self._several is None else joined(each)
 
     def _check(self):
         """Raise ValueError or TypeError for a hyper-parameter out of range."""
@@ -58,32 +131,52 @@ class _Optimiser:
         """Change the model's weights by one step.
 
         grads: dict with every name of ``model.state_dict()`` -> array of the weight's shape, or
-        None for a weight to leave alone (its own step count then stands still, as in torch).
+        None for a weight to leave alone (its own step count then stands still, as in torch); a list
+        of such dicts if the optimiser has a list of modules.
 
-        Raises ValueError or TypeError naming what does not fit; nothing has changed then.
+        Raises ValueError or TypeError naming what does not fit; nothing has changed then. Warns
+        (RuntimeWarning) of NaN and infinity among the gradients, once in the life of the optimiser
+        and before anything changes: where warnings are errors, the weights stay as they are.
         """
         self._check()
-        weights = self.model._named_weights()
+        weights, usable = self._named_weights(), {}
+        grads = check_grads(grads, self._several)
         _check_names("grads", grads, weights)
-        usable = {}
-        for name, grad in grads.items():
-            if grad is None:
-                continue
-            grad = np.asarray(grad)
-            if grad.dtype.kind != "f":
-                raise TypeError(f"grads: {name} must hold floats, got {grad.dtype}")
-            if grad.shape != weights[name].shape:
-                raise ValueError(f"grads: {name} has shape {grad.shape}, expected {weights[name].shape}")
-            usable[name] = grad.astype(weights[name].dtype, copy=False)
+        with np.errstate(all="ignore"):
+            for name, grad in grads.items():
+                if grad is not None:
+                    usable[name] = self._check_grad(name, grad, weights[name])
+            self._warn_of(usable)
+            fresh = {name: self._fresh(weights[name]) for name in usable if name not in self._state}
+            self._state |= fresh  # no memory is taken from here on but for a weight at a time
 
-        def change(live):
-            for name, grad in usable.items():
-                if name not in self._state:
-                    self._state[name] = self._fresh(live[name])
-                self._state[name]["step"] += 1
-                self._move(live[name], grad, self._state[name])
+            def change(place, live):
+                head = "" if self._several is None else f"{place}."
+                for name, weight in live.items():
+                    grad = usable.get(head + name)
+                    if grad is not None:
+                        kept = self._state[head + name]
+                        kept["step"] += 1
+                        self._move(weight, grad, kept)
 
-        self.model._update(change)
+            _update_all(self._modules, change)
+
+    @staticmethod
+    def _check_grad(name, grad, weight):
+        grad = _read(f"grads: {name}", grad)
+        if grad.dtype.kind != "f":
+            raise TypeError(f"grads: {name} must hold floats, got {grad.dtype}")
+        if grad.shape != weight.shape:
+            raise ValueError(f"grads: {name} has shape {grad.shape}, expected {weight.shape}")
+        return grad.astype(weight.dtype, copy=False)
+
+    def _warn_of(self, grads):
+        """Warns of the first gradients that are not finite, before anything changes."""
+        odd = [] if self._warned else not_finite(grads)
+        if odd:
+            words = f"grads: NaN or infinity in {', '.join(odd)}; the weights will not be finite, either"
+            warnings.warn(words, RuntimeWarning, stacklevel=3)
+            self._warned = True  # not before: where warnings are errors, the next step is refused as well
 
     def _decayed(self, weight, grad):
         return grad + self.weight_decay * weight if self.weight_decay else grad
@@ -94,7 +187,7 @@ class _Optimiser:
             name: {key: value.copy() if key != "step" else value for key, value in kept.items()}
             for name, kept in self._state.items()
         }
-        return {"class": type(self).__name__, **self._hyper_values(), "state": state}
+        return {"class": self._file_name, **self._hyper_values(), "state": state}
 
     def _hyper_values(self):
         return {name: getattr(self, name) for name in self._hyper}
@@ -104,16 +197,17 @@ class _Optimiser:
 
         Raises ValueError or TypeError naming what does not fit; nothing has changed then.
         """
-        if not isinstance(d, dict) or d.get("class") != type(self).__name__:
+        if not isinstance(d, dict) or d.get("class") != self._file_name:
             raise ValueError(f"this is not the state of {type(self).__name__}")
         expected = {"class", "state", *self._hyper}
         if set(d) != expected:
-            raise ValueError(f"state must have the keys {', '.join(sorted(expected))}; got {', '.join(sorted(d))}")
-        weights = self.model._named_weights()
+            words = f"state must have the keys {', '.join(sorted(expected))}"
+            raise ValueError(f"{words}; got {', '.join(sorted(map(str, d)))}")
+        weights = self._named_weights()
         if not isinstance(d["state"], dict):
             raise TypeError(f"state must be a dict, got {type(d['state']).__name__}")
         state = {name: self._take(name, kept, weights) for name, kept in d["state"].items()}
-        before = self._hyper_values()
+        before = {name: vars(self)[name] for name in self._hyper if name in vars(self)}
         try:
             for name in self._hyper:
                 setattr(self, name, d[name])
@@ -122,7 +216,7 @@ class _Optimiser:
             for name, value in before.items():
                 setattr(self, name, value)
             raise
-        self._state = state
+        self._state, self._warned = state, False
 
     def _take(self, name, kept, weights):
         """A checked copy of the saved entry of one weight."""
@@ -130,24 +224,46 @@ class _Optimiser:
             raise ValueError(f"state: unexpected {name}")
         if not isinstance(kept, dict) or set(kept) != {"step", *self._slots}:
             raise ValueError(f"state: {name} must have step, {', '.join(self._slots)}")
-        taken = {"step": int(kept["step"])}
-        for slot in self._slots:
-            array = np.array(kept[slot], dtype=weights[name].dtype, order="C")
-            if array.shape != weights[name].shape:
-                raise ValueError(
-                    f"state: {slot} of {name} has shape {array.shape}, expected {weights[name].shape}"
-                )
-            taken[slot] = array
-        return taken
+        slots = {slot: self._take_slot(f"state: {slot} of {name}", kept[slot], weights[name]) for slot in self._slots}
+        return {"step": _check_step(name, kept["step"]), **slots}
+
+    @staticmethod
+    def _take_slot(told, value, weight):
+        """A checked copy of one saved array."""
+        array = _read(told, value)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{told} must hold real numbers, got {array.dtype}")
+        if array.shape != weight.shape:
+            raise ValueError(f"{told} has shape {array.shape}, expected {weight.shape}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = np.array(array, dtype=weight.dtype, order="C")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{told} holds NaN, infinity, or a number too large for {weight.dtype}")
+        return array
 
 
-class SGD(_Optimiser):
+def _check_step(name, value):
+    try:
+        step = operator.index(value)
+    except TypeError:
+        step = None
+    if step is None or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"state: step of {name} must be an integer, got {value!r}")
+    if not 0 <= step <= _MOST_STEPS:
+        raise ValueError(f"state: step of {name} must be from 0 to 2**53, got {value}")
+    return step
+
+
+class SGD(Optimiser):
     """Stochastic gradient descent (torch.optim.SGD; momentum after Sutskever et al. 2013).
+
+    model: a `Module` or a list of Modules; see `fastlstm.optim`.
 
     With g = grad + weight_decay * w and m = momentum: ``b = m b + g`` (b = g at the first step),
     ``w -= lr * (g + m b if nesterov else b)``; without momentum ``w -= lr * g``.
 
-    Raises ValueError for a negative or non-finite number, or nesterov without momentum.
+    Raises TypeError for what is no module or list of modules, and for a flag or a number that is none; ValueError for
+    a weight that two of them share, a negative or non-finite number, or nesterov without momentum.
     """
 
     _hyper = ("lr", "momentum", "weight_decay", "nesterov")
@@ -161,8 +277,8 @@ class SGD(_Optimiser):
 
     def _check(self):
         for name in ("lr", "momentum", "weight_decay"):
-            _number(name, getattr(self, name))
-        if self.nesterov and not self.momentum:
+            check_number(name, getattr(self, name))
+        if check_flag("nesterov", self.nesterov) and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 
     def _move(self, weight, grad, kept):
@@ -175,13 +291,16 @@ class SGD(_Optimiser):
         weight -= self.lr * grad
 
 
-class Adam(_Optimiser):
+class Adam(Optimiser):
     """Adam (Kingma and Ba 2015, algorithm 1), as torch.optim.Adam: weight_decay is an L2 term.
+
+    model: a `Module` or a list of Modules; see `fastlstm.optim`.
 
     With g = grad + weight_decay * w, at step t: ``m = b1 m + (1 - b1) g``,
     ``v = b2 v + (1 - b2) g^2``, ``w -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)``.
 
-    Raises ValueError for a negative or non-finite number, or a beta not in [0, 1).
+    Raises TypeError for what is no module or list of modules; ValueError for a weight that two of them share, a
+    negative or non-finite number, or a beta not in [0, 1).
     """
 
     _hyper = ("lr", "betas", "eps", "weight_decay")
@@ -194,11 +313,17 @@ class Adam(_Optimiser):
 
     def _check(self):
         for name in ("lr", "eps", "weight_decay"):
-            _number(name, getattr(self, name))
+            check_number(name, getattr(self, name))
         if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
             raise ValueError(f"betas must be two numbers, got {self.betas!r}")
         for place, beta in enumerate(self.betas):
-            _number(f"betas[{place}]", beta, below=1.0)
+            check_number(f"betas[{place}]", beta, below=1.0)
+
+    def _take_slot(self, told, value, weight):
+        array = super()._take_slot(told, value, weight)
+        if "exp_avg_sq" in told and (array < 0).any():
+            raise ValueError(f"{told} holds numbers below 0, a mean of squares has none")
+        return array
 
     def _move(self, weight, grad, kept):
         (beta1, beta2), step = self.betas, kept["step"]
@@ -213,32 +338,3 @@ class Adam(_Optimiser):
         np.divide(mean, scale, out=scale)
         scale *= self.lr / (1 - beta1**step)
         weight -= scale
-
-
-def clip_grad_norm(grads, max_norm, error_if_nonfinite=False):
-    """Scale all gradients in place so that their common Euclidean norm is at most `max_norm`.
-
-    grads: dict of float arrays by name, changed in place (None entries are skipped). Returns the
-    norm before clipping, a float. As torch.nn.utils.clip_grad_norm_: every gradient is multiplied
-    by ``min(1, max_norm / (norm + 1e-6))``. A norm that is not finite is not hidden: NaN makes every
-    gradient NaN, infinity makes finite gradients zero and infinite ones NaN; with
-    ``error_if_nonfinite=True`` it raises RuntimeError instead and leaves the gradients alone.
-
-    Raises TypeError for a gradient that cannot be scaled in place, ValueError for a negative
-    `max_norm`; nothing has changed then.
-    """
-    if not max_norm >= 0:
-        raise ValueError(f"max_norm must be at least 0, got {max_norm}")
-    arrays = {name: grad for name, grad in grads.items() if grad is not None}
-    for name, grad in arrays.items():
-        if not isinstance(grad, np.ndarray) or grad.dtype.kind != "f" or not grad.flags.writeable:
-            raise TypeError(f"grads: {name} must be a writeable numpy array of floats")
-    # Squares in float64: a float32 gradient of 1e25 must not overflow its own norm.
-    total = math.sqrt(sum(float(np.square(grad, dtype=np.float64).sum()) for grad in arrays.values()))
-    if error_if_nonfinite and not math.isfinite(total):
-        raise RuntimeError(f"the norm of the gradients is {total}")
-    factor = max_norm / (total + 1e-6)
-    with np.errstate(invalid="ignore"):  # inf * 0, as documented
-        for grad in arrays.values():
-            grad *= 1.0 if factor > 1 else factor
-    return total

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fastlstm.foreign import as_array as _as_array
+from fastlstm.foreign import origin
 from fastlstm.traces import DepthGatedTrace, GRUTrace, LSTM1997Trace, RNNTrace, Trace, trace_of  # noqa: F401
 from fastlstm.variants import cell_of
 
@@ -27,6 +29,13 @@ def _check_size(name, value, least=1):
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def check_flag(name, value, hint=""):
+    """A bool; TypeError, which ends with `hint`, for anything else, as most values would count as true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}{hint}")
+    return bool(value)
 
 
 def layer_sizes(v, name, hidden, num_layers):
@@ -196,10 +205,23 @@ def mask_shapes(
 
 
 def _float_dtype(dtype):
-    dtype = np.dtype(dtype)
-    if dtype.kind != "f":
+    if dtype is None or np.dtype(dtype).kind != "f":  # to NumPy, None is float64
         raise TypeError(f"dtype must be a floating-point type, got {dtype}")
-    return dtype
+    return np.dtype(dtype)
+
+
+def model_dtype(dtype):
+    """The numpy.dtype of a model's numbers, float32 or float64; None is float32, the default, as in torch.
+
+    Raises TypeError for what is no dtype, ValueError for another one.
+    """
+    try:
+        found = np.dtype(np.float32 if dtype is None else dtype)
+    except Exception:  # NumPy raises many kinds
+        raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+    if found not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+    return found
 
 
 def init_weights(shapes, rng, dtype, hidden_size):
@@ -237,15 +259,6 @@ def init_weights(shapes, rng, dtype, hidden_size):
 UNREADABLE = (ArithmeticError, AttributeError, BufferError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def _as_array(value):
-    """A NumPy view of an array, list, or anything with ``__array__`` or ``__dlpack__``."""
-    if hasattr(value, "detach"):  # a torch parameter refuses __array__ while it wants gradients
-        value = value.detach()
-    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-        return np.from_dlpack(value)
-    return np.asarray(value)
-
-
 def _read_numbers(value):
     """(array, None), or (None, words) when `value` does not hold real numbers."""
     try:
@@ -253,13 +266,14 @@ def _read_numbers(value):
     except UNREADABLE as error:
         return None, f"cannot be read as an array of numbers ({error})"
     if array.dtype.kind not in "fiu":
-        return None, f"holds {array.dtype}, expected real numbers"
+        words = origin(value) if " of dtype " in origin(value) else ""  # a kind of a library of its own
+        return None, f"holds {array.dtype}{words and f' ({words})'}, expected real numbers"
     return array, None
 
 
 def _convert(name, array, dtype):
     """A fresh C-contiguous copy in `dtype`, and whether it is all finite."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         copy = np.array(array, dtype=dtype, order="C")
     finite = np.isfinite(copy)
     if finite.all():

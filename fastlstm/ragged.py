@@ -12,6 +12,20 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core
+from .params import by_layer
+
+
+def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None):
+    """The model of a stack, a `Chain` or one of the core's. weights: name -> C-contiguous array; trainable: with what
+    backward needs; rooms: `_core.Rooms` that the models of one layer work in, one after the other.
+    """
+    rest = by_layer(weights, spec.names), trainable, zoneout_h, zoneout_c
+    if spec.ragged:
+        return Chain(spec, *rest)
+    return _core.Model(
+        spec.v, spec.dtype, spec.input_size, spec.sizes[0], spec.num_layers, spec.directions, spec.proj_size, *rest,
+        rooms,
+    )
 
 
 def _layer_of(state, layer):
@@ -134,30 +148,23 @@ class Chain:
 class ChainStepper:
     """One step at a time through a chain; the state, a list of arrays (1, B, W) for each name, is updated in place."""
 
-    def __init__(self, chain, batch, state, threads=0, awake_ns=0):
+    def __init__(self, chain, batch, state, threads=0, awake_ns=0, busy=None):
+        self._busy = busy or _core.Busy()
         self._steppers = [
             _core.Stepper(model, batch, _layer_of(state, layer), threads, awake_ns)
             for layer, model in enumerate(chain.models)
         ]
         self._between = [np.empty((batch, width), chain.dtype) for width in chain.widths[:-1]]
-        self._out, self._dtype = (batch, chain.widths[-1]), chain.dtype
 
     def step(self, x, out=None):
         """x (B, I) -> (B, R) of the last layer; None when x or out does not fit (nothing was done)."""
-        if out is not None and not self._fits(out):
-            return None  # found only by the last layer, the others would be a step ahead
-        for stepper, between in zip(self._steppers[:-1], self._between, strict=True):
-            x = stepper.step(x, between)
-            if x is None:
-                return None
-        return self._steppers[-1].step(x, out)
+        return self._busy.run(self.step_inside, x, out)
+
+    def step_inside(self, x, out=None):
+        """`step` for a call that has the flag already, within ``Busy.run``."""
+        return _core.step_chain(self._steppers, self._between, x, out)
 
     def release(self):
         """No layer's threads need wait for a further step."""
         for stepper in self._steppers:
             stepper.release()
-
-    def _fits(self, out):
-        return (
-            isinstance(out, np.ndarray) and out.dtype == self._dtype and out.shape == self._out and out.flags.carray
-        )

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -6,6 +7,11 @@ from . import _core
 from .params import _Array
 from .spec import Spec
 from .states import _Inside
+
+def pack(
+    spec: Spec, weights: Mapping[str, _Array], trainable: bool, zoneout_h: float = 0.0, zoneout_c: float = 0.0,
+    rooms: _core.Rooms | None = None,
+) -> _core.Model | Chain: ...
 
 class ChainCache(NamedTuple):
     model: Chain
@@ -53,7 +59,9 @@ class Chain:
 
 class ChainStepper:
     def __init__(
-        self, chain: Chain, batch: int, state: _Inside, threads: int = 0, awake_ns: int = 0
+        self, chain: Chain, batch: int, state: _Inside, threads: int = 0, awake_ns: int = 0,
+        busy: _core.Busy | None = None,
     ) -> None: ...
     def release(self) -> None: ...
     def step(self, x: Any, out: Any = None) -> _Array | None: ...
+    def step_inside(self, x: Any, out: Any = None) -> _Array | None: ...

@@ -4,24 +4,20 @@ Letters: T steps, B rows, I inputs, H hidden units, P projected units, R = P or 
 of a state.
 """
 
-import copy
+from operator import attrgetter
 
 import numpy as np
 
 from . import _core, functional, regularizers
+from .attributes import Constant, checked, fixed
+from .concurrency import Weights, of_moment
 from .module import Module
-from .params import _check_size, by_layer, init_weights, layer_sizes, weight_shapes
-from .ragged import Chain
+from .params import _check_size, check_flag, init_weights, layer_sizes, model_dtype, weight_shapes
+from .ragged import pack
 from .regularizers import check_rate
 from .spec import Spec
-from .stream import Stream
+from .stream import Origin, Stream
 from .variants import OPTIONS, variant
-
-
-def _check_flag(name, value):
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
-    return bool(value)
 
 
 def _as_json(value):
@@ -40,65 +36,71 @@ def _rate(name):
     return property(lambda self: self._rates[name], change)
 
 
-def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None):
-    """The core's model of a stack. weights: name -> C-contiguous array; trainable: with what backward needs.
-
-    rooms: `_core.Rooms` that the models of one layer work in, one after the other.
-    """
-    rest = by_layer(weights, spec.names), trainable, zoneout_h, zoneout_c
-    if spec.ragged:
-        return Chain(spec, *rest)
-    return _core.Model(
-        spec.v, spec.dtype, spec.input_size, spec.sizes[0], spec.num_layers, spec.directions, spec.proj_size, *rest,
-        rooms,
-    )
-
-
 class Recurrent(Module):
     """What all recurrent layers share; a subclass names its cell, a row of ``variants.OPTIONS`` and src_c/cells.def.
 
-    The constructor of a subclass hands its arguments to `_set_up`. Options of the cell become attributes, fixed from
-    then on; so do the rates of the regularisers, which may be set between calls.
+    The constructor of a subclass hands its arguments to `_set_up`. All of them, but for rng, are attributes that read
+    the layer's `Spec`, and are fixed from then on. Rates (dropout, regularisers) may be set between calls.
     """
 
-    recurrent = True
-    cell = None
+    recurrent, row_axes = Constant(True), Constant(1)
+    cell = Constant(None)
+    input_size, num_layers, proj_size, batch_first = (
+        fixed(attrgetter(f"_spec.{name}"), name) for name in ("input_size", "num_layers", "proj_size", "batch_first")
+    )
+    dropout = checked("dropout", check_rate, "Rate between layers, in [0, 1); may be set between calls.")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if "cell" in vars(cls):
-            for name in regularizers.rates_of(variant(cls.cell)):
-                setattr(cls, name, _rate(name))
+        if "cell" not in vars(cls):
+            return
+        v = variant(cls.cell)
+        found = {name: fixed(attrgetter(f"_spec.v.{name}"), name) for name in OPTIONS[v.cell] if name in v._fields}
+        found |= {name: _rate(name) for name in regularizers.rates_of(v)}
+        for name, attribute in found.items():
+            if name not in vars(cls):
+                setattr(cls, name, attribute)
+        cls.cell = Constant(v.cell, "cell")
 
     def _set_up(self, given):
         """given: name -> value of every argument of the constructor, its ``locals()``."""
         super().__init__(given["num_threads"])
         _core.isa()  # a wrong FASTLSTM_ISA is told now, not at the first call
         flags = ("bias", "batch_first", "bidirectional")
-        self.bias, self.batch_first, self.bidirectional = (_check_flag(name, given[name]) for name in flags)
+        bias, batch_first, bidirectional = (check_flag(name, given[name]) for name in flags)
         v = variant(self.cell, **{name: given[name] for name in OPTIONS[self.cell]})
         sizes = given["input_size"], given["hidden_size"], given["num_layers"]
         proj_size = given.get("proj_size", 0)
-        self._shapes = weight_shapes(v, *sizes, self.bias, self.bidirectional, proj_size)
+        self._shapes = weight_shapes(v, *sizes, bias, bidirectional, proj_size)
         hidden = layer_sizes(v, "hidden_size", *sizes[1:])
-        self.input_size, self.num_layers, self.proj_size = int(sizes[0]), len(hidden), int(proj_size)
-        self.hidden_size = hidden if len(set(hidden)) > 1 else hidden[0]
-        self.dropout = check_rate("dropout", given["dropout"])
+        self.dropout = given["dropout"]
         self._rates = {name: check_rate(name, given[name]) for name in regularizers.rates_of(v)}
-        dtype = given["dtype"]
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-        vars(self).update({name: getattr(v, name) for name in OPTIONS[self.cell] if name in v._fields})
+        dtype = model_dtype(given["dtype"])
         self._rng = np.random.default_rng(given["rng"])
         self._spec = Spec(
-            v, self.input_size, tuple(hidden), self.proj_size, 2 if self.bidirectional else 1, np.dtype(dtype),
-            self.batch_first,
+            v, int(sizes[0]), tuple(hidden), int(proj_size), 2 if bidirectional else 1, dtype, batch_first
         )
         self._rooms = _core.Rooms()
         self._trainable = False  # whether packed weights include what backward needs
         self._weights = self._new_weights(
             self._shapes, dtype, lambda: init_weights(self._shapes, self._rng, dtype, hidden)
         )
+
+    @fixed
+    def hidden_size(self):
+        """H; a tuple with one for each layer where they differ."""
+        sizes = self._spec.sizes
+        return sizes if self._spec.ragged else sizes[0]
+
+    @fixed
+    def bias(self):
+        """Whether there are biases."""
+        return "bias_ih_l0" in self._shapes
+
+    @fixed
+    def bidirectional(self):
+        """Whether there are two directions."""
+        return self._spec.directions == 2
 
     def config(self):
         v = self._spec.v
@@ -113,16 +115,17 @@ class Recurrent(Module):
         return found | {n: _as_json(v.options.get(n, value)) for n, value in defaults.items()} | self._rates
 
     def _extras(self):
-        return {**super()._extras(), "_rng": copy.deepcopy(self._rng)}
+        return {**super()._extras(), "_rng": self._rng}
 
     def _weight_shapes(self):
         return self._shapes
 
     # ---- packing -------------------------------------------------------------------------
 
-    def _pack(self, masks=None):
-        """The core's model of the weights of this moment; masks: those of weights multiply them, for training."""
-        weights, spec = dict(self._weights), self._spec
+    def _pack(self, masks=None, weights=None):
+        """The core's model of `weights`, those of this moment by default; masks: those of weights multiply them, for
+        training."""
+        weights, spec = dict(weights or self._weights), self._spec
         for name, mask in (masks or {}).items():
             if name.startswith("mask_weight"):
                 weights[name.removeprefix("mask_")] = weights[name.removeprefix("mask_")] * mask
@@ -131,18 +134,36 @@ class Recurrent(Module):
 
     def _packed_for_training(self, masks=()):
         """The model with what backward needs; where masks drop weights, one of its own for this call."""
-        drops = any(name.startswith("mask_weight") for name in masks)
+        drops, moment = any(name.startswith("mask_weight") for name in masks), of_moment(self) or Weights()
+        if moment.panels is not None and not drops:
+            return moment.panels
         with self._lock:
             if drops:
                 from .machine import settle
 
                 settle(self._num_threads)
-                return self._pack(masks)
+                return self._pack(masks, moment.arrays)
             if not self._trainable:
                 self._trainable, self._panels = True, None
             return self._packed()
 
+    def _for_call(self, cache):
+        if cache and self.training and self._rates.get("weight_drop"):  # its call packs what the masks leave
+            return Weights(None, self._version, self._lend_weights())
+        return Weights(self._packed_for_training() if cache else self._packed(), self._version)
+
     # ---- regularisers --------------------------------------------------------------------
+
+    @property
+    def rng(self):
+        """The numpy.random.Generator that masks are drawn from. May be set: to a seed, or to a Generator, which is
+        then shared with whoever draws from it."""
+        return self._rng
+
+    @rng.setter
+    def rng(self, value):
+        with self._lock:
+            self._rng = np.random.default_rng(value)
 
     def _dropout_factors(self, steps, batch):
         """(L-1, T, B, D*R): 0 with probability `dropout`, else 1 / (1 - dropout); a list when layers differ in size."""
@@ -184,7 +205,7 @@ class Recurrent(Module):
         panels = self._panels
         # the short way for arrays that need no conversion; not for a subclass with a forward of its own
         if panels is not None and not kwargs and type(self).forward is Recurrent.forward:
-            found = panels.infer(x, state, self.batch_first, self._num_threads or 0)
+            found = panels.infer(x, state, self._spec.batch_first, self._num_threads or 0)
             if found is not None:
                 return found
         return super().__call__(x, state, **kwargs)
@@ -199,11 +220,14 @@ class Recurrent(Module):
         state: None (zeros) or (h0, c0) of shapes (L*D, B, R) and (L*D, B, H); without B when unbatched.
         lengths: (B,) integers in [0, T]. Steps beyond a row's length are not computed: y is 0 there, hn and cn are
         those of its last valid step, and the reverse direction starts at its own end.
-        reset: booleans, (T, B), in the layout of x. True at step t: no state crosses from step t-1 to t, in either
-        direction, as if the row were cut there; at t = 0 the forward direction forgets h0 and c0.
+        reset: booleans, (T, B), in the layout of x; 0 and 1 are taken, too, but for unbatched x, where they could be
+        step numbers. True at step t: no state crosses from step t-1 to t, in either direction, as if the row were cut
+        there; at t = 0 the forward direction forgets h0 and c0.
         trace: also return every gate and state: a `Trace`, or the type of trace that the class tells.
         cache: also return what `backward` needs. Dropout and the other regularisers act here only, and only while
         `training` is true; ``cache.masks`` tells what they drew. Elsewhere zoneout takes its expectation.
+        What is handed in and what is returned may be changed at once: no gradient follows. With cache=True the arrays
+        of a trace and of ``cache.masks`` are read-only, as backward reads them again.
         masks: for cache=True, those to use instead, as `draw_masks` gives them; what is not among them does nothing.
 
         y: (T, B, D*R) in the layout of x. Results do not depend, to the last bit, on batch size, number of threads,
@@ -215,7 +239,11 @@ class Recurrent(Module):
         if masks is not None and not cache:
             raise ValueError("masks are for training: forward(..., cache=True, masks=masks)")
         if not trace and not cache:
-            return functional.forward(self._packed(), self._spec, x, state, lengths, reset, threads)
+            panels = self._packed()
+            found = None if lengths is not None or reset is not None else panels.infer(
+                x, state, self._spec.batch_first, threads
+            )
+            return found or functional.forward(panels, self._spec, x, state, lengths, reset, threads)
         pack = self._packed_for_training if cache else lambda _: self._packed()
         y, new, kept = functional.forward_cached(
             pack, self._spec, x, state, lengths, reset,
@@ -223,7 +251,7 @@ class Recurrent(Module):
         )
         found = [y, new]
         if trace:
-            found.append(functional.trace(self._spec, kept))
+            found.append(functional.trace(self._spec, kept, frozen=cache))
         if cache:
             found.append(kept)
         return tuple(found)
@@ -252,7 +280,10 @@ class Recurrent(Module):
         Raises ValueError for a bidirectional layer, whose reverse direction needs the end first, and for an awake
         outside 0..1; TypeError for one that is no number.
         """
-        return Stream(self._packed(), self._spec, batch_size, self._num_threads or 0, awake)
+        zoneout = tuple(self._rates.get(name, 0.0) for name in ("zoneout_h", "zoneout_c"))
+        with self._lock:  # model and weights of one moment
+            origin = Origin(self._spec, self._packed(), self._lend_weights(), zoneout, self._num_threads or 0)
+        return Stream(origin, batch_size, awake)
 
     def plan(self, T, B):
         """What a call with T steps of B rows would do: threads, split, chunks, in numbers and in words."""

@@ -1,34 +1,26 @@
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, overload
 
-from . import _core
 from .functional import Kept
 from .module import Module
 from .params import _Array, _ArrayLike
 from .planning import Plan
-from .ragged import Chain
-from .spec import Spec
 from .stream import Stream
 
 _S = TypeVar("_S")  # the state, out
 _SL = TypeVar("_SL")  # and in
 _T = TypeVar("_T")  # the trace
 
-def pack(
-    spec: Spec, weights: Mapping[str, _Array], trainable: bool, zoneout_h: float = 0.0, zoneout_c: float = 0.0,
-    rooms: _core.Rooms | None = None,
-) -> _core.Model | Chain: ...
-
 class Recurrent(Module, Generic[_S, _SL, _T]):
     cell: ClassVar[str | None]
-    input_size: int
-    hidden_size: Any  # int; list[int] when layers differ in size: states are then lists of arrays, whatever _S says
-    num_layers: int
-    bias: bool
-    batch_first: bool
+    input_size: Final[int]
+    hidden_size: Final[Any]  # int; tuple[int, ...] when layers differ: states are lists then, whatever _S says
+    num_layers: Final[int]
+    bias: Final[bool]
+    batch_first: Final[bool]
     dropout: float
-    bidirectional: bool
-    proj_size: int
+    bidirectional: Final[bool]
+    proj_size: Final[int]
     @overload
     def __call__(
         self, x: _ArrayLike, state: _SL | None = None, *, lengths: _ArrayLike | None = None,

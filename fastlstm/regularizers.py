@@ -17,7 +17,8 @@ dropout             dropout         W. Zaremba, I. Sutskever, O. Vinyals. Recurr
                                     arXiv 1409.2329, 2014: what a layer hands upwards is dropped, anew at every step
 ==================  ==============  ====================================================================================
 
-Masks of dropout are 0 with the probability of the rate, else 1 / (1 - rate), so that inference needs none. Masks of
+Masks of dropout are 0 with the probability of the rate, else 1 / (1 - rate), so that inference needs none. Only the
+rate `dropout` may be 1, which drops everything. Masks of
 zoneout are 1 with that probability, else 0; inference takes the rate itself, which is the expectation. Formulas:
 docs/equations.md. Names and shapes: `params.mask_shapes`, and "dropout", (L-1, T, B, D*R) or a list of L-1 arrays when
 layers differ in size.
@@ -25,6 +26,7 @@ layers differ in size.
 Letters: T steps, B rows, L layers, D directions, R the width of h.
 """
 
+import numbers
 from collections.abc import Mapping
 
 import numpy as np
@@ -48,9 +50,11 @@ def rates_of(v):
 
 
 def check_rate(name, value):
-    """A number in [0, 1), as a float; ValueError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"{name} must be a number in [0, 1), got {value!r}")
+    """A number in [0, 1), or in [0, 1] for dropout, as in torch; as a float. ValueError for anything else."""
+    whole = name == "dropout"
+    number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    if not number or not (0 <= value < 1 or (whole and value == 1)):
+        raise ValueError(f"{name} must be a number in {'[0, 1]' if whole else '[0, 1)'}, got {value!r}")
     return float(value)
 
 
@@ -60,12 +64,14 @@ def _kind(name):
 
 
 def dropped(rng, shape, rate, dtype):
-    """An array of `shape`: 0 with probability `rate`, else 1 / (1 - rate).
+    """An array of `shape`: 0 with probability `rate`, else 1 / (1 - rate); all 0 for a rate of 1.
 
     Drawn in single precision for every dtype, so the same seed drops the same.
     """
     keep = 1.0 - rate
     drawn = rng.random(shape, dtype=np.float32)
+    if keep == 0:
+        return np.zeros(shape, dtype)
     return (drawn < keep).astype(dtype) * dtype.type(1.0 / keep)
 
 

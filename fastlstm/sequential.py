@@ -1,13 +1,19 @@
 """Sequential: modules one after the other, a whole small model with the calls of its parts."""
 
+import functools
+import inspect
+from typing import Any, NamedTuple
+
 import numpy as np
 
+from .arguments import _read
+from .concurrency import at_one_moment
 from .container import Container
 from .last import Last
 from .module import Module
-from .network import Embedding
-from .params import _check_size
-from .stream import batched, check_out
+from .network import BOTH, Embedding, Handed, _Stateless, valid_positions
+from .params import check_flag
+from .sequential_stream import SequentialStream, join_state, split_state
 from .wrappers import Bidirectional
 
 
@@ -24,7 +30,7 @@ def _widths(module):
         return None, module.embedding_dim
     if hasattr(module, "hidden_size"):
         directions = 2 if getattr(module, "bidirectional", False) else 1
-        hidden = module.hidden_size[-1] if isinstance(module.hidden_size, list) else module.hidden_size
+        hidden = module.hidden_size[-1] if isinstance(module.hidden_size, (tuple, list)) else module.hidden_size
         width = getattr(module, "proj_size", 0) or hidden
         return module.input_size, directions * width
     return getattr(module, "in_features", None), getattr(module, "out_features", None)
@@ -75,15 +81,114 @@ def _check_chain(modules):
     _check_sequences(modules)
 
 
+# ---- calls of members -------------------------------------------------------------------------------------------
+
+
+class _Padded(NamedTuple):
+    """The cache of a stateless member that is not of this package, in a call with lengths."""
+
+    core: Any
+    valid: np.ndarray  # as `valid_positions` gives it
+
+
+def _cleared(a, valid):
+    """A copy of an array whose first axes are those of `valid`, with zeros beyond the lengths."""
+    a = np.array(a)
+    a[~valid] = 0
+    return a
+
+
+def _is_ours(module):
+    """Whether y of a module is known to be nobody else's: its forward, and those of all its members, are ours."""
+    inside = type(module).forward.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return inside and all(_is_ours(part) for part in getattr(module, "_parts", {}).values())
+
+
+@functools.cache
+def _takes_lengths(kind):
+    parameters = inspect.signature(kind.forward).parameters
+    return "lengths" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _copied(name, value):
+    """What every member is to see alike, whoever changes it meanwhile."""
+    return None if value is None else _read(name, value).copy()
+
+
+class _Call:
+    """One forward call of a chain: its options, and which positions count where that matters."""
+
+    def __init__(self, lengths, reset, trace, cache, batch_first):
+        self.lengths, self.reset = _copied("lengths", lengths), _copied("reset", reset)
+        self.trace, self.cache = trace, cache
+        self.batch_first = batch_first
+        self._valid = None  # (booleans or None,), once they have been asked for
+
+    def ended(self, module):
+        """Behind `module`, which gives one output per row, there are no positions any more."""
+        if self.lengths is not None and any(isinstance(leaf, Last) for leaf in _leaves(module)):
+            self.lengths = None
+
+    def valid(self, module, x):
+        """The positions within the lengths as `valid_positions` tells them; x: what `module` is given."""
+        if self.lengths is None:
+            return None
+        if self._valid is None:
+            self._valid = (valid_positions(x.shape, module.row_axes, self.lengths, self.batch_first),)
+        return self._valid[0]
+
+    def member(self, module, x, state, handed):
+        """``y, state``, then trace and cache as far as they are asked for and the module has them."""
+        if isinstance(module, Sequential) and type(module).forward is Sequential.forward:
+            inner = _Call(self.lengths, self.reset, self.trace and module.recurrent, self.cache, self.batch_first)
+            return module._run(x, state, inner, handed)
+        if module.recurrent:
+            return module.forward(
+                x, state, lengths=self.lengths, reset=self.reset, trace=self.trace, cache=self.cache
+            )
+        if self.lengths is not None:
+            x = _read("x", x)
+        valid = self.valid(module, x)
+        if isinstance(module, _Stateless) and type(module).forward is _Stateless.forward:
+            y, kept = module._apply(x, None, valid, handed if self.cache else None)
+            return (y, None, kept) if self.cache else (y, None)
+        return self._foreign(module, x, valid)
+
+    def _foreign(self, module, x, valid):
+        """A stateless member of somebody else: it is given zeros beyond the lengths, and gives zeros there."""
+        options = {"lengths": self.lengths} if self.lengths is not None and _takes_lengths(type(module)) else {}
+        if valid is None:
+            return module.forward(x, cache=self.cache, **options)
+        y, _, *extras = module.forward(_cleared(x, valid), cache=self.cache, **options)
+        if y.shape[: valid.ndim] == valid.shape:
+            y = _cleared(y, valid)
+        else:  # no sequence any more
+            self.lengths = None
+        return (y, None, *(_Padded(one, valid) for one in extras))
+
+
+def _backward(module, dy, cache, dstate, options):
+    """The backward call of a member; see `_Call._foreign`."""
+    if not isinstance(cache, _Padded):
+        return module.backward(dy, cache, dstate, **options)
+    dy = _read("dy", dy)
+    if dy.shape[: cache.valid.ndim] == cache.valid.shape:
+        dy = _cleared(dy, cache.valid)
+    dx, *rest = module.backward(dy, cache.core, dstate, **options)
+    return (None if dx is None else _cleared(dx, cache.valid), *rest)
+
+
 class Sequential(Container):
     """Modules one after the other: a whole small model, with the calls of its parts.
 
     Weights are named by place: ``0.weight``, ``1.weight_ih_l0``, ... State, trace and dstate are
     those of the recurrent member when there is exactly one, otherwise a tuple with one entry per
     recurrent member in order; a Sequential inside counts as one member. Without any, a call
-    returns y alone. `lengths`, `reset` and `trace` go to the recurrent members only: beyond a
-    row's length a recurrent member gives zeros, so a Linear behind it gives activation(bias)
-    there. The losses of this package take the same `lengths` and leave those positions out.
+    returns y alone. `lengths` go to all members: beyond a row's length nothing is looked at, and y
+    and dx are 0, also of an Embedding or a Linear; whatever x and dy hold there, no gradient
+    follows. Behind a `Last` there are no positions, and lengths end. The losses of this package
+    take the same `lengths` and leave those positions out. `reset` and `trace` are for the
+    recurrent members only.
 
     Raises TypeError for a member that is no Module, ValueError for none at all, one given twice,
     different dtypes or batch_first, widths that do not fit each other, and a recurrent layer
@@ -94,12 +199,19 @@ class Sequential(Container):
         _check_chain(modules)
         super().__init__({str(place): module for place, module in enumerate(modules)})
         self._members = tuple(modules)
-        self._single = sum(module.recurrent for module in modules) == 1
+        self._flags = tuple(module.recurrent for module in modules)
+        self._ours = [_is_ours(module) for module in modules]
 
     @property
     def row_axes(self):
         """Axes of one row of x: those of the first member."""
         return self._members[0].row_axes
+
+    @property
+    def batch_first(self):
+        """That of the members that have one; False where none has."""
+        found = (getattr(leaf, "batch_first", None) for leaf in _leaves(self))
+        return next((bool(first) for first in found if first is not None), False)
 
     def __len__(self):
         return len(self._members)
@@ -122,58 +234,61 @@ class Sequential(Container):
     # ---- calls ---------------------------------------------------------------------------
 
     def _split(self, what, value):
-        """One entry per member out of a state or dstate; None for members without memory."""
-        count = sum(module.recurrent for module in self._members)
-        if value is None:
-            entries = [None] * count
-        elif self._single:
-            entries = [value]
-        elif isinstance(value, (tuple, list)) and len(value) == count:
-            entries = list(value)
-        else:
-            raise ValueError(f"{what} must be None or a tuple of {count}, one per recurrent member")
-        rest = iter(entries)
-        return [next(rest) if module.recurrent else None for module in self._members]
+        return split_state(self._flags, what, value)
 
     def _join(self, values):
-        """The inverse of `_split` for a list with one entry per recurrent member."""
-        if not self.recurrent:
-            return None
-        return values[0] if self._single else tuple(values)
+        return join_state(self._flags, values)
 
-    def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
+    @at_one_moment
+    def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False, batch_first=None):
         """``(y, state)``, then the trace if asked for, then the cache if asked for.
 
-        Raises what the members raise, and ValueError for a state of the wrong structure.
+        lengths: (B,) integers in [0, T], or one when x is unbatched. batch_first: which of the first axes of x is time,
+        for lengths in a chain without recurrent members; None: as `batch_first` of the chain.
+
+        What is handed in and what is returned may be changed at once: no gradient follows.
+        Raises what the members raise, and ValueError for a state of the wrong structure or another batch_first than the
+        recurrent members have.
         """
-        states, traces, caches = [], [], []
-        for module, own in zip(self._members, self._split("state", state), strict=True):
+        first = self.batch_first
+        if batch_first is not None and check_flag("batch_first", batch_first) != first:
+            if self.recurrent:
+                raise ValueError(f"batch_first is {batch_first}, the recurrent members have {first}")
+            first = batch_first
+        return self._run(x, state, _Call(lengths, reset, trace, cache, first), BOTH)
+
+    def _run(self, x, state, call, handed):
+        """The members one after the other; handed: whether the caller holds x and y."""
+        states, traces, caches, own_x = [], [], [], not handed.x
+        for place, (module, own) in enumerate(zip(self._members, self._split("state", state), strict=True)):
+            # A member of somebody else may hand its x on.
+            hands_y = handed.y if place == len(self._ours) - 1 else not self._ours[place + 1]
+            x, own, *extras = call.member(module, x, own, Handed(not own_x, hands_y))
+            call.ended(module)
             if module.recurrent:
-                x, own, *extras = module.forward(
-                    x, own, lengths=lengths, reset=reset, trace=trace, cache=cache
-                )
                 states.append(own)
-                if trace:
+                if call.trace:
                     traces.append(extras.pop(0))
-            else:
-                x, _, *extras = module.forward(x, cache=cache)
             caches += extras
+            own_x = self._ours[place]
         result = (x, self._join(states))
-        if trace:
+        if call.trace:
             result += (self._join(traces),)
-        return result + (tuple(caches),) if cache else result
+        return result + (tuple(caches),) if call.cache else result
 
     def backward(self, dy, cache, dstate=None, *, input_gradient=True):
         """``(dx, dstate, grads)``; dx is None where the first member takes integers.
 
         ``input_gradient=False`` saves the first member the work of dx, which is then None.
         """
+        if not isinstance(cache, tuple) or len(cache) != len(self._members):
+            raise TypeError(f"cache must come from forward(..., cache=True), got {type(cache).__name__}")
         dstates, grads = self._split("dstate", dstate), {}
         for place in reversed(range(len(self._members))):
             module, options = self._members[place], {}
             if place == 0 and not input_gradient:
                 options = {"input_gradient": False}
-            dy, dstates[place], grads[place] = module.backward(dy, cache[place], dstates[place], **options)
+            dy, dstates[place], grads[place] = _backward(module, dy, cache[place], dstates[place], options)
         ordered = {
             f"{place}.{name}": grads[place][name]
             for place, module in enumerate(self._members)
@@ -184,83 +299,4 @@ class Sequential(Container):
 
     def stream(self, batch_size=1, *, awake=0.0):
         """A `SequentialStream` over the members' own streams; `awake` as in a recurrent layer's `stream`."""
-        return SequentialStream(self, batch_size, awake)
-
-
-class SequentialStream:
-    """A session over a chain: one stream per member, each with its own state.
-
-    The weights are those of the moment the stream was opened. What passes between the members
-    lives in buffers of this object; only the last member's result is new at each step.
-    """
-
-    def __init__(self, model, batch_size=1, awake=0.0):
-        self.batch_size = _check_size("batch_size", batch_size)
-        self._model = model
-        with model._locked():  # all members at the same moment
-            options = {"awake": awake} if awake else {}  # modules from elsewhere may not know it
-            self._streams = [module.stream(batch_size, **options) for module in model]
-        self._axes, self._width, self._dtype = model.row_axes, _widths(model)[1], model.dtype
-        self._between = [
-            None if width is None else np.empty((batch_size, width), model.dtype)
-            for width in (_widths(module)[1] for module in model[:-1])
-        ]
-
-    def step(self, x_t, out=None):
-        """x_t: (B, I), or (B,) integers -> y: (B, O), written to `out` if given.
-
-        With batch_size 1 the batch axis may be left out, of x_t and so of y and out.
-        Raises TypeError, ValueError or IndexError before any state has moved.
-        """
-        y, single = batched(x_t, self.batch_size, 0, self._axes)
-        whole = out
-        if out is not None and self._width is not None:
-            # Found only by the last member, a bad `out` would leave the others a step ahead.
-            shape = (self._width,) if single else (self.batch_size, self._width)
-            check_out(out, shape, self._dtype)
-            whole = out.reshape(self.batch_size, self._width)  # contiguous, so the same memory
-        for stream, between in zip(self._streams, [*self._between, whole], strict=True):
-            y = stream.step(y, out=between)
-        if out is not None:
-            return out
-        return y[0] if single else y
-
-    def process(self, block):
-        """block: (T, B, I), or (T, B) integers -> (T, B, O); B may be left out as in `step`."""
-        y, single = batched(block, self.batch_size, 1, self._axes)
-        for stream in self._streams:
-            y = stream.process(y)
-        return y[:, 0] if single else y
-
-    def reset(self, mask=None):
-        """Zero the state, of all rows or of those where mask (B,) is true."""
-        for stream in self._streams:
-            stream.reset(mask)
-
-    def close(self):
-        """Ends the streams of all members."""
-        for stream in self._streams:
-            stream.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
-
-    @property
-    def state(self):
-        """The members' states, arranged as `Sequential` arranges them."""
-        pairs = zip(self._streams, self._model, strict=True)
-        return self._model._join([stream.state for stream, module in pairs if module.recurrent])
-
-    @state.setter
-    def state(self, value):
-        before = [stream.state for stream in self._streams]
-        try:
-            for stream, own in zip(self._streams, self._model._split("state", value), strict=True):
-                stream.state = own
-        except Exception:
-            for stream, own in zip(self._streams, before, strict=True):
-                stream.state = own  # all or nothing
-            raise
+        return SequentialStream(self, [_widths(module)[1] for module in self], batch_size, awake)

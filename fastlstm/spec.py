@@ -5,13 +5,29 @@ L layers, D directions, W the width of a state.
 """
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from .params import by_layer, mask_shapes, suffixes, weight_shapes
 from .variants import Variant
+
+
+class Once:
+    """A property that is computed when it is first read. Unlike functools.cached_property of Python 3.11 it has no
+    lock, which a fork could leave held for ever; two threads may compute it at once, and find the same."""
+
+    def __init__(self, compute):
+        self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, spec, owner=None):
+        if spec is None:
+            return self
+        found = vars(spec)[self.name] = self.compute(spec)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,47 +42,50 @@ class Spec:
     dtype: np.dtype
     batch_first: bool
 
-    @functools.cached_property
+    def __deepcopy__(self, memo):
+        return self  # nothing in it changes
+
+    @Once
     def num_layers(self):
         """L."""
         return len(self.sizes)
 
-    @functools.cached_property
+    @Once
     def slots(self):
         """L*D, the length of what has one entry per layer and direction."""
         return len(self.sizes) * self.directions
 
-    @functools.cached_property
+    @Once
     def ragged(self):
         """Whether the layers differ in size; states are then lists of arrays."""
         return len(set(self.sizes)) > 1
 
-    @functools.cached_property
+    @Once
     def recurrent(self):
         """R of the last layer, the width of a direction of y."""
         return self.proj_size or self.sizes[-1]
 
-    @functools.cached_property
+    @Once
     def outputs(self):
         """D*R of the last layer, the width of y."""
         return self.directions * self.recurrent
 
-    @functools.cached_property
+    @Once
     def names(self):
         """Endings of the tensor names, per layer and direction."""
         return suffixes(self.num_layers, self.directions == 2)
 
-    @functools.cached_property
+    @Once
     def states(self):
         """Names of the states, h first."""
         return self.v.states
 
-    @functools.cached_property
+    @Once
     def widths(self):
         """For every layer: state -> W."""
         return [self.v.widths(hidden, self.proj_size) for hidden in self.sizes]
 
-    @functools.cached_property
+    @Once
     def gradient_shapes(self):
         """Per layer and direction, name without ending -> shape of what has a gradient, biases always among them."""
         return by_layer(weight_shapes(self.v, *self._all, True, self.directions == 2, self.proj_size), self.names)

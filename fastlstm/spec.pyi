@@ -1,5 +1,4 @@
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,23 +15,24 @@ class Spec:
     directions: int
     dtype: np.dtype[Any]
     batch_first: bool
-    @cached_property
+    def __deepcopy__(self, memo: Any) -> Spec: ...
+    @property
     def num_layers(self) -> int: ...
-    @cached_property
+    @property
     def slots(self) -> int: ...
-    @cached_property
+    @property
     def ragged(self) -> bool: ...
-    @cached_property
+    @property
     def recurrent(self) -> int: ...
-    @cached_property
+    @property
     def outputs(self) -> int: ...
-    @cached_property
+    @property
     def names(self) -> list[str]: ...
-    @cached_property
+    @property
     def states(self) -> tuple[str, ...]: ...
-    @cached_property
+    @property
     def widths(self) -> list[dict[str, int]]: ...
-    @cached_property
+    @property
     def gradient_shapes(self) -> list[dict[str, tuple[int, ...]]]: ...
     def inputs(self, layer: int) -> int: ...
     def mask_shapes(self, steps: int, batch: int) -> dict[str, tuple[int, ...]]: ...

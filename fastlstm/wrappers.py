@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arguments import check_dy, check_lengths, check_reset, check_x, real_array
-from .container import Container
-from .recurrent import Recurrent, _check_flag
+from .attributes import kept
+from .concurrency import at_one_moment
+from .container import Container, member
+from .params import check_flag
+from .recurrent import Recurrent
 from .spec import Layout
 
 MERGES = ("concat", "sum", "mul", "ave", None)
@@ -51,7 +54,7 @@ class _Turn(NamedTuple):
             return None
         steps, batch = reset.shape
         ends = np.full(batch, steps) if self.lengths is None else self.lengths
-        turned = np.zeros_like(reset)
+        turned = np.zeros(reset.shape, bool)
         for row, end in enumerate(ends):
             turned[1:end, row] = reset[1:end, row][::-1]
         return self.layout.outward(turned)
@@ -82,11 +85,12 @@ class Reverse(Container):
     """
 
     _member_names = ("layer",)
+    layer, in_time = member("layer"), kept("in_time")
 
     def __init__(self, layer, in_time=True):
         _check_layer("layer", layer)
         super().__init__({"layer": layer})
-        self.layer, self.in_time = layer, _check_flag("in_time", in_time)
+        self._in_time = check_flag("in_time", in_time)
 
     def _options(self):
         return {"in_time": self.in_time}
@@ -110,7 +114,7 @@ class Reverse(Container):
         """``(y, state)``, then the trace if asked for, then the cache if asked for; see the layer's forward."""
         array, layout = check_x(self.layer._spec, x)
         lengths = check_lengths(lengths, layout)
-        turn = _Turn(layout, None if lengths is None else lengths.copy())
+        turn = _Turn(layout, lengths)
         reset = turn.cuts(check_reset(reset, layout))
         y, state, *rest = self.layer.forward(
             turn(layout.outward(array)), state, lengths=lengths, reset=reset, trace=trace, cache=cache
@@ -199,6 +203,7 @@ class Bidirectional(Container):
     """
 
     _member_names = ("forward_layer", "backward_layer")
+    forward_layer, backward_layer, merge = member("forward_layer"), member("backward_layer"), kept("merge")
 
     def __init__(self, forward_layer, backward_layer, merge="concat"):
         for name, layer in (("forward_layer", forward_layer), ("backward_layer", backward_layer)):
@@ -215,7 +220,7 @@ class Bidirectional(Container):
         if a != b and merge not in ("concat", None):
             raise ValueError(f"merge={merge!r} needs outputs of one width, got {a} and {b}")
         super().__init__({"forward_layer": forward_layer, "backward_layer": backward_layer})
-        self.forward_layer, self.backward_layer, self.merge = forward_layer, backward_layer, merge
+        self._merge = merge
         self._both = forward_layer, Reverse(backward_layer)
 
     def _options(self):
@@ -244,9 +249,12 @@ class Bidirectional(Container):
             raise TypeError(f"{what} must be None or a pair, one for each direction, got {type(value).__name__}")
         return value
 
+    @at_one_moment
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, (state, state))``, then the pair of traces if asked for, then the cache if asked for."""
         array, layout = check_x(self.forward_layer._spec, x)  # once for both
+        lengths, reset = check_lengths(lengths, layout), check_reset(reset, layout)
+        reset = None if reset is None else layout.outward(reset)
         found = [
             layer.forward(layout.outward(array), own, lengths=lengths, reset=reset, trace=trace, cache=cache)
             for layer, own in zip(self._both, self._pair("state", state), strict=True)

@@ -1,4 +1,4 @@
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from .container import Container
 from .recurrent import Recurrent
@@ -9,8 +9,8 @@ MERGES: tuple[_Merge, ...]
 
 # The calls are Module's: how a state looks depends on the layers.
 class Reverse(Container):
-    layer: Recurrent[Any, Any, Any]
-    in_time: bool
+    layer: Final[Recurrent[Any, Any, Any]]
+    in_time: Final[bool]
     def __init__(self, layer: Recurrent[Any, Any, Any], in_time: bool = True) -> None: ...
     @property
     def batch_first(self) -> bool: ...
@@ -21,9 +21,9 @@ class Reverse(Container):
     def stream(self, batch_size: int = 1, *, awake: float = 0.0) -> NoReturn: ...
 
 class Bidirectional(Container):
-    forward_layer: Recurrent[Any, Any, Any]
-    backward_layer: Recurrent[Any, Any, Any]
-    merge: _Merge
+    forward_layer: Final[Recurrent[Any, Any, Any]]
+    backward_layer: Final[Recurrent[Any, Any, Any]]
+    merge: Final[_Merge]
     def __init__(
         self, forward_layer: Recurrent[Any, Any, Any], backward_layer: Recurrent[Any, Any, Any],
         merge: _Merge = "concat",

@@ -230,6 +230,53 @@ def test_dropout_acts_in_training_alone_with_or_without_gradients():
     assert zeros.isfinite().all()
 
 
+# ---- attributes that are set after the constructor --------------------------------------------------------------
+
+STRUCTURE = {
+    "input_size": 9, "hidden_size": 9, "num_layers": 3, "bias": False, "bidirectional": True, "proj_size": 2,
+    "mode": "x",
+}
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["first call", "second call"])
+@pytest.mark.parametrize("name", STRUCTURE)
+def test_sizes_that_do_not_belong_to_the_weights_are_refused(name, warm):
+    ours, x = ft.LSTM(3, 4, 2), torch.ones(5, 2, 3)
+    expected = ours(x)[0] if warm else None
+    before = getattr(ours, name)
+    setattr(ours, name, STRUCTURE[name])
+    with pytest.raises(RuntimeError, match=f"{name}|weight_ih_l0"):
+        ours(x)
+    setattr(ours, name, before)
+    assert expected is None or torch.equal(ours(x)[0], expected)
+
+
+@pytest.mark.parametrize("rate", [7, -0.5, float("nan"), "0.5"])
+def test_dropout_that_is_no_rate_is_refused_in_torchs_words(rate):
+    theirs, ours = torch.nn.LSTM(3, 4, 2, dropout=0.5), ft.LSTM(3, 4, 2, dropout=0.5)
+    theirs.dropout = ours.dropout = rate
+    with pytest.raises((RuntimeError, TypeError)) as expected:
+        theirs(torch.ones(5, 2, 3))
+    with pytest.raises(expected.type) as found:
+        ours(torch.ones(5, 2, 3))
+    assert str(found.value)[:60] == str(expected.value)[:60]
+
+
+def test_batch_first_may_be_set_as_on_torchs_own():
+    theirs, ours = pair(Config())
+    x = problem(Config())[0]
+    ours(x)
+    theirs.batch_first = ours.batch_first = True
+    assert difference(ours(x)[0], theirs(x)[0]) < 1e-13
+
+
+def test_trusts_versions_is_true_or_false():
+    ours = ft.GRU(3, 4)
+    with pytest.raises(TypeError, match="trusts_versions must be True or False, got str"):
+        ours.trusts_versions = "no"
+    assert ours.trusts_versions is False
+
+
 # ---- errors -----------------------------------------------------------------------------------------------------
 
 F64 = torch.float64

@@ -28,7 +28,7 @@ for folder in FOLDERS:
 # Module -> modules of the package it may import; "later": those too, but inside functions only.
 ALLOWED = {
     "__init__": {
-        "_version", "files", "keras_models", "last", "layers", "losses", "module", "network", "onnx_read",
+        "_version", "checkpoint", "files", "keras_models", "last", "layers", "losses", "module", "network", "onnx_read",
         "onnx_write", "optim", "runtime", "sequential", "torch_files", "torch_models", "traces", "wrappers",
     },
     "benchmark/__init__": set(),
@@ -38,24 +38,32 @@ ALLOWED = {
     "_version": set(),
     "arguments": {"params", "spec"},
     "arrays": {"network", "read_files", "sequential", "whole_files"},
+    "attributes": set(),
     "cli": set(),  # what a command needs, it imports itself: --help is quick
-    "container": {"module"},
+    "checkpoint": {
+        "concurrency", "container", "files", "module", "optim", "params", "read_files", "safetensors_read",
+    },
+    "concurrency": {"_core"},
+    "container": {"attributes", "module", "params"},
     "files": {"module", "params", "read_files", "safetensors_read", "whole_files"},
     "forecast": {"_progress", "whole_files"},
+    "foreign": set(),
+    "gradients": {"arguments", "params"},
     "functional": {"arguments", "params", "spec", "states"},
     "last": {"arguments", "container", "recurrent", "wrappers"},
-    "layers": {"recurrent"},
-    "losses": {"params"},
+    "layers": {"attributes", "recurrent"},
+    "losses": {"arguments", "params", "spec"},
     "machine": {"_core", "_version", "whole_files"},
-    "module": {"params"},
-    "network": {"_core", "module", "params", "stream"},
-    "optim": {"params"},
+    "module": {"_core", "attributes", "concurrency", "params"},
+    "network": {"_core", "arguments", "attributes", "concurrency", "module", "params", "spec", "stream"},
+    "optim": {"arguments", "concurrency", "gradients", "module", "params"},
     "option_checks": set(),
-    "params": {"traces", "variants"},
+    "params": {"foreign", "traces", "variants"},
     "planning": set(),
-    "ragged": {"_core"},
+    "ragged": {"_core", "params"},
     "recurrent": {
-        "_core", "functional", "module", "params", "ragged", "regularizers", "spec", "stream", "variants",
+        "_core", "attributes", "concurrency", "functional", "module", "params", "ragged", "regularizers", "spec",
+        "stream", "variants",
     },
     "read_files": set(),
     "safetensors_read": set(),
@@ -70,13 +78,16 @@ ALLOWED = {
     "reference_time": {"reference_1997", "reference_cells", "reference_gru"},
     "regularizers": {"arguments"},
     "runtime": {"_core"},
-    "sequential": {"container", "last", "module", "network", "params", "stream", "wrappers"},
+    "sequential": {
+        "arguments", "concurrency", "container", "last", "module", "network", "params", "sequential_stream", "wrappers",
+    },
+    "sequential_stream": {"_core", "arguments", "params", "stream"},
     "spec": {"params", "variants"},
     "states": {"arguments"},
-    "stream": {"_core", "arguments", "params", "ragged", "spec", "states"},
+    "stream": {"_core", "arguments", "attributes", "module", "params", "ragged", "spec", "states"},
     "traces": {"variants"},
     "variants": {"option_checks"},
-    "wrappers": {"arguments", "container", "recurrent", "spec"},
+    "wrappers": {"arguments", "attributes", "concurrency", "container", "params", "recurrent", "spec"},
     # fastlstm/convert/: models in and out
     "formats": {"files", "read_files", "safetensors_read", "torch_states", "whole_files"},
     "inspection": {"container"},
@@ -107,14 +118,14 @@ ALLOWED = {
     "torch_states": {"layers", "module", "params", "read_files", "safetensors_read", "torch_files"},
     # fastlstm/onnx/, for those who import it
     "onnx/__init__": {"onnx_backend", "onnx_operators"},
-    "onnx_backend": {"onnx_operators"},
+    "onnx_backend": {"arguments", "onnx_operators"},
     "onnx_operators": {"onnx_layers", "wrappers"},
     # fastlstm/torch/: for users of torch
     "torch/__init__": {"torch_accelerate", "torch_layers"},
     "torch_accelerate": {"torch_layers"},
     "torch_function": {"functional"},
     "torch_layers": {"_core", "params", "spec", "torch_function", "torch_panels", "variants"},
-    "torch_panels": {"_core", "machine", "recurrent"},
+    "torch_panels": {"_core", "machine", "ragged"},
     # fastlstm/benchmark/, imported by the command that needs it
     "case": {"variants", "work"},
     "cases": {"case"},
@@ -143,6 +154,7 @@ LATER = {
     "plots": {"report"},
     "recurrent": {"machine", "planning"},
     "runtime": {"_version", "machine"},
+    "stream": {"machine"},
 }
 REQUIRED = {"numpy", "safetensors"}  # scipy is for _blas alone, which is loaded when a product goes to BLAS
 OPTIONAL = {"h5py", "matplotlib", "onnx", "onnxruntime", "openvino", "torch"}  # inside functions only
@@ -325,3 +337,24 @@ def test_file_is_readable(path):
     limit = 600 if path.parent.name == "tests" else 400
     faults += [f"{len(lines)} lines, {limit} at most: split it"] if len(lines) > limit else []
     assert not faults
+
+
+def test_every_enum_that_is_named_exists():
+    texts = {path: path.read_text(encoding="utf-8") for path in [*C, *CYTHON, *(ROOT / "docs").glob("*.md")]}
+    defined = {name for text in texts.values() for name in re.findall(r"\benum (fl_\w+)\s*\{", text)}
+    for path, text in texts.items():
+        named = set(re.findall(r"\benum (fl_\w+)", text))
+        assert named <= defined, f"{path.name} names {sorted(named - defined)}"
+
+
+def test_the_files_that_an_instruction_set_takes_are_those_that_the_design_tells():
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    [told] = re.findall(r"^\* \*\*an instruction set\*\*:(.*?)^\* ", text, re.MULTILINE | re.DOTALL)
+    told = set(re.findall(r"[\w/<>.]+\.\w+", told.replace("<name>", "neon")))
+    takes = {
+        str(path.relative_to(ENGINE)) for path in C
+        if "neon" in path.name or re.search(r"neon(?!\.h>)", without_comments(path), re.I)
+    }
+    takes |= {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py") if '"neon"' in path.read_text("utf-8")}
+    takes -= {"tests/test_layering.py", "tests/test_bad_input.py"}
+    assert takes == told

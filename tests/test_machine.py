@@ -5,9 +5,11 @@ What plans make of them is in tests/test_planning.py.
 
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import fails, succeeds
 from grids import BEGIN, openmp, python, says
@@ -174,7 +176,7 @@ def test_the_key_knows_what_matters(home, monkeypatch):
 
 
 @openmp
-def test_many_threads_at_once_measure_once(home, measurements, monkeypatch):
+def test_of_many_threads_at_once_one_measures_and_the_others_go_on(home, measurements, monkeypatch):
     gate, quick = threading.Barrier(8), _core.measure_machine
 
     def slow(threads):
@@ -194,8 +196,38 @@ def test_many_threads_at_once_measure_once(home, measurements, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [9000] * 8
+    assert 9000 in found and set(found) <= {9000, _core.BUILT_IN["wake_ns"]}
     assert measurements == [2]
+
+
+@openmp
+@pytest.mark.parametrize("hand", ["signal handler", "collected object"])
+def test_python_code_that_runs_while_the_machine_is_measured_may_call_models(home, monkeypatch, hand):
+    layer, other, x, found = fl.LSTM(3, 4, num_threads=2), fl.LSTM(3, 4, num_threads=2), np.zeros((5, 1, 3)), []
+
+    def measure(threads):
+        found.append(other(x)[0].shape)
+        if hand == "signal handler":
+            signal.raise_signal(signal.SIGUSR1)
+        else:
+            Collected()
+        return {**_core.BUILT_IN, "wake_ns": 9000.0}, True
+
+    class Collected:
+        def __del__(self):
+            handle()
+
+    def handle(*_):
+        found.append(layer(x)[0].shape)
+
+    monkeypatch.setattr(_core, "measure_machine", measure)
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        layer(x)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert found == [(5, 1, 4)] * 2
+    assert layer.plan(5, 1).wake_ns == 9000
 
 
 # ---- FASTLSTM_MACHINE --------------------------------------------------------------------

@@ -61,6 +61,26 @@ def test_onnxs_own_evaluator_agrees(name, tmp_path):
     near(ours(model, feed, True), ReferenceEvaluator(str(tmp_path / "a.onnx")).run(None, feed), 1e-12)
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_what_stands_in_the_padding(first, tmp_path):
+    """Beyond the lengths y is 0 and x is not looked at, in the file as in the model, also in members without memory."""
+    runtime = pytest.importorskip("onnxruntime")
+    lengths, T = np.array([4, 2, 0], np.int32), 4
+    beyond = np.arange(T) >= lengths[:, None] if first else np.arange(T)[:, None] >= lengths
+    lstm = fl.LSTM(5, 3, batch_first=first, rng=1)
+    for start in (fl.Embedding(7, 5, rng=0), fl.Linear(2, 5, activation="tanh", rng=0)):
+        model = fl.Sequential(start, lstm, fl.Linear(3, 4, activation="sigmoid", rng=2))
+        fl.to_onnx(model, tmp_path / "a.onnx", lengths=True)
+        session = runtime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+        rng = np.random.default_rng(0)
+        x = rng.integers(0, 7, beyond.shape) if start.row_axes == 0 else rng.normal(size=(*beyond.shape, 2))
+        x[beyond] = 99 if start.row_axes == 0 else np.nan
+        x = x.astype(np.int64 if start.row_axes == 0 else np.float32)
+        y, = session.run(["y"], {"x": x, "lengths": lengths})
+        assert not y[beyond].any() and y[~beyond].all()
+        near([model(x, lengths=lengths)[0]], [y], 1e-5)
+
+
 @pytest.mark.parametrize("opset", range(14, 26))
 def test_every_opset(opset, tmp_path):
     runtime = pytest.importorskip("onnxruntime")

@@ -130,7 +130,7 @@ MODELS = {
     "last mul": lambda: fl.Last(fl.Bidirectional(fl.GRU(3, 4, rng=0, **F8), fl.GRU(3, 4, rng=1, **F8), "mul")),
     "chain": lambda: fl.Sequential(
         fl.Bidirectional(fl.LSTM(3, 4, rng=0, **F8), fl.RNN(3, 4, rng=1, **F8), "mul"),
-        fl.Last(fl.GRU(4, 3, bidirectional=True, rng=2, **F8)), fl.Linear(6, 2, "tanh", rng=3, **F8),
+        fl.Last(fl.GRU(4, 3, bidirectional=True, rng=2, **F8)), fl.Linear(6, 2, activation="tanh", rng=3, **F8),
     ),
 }
 each_model = pytest.mark.parametrize("name", MODELS)

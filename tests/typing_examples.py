@@ -91,6 +91,9 @@ def refused_by_layers(x: np.ndarray, lstm: fl.LSTM) -> None:
     lstm.backward(x, None)  # type: ignore[call-overload]
     lstm.load_state_dict([x])  # type: ignore[arg-type]
     lstm.num_threads = 2  # type: ignore[misc]
+    lstm.hidden_size = 2  # type: ignore[misc]
+    lstm.peephole = "ifo"  # type: ignore[misc]
+    lstm.dropout = "0.5"  # type: ignore[assignment]
     lstm.backward(x, lstm.forward(x, cache=True)[2], input_gradient=False)[0].sum()  # type: ignore[attr-defined]
 
 
@@ -150,7 +153,14 @@ def models(tokens: np.ndarray, targets: np.ndarray) -> None:
     fl.Sequential(fl.LSTM)  # type: ignore[arg-type]
     fl.optim.SGD(model)  # type: ignore[call-arg]
     fl.optim.SGD(model.state_dict(), lr=0.1)  # type: ignore[arg-type]
-    adam.step([dlogits])  # type: ignore[arg-type]
+    adam.step([dlogits])  # type: ignore[list-item]
+    both = fl.optim.SGD([model, fl.Linear(2, 2)], lr=0.1)
+    both.step([grads, grads])
+    assert_type(fl.clip_grad_norm([grads, grads], 1.0), float)
+    fl.optim.Adam("model")  # type: ignore[arg-type]
+    fl.losses.cross_entropy(logits, targets, [3, 2], batch_first=model.batch_first, mask=targets > 0, ignore_index=None)
+    fl.losses.mse(logits, logits, mask=[[1.0]], reduction="all")  # type: ignore[arg-type]
+    model.forward(tokens, lengths=[3, 2], batch_first=True)
     model.save("model.safetensors", metadata={"epoch": 3})  # type: ignore[dict-item]
     with open(os.devnull) as file:
         fl.load(file)  # type: ignore[arg-type]

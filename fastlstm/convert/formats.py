@@ -18,7 +18,7 @@ import os
 import warnings
 from typing import Any, NamedTuple
 
-from ..files import _warn_if_not_finite, load
+from ..files import _warn_if_not_finite, load, save
 from ..read_files import FileFormatError, excerpt, refusals, regular, steady
 from ..safetensors_read import read_header
 from ..whole_files import write_whole
@@ -199,7 +199,7 @@ def write(model, path):
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot write {path}: the suffix must be one of {', '.join(SUFFIXES)}")
     if suffix == ".safetensors":
-        model.save(path)
+        save(model, path, warn=False)  # the reader has told of NaN and infinity
     elif suffix == ".onnx":
         _write_onnx(model, path)
     else:

@@ -35,7 +35,7 @@ class Way(NamedTuple):
     @property
     def hidden(self):
         sizes = self.model.hidden_size
-        return sizes[self.layer] if isinstance(sizes, list) else sizes
+        return sizes[self.layer] if isinstance(sizes, tuple) else sizes
 
 
 # ---- what the operators lack ------------------------------------------------------------------------------------

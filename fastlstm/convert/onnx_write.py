@@ -18,13 +18,14 @@ orders: onnx_orders.py. Attributes and tensors of the operators, and what they l
 import json
 import os
 
+import numpy as np
+
 from ..files import check_metadata
 from ..last import Last
 from ..layers import GRU, LSTM, RNN
 from ..module import Module
 from ..network import Embedding, Linear
-from ..params import _check_size
-from ..recurrent import _check_flag
+from ..params import _check_size, check_flag
 from ..sequential import Sequential
 from ..whole_files import write_whole
 from ..wrappers import Bidirectional, Reverse
@@ -80,6 +81,7 @@ class _Writer:
         self.batch_first = _batch_first(layers)
         check_size(model.parameters_bytes)  # before anything is copied
         self.graph, self.weights, self.lengths = Graph(model.dtype), model.state_dict(), "lengths" if lengths else ""
+        self.within = None  # the names of what `_within` makes
         self.stacks = Stacks(self.graph, self.weights, self.lengths, state, len(layers) > 1)
 
     def _weight(self, place, name, transposed=False):
@@ -88,11 +90,36 @@ class _Writer:
         weight = self.weights[name].T if transposed else self.weights[name]
         return self.graph.constant(f"{name}.T" if transposed else name, weight.shape, lambda: weight)
 
+    def _within(self, axes, x):
+        """The name of booleans (T, B), axes=2, or (T, B, 1), axes=3: within the lengths. x: any value (T, B, ...)."""
+        graph = self.graph
+        if self.within is None:
+            first, one = graph.then("Squeeze", "lengths.0", graph.sizes(0)), graph.sizes(1)
+            shape = graph.then("Shape", "lengths.shape", x.name)
+            steps = graph.then("Gather", "lengths.T", shape, first, axis=0)
+            places = graph.then("Range", "lengths.steps", first, steps, graph.then("Squeeze", "lengths.1", one))
+            places = graph.then("Unsqueeze", "lengths.places", places, one)
+            lengths = graph.then("Cast", "lengths.int64", self.lengths, to=7)
+            within = graph.then("Less", "lengths.within", places, lengths)
+            self.within = {2: within, 3: graph.then("Unsqueeze", "lengths.within_rows", within, graph.sizes(2))}
+        return self.within[axes]
+
+    def _cleared(self, place, y):
+        """y of a member without memory, 0 beyond the lengths."""
+        if not self.lengths or y.dims[:2] != ("T", "B"):
+            return y
+        zero = self.graph.constant("lengths.zero", (), lambda: np.zeros(()))
+        name = self.graph.then("Where", joined(*place, "cleared"), self._within(3, y), y.name, zero)
+        return Value(name, y.dims)
+
     def _embedding(self, model, place, x):
         if x.dims[2:]:
             raise ValueError(f"to_onnx: {_at(place, model)} takes integers, but is not the first member")
-        y = self.graph.then("Gather", joined(*place, "rows"), self._weight(place, "weight"), x.name, axis=0)
-        return Value(y, (*x.dims, model.embedding_dim))
+        rows = x.name
+        if self.lengths:  # any integer may stand in the padding
+            rows = self.graph.then("Where", joined(*place, "valid"), self._within(2, x), rows, self.graph.sizes(0))
+        y = self.graph.then("Gather", joined(*place, "rows"), self._weight(place, "weight"), rows, axis=0)
+        return self._cleared(place, Value(y, (*x.dims, model.embedding_dim)))
 
     def _linear(self, model, place, x):
         graph = self.graph
@@ -102,7 +129,7 @@ class _Writer:
         if model.activation:
             options = {"axis": -1} if model.activation == "softmax" else {}
             y = graph.then(_ACTIVATIONS[model.activation], joined(*place, "activated"), y, **options)
-        return Value(y, (*x.dims[:-1], model.out_features))
+        return self._cleared(place, Value(y, (*x.dims[:-1], model.out_features)))
 
     def _member(self, model, place, x):
         """y of any module; a pair where it gives one."""
@@ -183,7 +210,8 @@ def to_onnx(model, path, *, state=False, lengths=False, opset=17, metadata=None)
     here. Where hidden_size differs between layers there is one of each for every layer and direction, h0_l0,
     h0_l0_reverse, ... (B, H); where there is more than one recurrent layer, names start with its place, as its weights'
     do: 1.h0.
-    lengths: whether there is an input lengths (B,) of type int32. Beyond a row's length y of recurrent layers is 0.
+    lengths: whether there is an input lengths (B,) of type int32. Beyond a row's length nothing of x matters and
+        y is 0.
     opset: version of ONNX's operators, 14 to 25; 17 is read by ONNX Runtime from 1.12 on.
     metadata: dict of str to str to keep in the file beside ``model.describe()``; None: ``model.metadata``.
 
@@ -199,7 +227,7 @@ def to_onnx(model, path, *, state=False, lengths=False, opset=17, metadata=None)
     if not isinstance(model, Module):
         raise TypeError(f"to_onnx: model must be a Module, got {type(model).__name__}")
     path = os.fsdecode(path)
-    state, lengths = _check_flag("state", state), _check_flag("lengths", lengths)
+    state, lengths = check_flag("state", state), check_flag("lengths", lengths)
     notes = _notes(model, metadata)
     try:
         import onnx

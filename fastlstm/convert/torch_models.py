@@ -136,7 +136,6 @@ def _chain(module, place, seen, torch):
         model = Sequential(*members)
     except ValueError as error:  # widths or types that do not fit; it counts what is left
         raise TypeError(f"from_torch: {_at(place, module)}: {error}") from None
-    model.training = module.training
     return model
 
 
@@ -230,8 +229,8 @@ def _refuse_options(model, place):
         plain = type(model)(1, 1).config()
     known = {*_SIZES, *_ARGUMENTS, "proj_size", "dtype", "nonlinearity"}
     found = [f"{name}={value!r}" for name, value in config.items() if name not in known and value != plain[name]]
-    if isinstance(model.hidden_size, list):
-        found.append(f"hidden_size={model.hidden_size!r}")
+    if isinstance(model.hidden_size, tuple):
+        found.append(f"hidden_size={list(model.hidden_size)}")
     if found:
         raise ValueError(f"to_torch: {_at(place, model)}: torch has no {', '.join(found)}")
 

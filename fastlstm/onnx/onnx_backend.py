@@ -8,6 +8,7 @@ from onnx import helper
 from onnx.backend import base
 from onnx.reference import ReferenceEvaluator
 
+from ..arguments import _read
 from .onnx_operators import operators
 
 
@@ -90,7 +91,7 @@ class Prepared(base.BackendRep):
         kind = self._types[name]
         if not kind.HasField("tensor_type"):
             return value
-        expected, value = helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type), np.asarray(value)
+        expected, value = helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type), _read(f"input {name}", value)
         if value.dtype != expected:
             raise TypeError(f"input {name} has type {value.dtype}, expected {expected}")
         return value
@@ -160,7 +161,7 @@ class Backend(base.Backend):
         cls._check("run_node", device, kwargs)
         names = list(dict.fromkeys(name for name in node.input if name))
         found = inputs if isinstance(inputs, dict) else _by_name(names, inputs)
-        found = {name: np.asarray(value) for name, value in found.items()}
+        found = {name: _read(f"input {name}", value) for name, value in found.items()}
         kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in found.items()}
         given = [helper.make_tensor_value_info(name, kinds[name], array.shape) for name, array in found.items()]
         left = [helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name]

@@ -31,6 +31,7 @@ _CELLS = {
     "RNN_TANH": ("rnn", {"nonlinearity": "tanh"}),
     "RNN_RELU": ("rnn", {"nonlinearity": "relu"}),
 }
+_STRUCTURE = ("mode", "input_size", "hidden_size", "num_layers", "bias", "bidirectional", "proj_size")
 _exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # of torch 2.4 not, where strict export fails
 
 
@@ -127,6 +128,13 @@ class _Layer:
             if words:
                 raise ValueError(words)
 
+    def __setattr__(self, name, value):
+        if name == "trusts_versions" and not isinstance(value, bool):
+            raise TypeError(f"trusts_versions must be True or False, got {type(value).__name__}")
+        if name in _STRUCTURE:
+            self.__dict__.pop("_packed_weights", None)  # which is of the structure before: the next call checks the new
+        super().__setattr__(name, value)
+
     def forward(self, input, hx=None):
         """``y, (hn, cn)``, of a GRU or RNN ``y, hn``; arguments, shapes and errors as of torch's own layer.
 
@@ -150,6 +158,9 @@ class _Layer:
         if given is None:
             return super().forward(input, hx)  # torch's words for what is wrong
         x, state, rows = given
+        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+            return super().forward(input, hx)  # the same
         if packed and state and input.sorted_indices is not None:
             state = tuple(one.index_select(1, input.sorted_indices) for one in state)
         threads = min(torch.get_num_threads(), _core.get_num_threads())
@@ -159,7 +170,6 @@ class _Layer:
                 return found.model
             return self._panels().pack(spec, shapes, weights, trainable, self.trusts_versions, threads).model
 
-        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
         run, tensors = Run(spec, tuple(weights), pack, threads, dropout, rows), (x, *state, *weights.values())
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             y, *new = Recurrence.apply(run, len(state), *tensors)
@@ -193,10 +203,15 @@ class _Layer:
                 raise RuntimeError(f"{words}. fastlstm.torch.restore(module) gives torch's own layers back")
             if weight.dtype is not first.dtype:
                 raise RuntimeError(f"the weights mix {first.dtype} and {weight.dtype} ({name}), expected one of them")
-        return _sizes(
-            self.mode, self.input_size, self.hidden_size, self.num_layers, self.bias, self.bidirectional,
-            self.proj_size, _DTYPES[first.dtype],
-        )
+        if self.mode not in _CELLS:
+            raise RuntimeError(f"mode must be one of {', '.join(_CELLS)}, got {self.mode!r}")
+        spec, shapes = _sizes(*(getattr(self, name) for name in _STRUCTURE), _DTYPES[first.dtype])
+        other = sorted(set(shapes) ^ set(weights))
+        if other:  # an attribute was set that torch's constructor, which made the weights, did not see
+            asked = ", ".join(f"{name}={getattr(self, name)!r}" for name in _STRUCTURE[1:])
+            words = "expected" if other[0] in shapes else "not expected"
+            raise RuntimeError(f"the weights do not belong to a layer of {asked}: {other[0]} is {words}")
+        return spec, shapes
 
     def _arguments(self, spec, x, hx, batch_sizes):
         """x as (T, B, I) or (N, I), the state as a tuple, Rows if packed; None when something does not fit."""

@@ -12,7 +12,7 @@ import torch
 
 from .. import _core
 from ..machine import settle
-from ..recurrent import pack
+from ..ragged import pack
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)  # others may compute in ways of their own
 _memcmp = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memcmp

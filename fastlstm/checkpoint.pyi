@@ -1,0 +1,23 @@
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .files import _Path
+from .module import Module
+from .optim import Optimiser
+
+FORMAT: str
+VERSION: int
+
+class Checkpoint(NamedTuple):
+    model: Any
+    optimiser: Any
+    generators: dict[str, np.random.Generator]
+    metadata: dict[str, str]
+
+def save_checkpoint(
+    path: _Path, model: Module | Sequence[Module], optimiser: Optimiser | None = None, *,
+    generators: Mapping[str, np.random.Generator] | None = None, metadata: dict[str, str] | None = None,
+) -> None: ...
+def load_checkpoint(path: _Path) -> Checkpoint: ...

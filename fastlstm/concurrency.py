@@ -1,0 +1,126 @@
+"""Several threads, and fork(): locks of several modules taken together, weights of one moment, the child of a fork.
+
+Modules that belong together are locked together by `hold`. Calls do not hold locks while they compute: a container
+takes what its members have packed under all their locks, and its members compute with that (`at_one_moment`).
+"""
+
+import contextvars
+import functools
+import itertools
+import os
+import threading
+import weakref
+from typing import NamedTuple
+
+from . import _core
+
+_moment = contextvars.ContextVar("fastlstm_moment", default=None)  # id of a member -> its `Weights`
+_modules = weakref.WeakValueDictionary()  # number -> module: those that the child of a fork gives new locks
+_numbers = itertools.count()
+
+
+class Weights(NamedTuple):
+    """What a call needs of a module's weights of one moment; what is not there, the module looks for itself."""
+
+    panels: object = None  # packed
+    version: int | None = None
+    arrays: dict | None = None  # name -> array that nobody changes meanwhile, of a module that computes with those
+
+
+def give_lock(module):
+    """A lock of its own for a new module, which then is one of those that a fork looks after."""
+    module._lock, module._number = threading.RLock(), next(_numbers)
+    _modules[module._number] = module
+
+
+def hold(*modules):
+    """A context manager that holds the locks of all these modules and of their members.
+
+    They are taken in the order in which the modules were made, and never is one waited for while another is held: so
+    no two threads wait for each other, whatever containers the modules are in. An exception of a signal handler
+    leaves none of them taken.
+    """
+    leaves = {id(leaf): leaf for module in modules for leaf in module._leaves()}
+    return _core.Locks([leaf._lock for leaf in sorted(leaves.values(), key=_number)])
+
+
+def _number(module):
+    return module._number
+
+
+def of_moment(module):
+    """The `Weights` that a container took for this member at the start of its call; None outside of such a call."""
+    moment = _moment.get()
+    return None if moment is None else moment.get(id(module))
+
+
+def at_one_moment(forward):
+    """For the forward of a container: its members compute with their weights of one moment."""
+
+    @functools.wraps(forward)
+    def call(self, x, state=None, *, cache=False, **given):
+        leaves, outer = self._leaves(), _moment.get()
+        if len(leaves) < 2 or (outer and all(id(leaf) in outer for leaf in leaves)):
+            return forward(self, x, state, cache=cache, **given)
+        moment = None if cache else _as_before(self._moment, leaves)
+        if moment is None:
+            with hold(self):
+                moment = {id(leaf): leaf._for_call(cache) for leaf in leaves}
+            lent = any(weights.arrays is not None for weights in moment.values())
+            self._moment = None if cache or lent else moment
+        with _core.Setting(_moment, {**outer, **moment} if outer else moment):
+            return forward(self, x, state, cache=cache, **given)
+
+    return call
+
+
+def _as_before(moment, leaves):
+    """The moment of the last call, if no weight has changed since; no lock is needed to see that.
+
+    Versions only rise, and panels are dropped before they do.
+    """
+    if moment is None:
+        return None
+    for leaf in leaves:
+        panels, version, _ = moment[id(leaf)]
+        if (leaf._panels is not panels and leaf._packs) or leaf._version != version:
+            return None
+    return moment
+
+
+# ---- fork ---------------------------------------------------------------------------------
+
+
+def _after_fork():
+    """In the child: what other threads of the parent had begun will never be finished here.
+
+    Locks are new, and the weights as they stood are packed anew; a generator that was drawing goes on from where it
+    was. One generator of several modules stays one. Streams can be used, with their state as it stood.
+    """
+    _core.forked()
+    generators = {}  # id -> (the generator, which stays alive so long, the one to go on with)
+    for module in list(_modules.values()):
+        module._lock, module._panels = threading.RLock(), None
+        rng = vars(module).get("_rng")
+        if rng is not None:
+            if id(rng) not in generators:
+                generators[id(rng)] = rng, _same_generator(rng) if _is_drawing(rng) else rng
+            module._rng = generators[id(rng)][1]
+
+
+def _is_drawing(rng):
+    lock = rng.bit_generator.lock
+    if not lock.acquire(blocking=False):
+        return True
+    lock.release()
+    return False
+
+
+def _same_generator(rng):
+    bits = type(rng.bit_generator)()
+    bits.state = rng.bit_generator.state
+    return type(rng)(bits)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

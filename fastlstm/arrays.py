@@ -1,11 +1,14 @@
 """What ``fastlstm run`` reads and writes: arrays in .npy, .npz and .csv files."""
 
 import io
+import math
+import os
 from pathlib import Path
 
 import numpy as np
 
 from .network import Embedding
+from .read_files import is_damage
 from .sequential import Sequential
 from .whole_files import write_whole
 
@@ -26,14 +29,32 @@ def read_input(path, key=None):
     try:
         if suffix == ".csv":
             return _read_csv(path)
-        loaded = np.load(path, allow_pickle=False)
-        return _pick(loaded, key, path) if suffix == ".npz" else loaded
+        with open(path, "rb") as file:
+            if suffix == ".npz":
+                with np.load(file, allow_pickle=False) as archive:
+                    return _pick(archive, key, path)
+            _check_size(file, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            return np.load(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise BadInput(f"no such input: {path}") from error
-    except BadInput:
-        raise
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # NumPy's errors for damaged files range from EOFError to BadZipFile
+        if not is_damage(error):
+            raise
         raise BadInput(f"cannot read {path}: {error}") from error
+
+
+def _check_size(file, size):
+    """ValueError for an .npy file of `size` bytes that announces more numbers than it has: nothing is allocated."""
+    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version in header:  # version 3 has names beyond ASCII, which numbers have not
+        shape, _, dtype = header[version](file)
+        needed = math.prod(shape) * dtype.itemsize
+        if needed > size:
+            raise ValueError(f"damaged: an array of shape {shape} needs {needed} bytes, the file has {size}")
 
 
 def _pick(archive, key, path):
@@ -43,6 +64,9 @@ def _pick(archive, key, path):
     if key not in names:
         wanted = "has no array 'x'; choose one with --key" if key is None else f"has no array {key!r}"
         raise BadInput(f"{path} {wanted}: {', '.join(names) or 'it is empty'}")
+    if f"{key}.npy" in archive.zip.namelist():
+        with archive.zip.open(f"{key}.npy") as file:
+            _check_size(file, archive.zip.getinfo(f"{key}.npy").file_size)
     return archive[key]
 
 

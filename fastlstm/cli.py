@@ -40,6 +40,8 @@ def main(argv=None):
         if "FASTLSTM_" not in str(error):
             raise
         return _complain(error)  # a variable of the environment that the engine cannot follow
+    except MemoryError as error:
+        return _complain(f"not enough memory: {error}" if str(error) else "not enough memory")
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -292,7 +294,9 @@ def _read(path, reader, **options):
             return reader(path, **options)
     except FileNotFoundError as error:
         raise Mistake(f"no such model: {path}") from error
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+    except OSError as error:
+        raise Mistake(f"cannot load {path}: {error.strerror or error}") from error
+    except (ImportError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise Mistake(f"cannot load {path}: {reason}") from error
 

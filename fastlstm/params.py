@@ -217,7 +217,7 @@ def model_dtype(dtype):
     """
     try:
         found = np.dtype(np.float32 if dtype is None else dtype)
-    except Exception:  # NumPy raises many kinds
+    except (AttributeError, SyntaxError, TypeError, ValueError):
         raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
     if found not in (np.float32, np.float64):
         raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")

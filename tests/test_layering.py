@@ -37,7 +37,7 @@ ALLOWED = {
     "_progress": set(),
     "_version": set(),
     "arguments": {"params", "spec"},
-    "arrays": {"network", "sequential", "whole_files"},
+    "arrays": {"network", "read_files", "sequential", "whole_files"},
     "attributes": set(),
     "cli": set(),  # what a command needs, it imports itself: --help is quick
     "checkpoint": {
@@ -263,6 +263,24 @@ def test_blas_lives_in_one_file():
 def test_who_reads_the_environment():
     texts = {path.name: path.read_text(encoding="utf-8") for path in [*PYTHON, *CYTHON]}
     assert {name for name, text in texts.items() if re.search(r"\benviron\b|\bgetenv\b", text)} <= ENVIRONMENT
+
+
+def test_who_changes_the_filters_of_warnings():
+    """They belong to the process: a library that changes them for a moment changes them for all threads."""
+    found = set()
+    for path in PYTHON:
+        names = {node.attr for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(node, ast.Attribute)}
+        if names & {"catch_warnings", "simplefilter", "filterwarnings", "resetwarnings"}:
+            found.add(path.name)
+    assert found <= {"cli.py", "contestants.py"}  # programs of their own
+
+
+def test_nothing_maps_files():
+    """Of a file that another process cuts short, a mapping ends the process."""
+    for path in PYTHON:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"safe_open|memmap|mmap_mode|ACCESS_READ|mmap\((?!-1)", text), path.name
 
 
 # ---- C ----------------------------------------------------------------------------------------------------------

@@ -248,7 +248,8 @@ def layer(how, arrays, releases=None):
     """The layer with these weights: `LSTM`, `GRU`, `RNN`, `Reverse` of one, or `Bidirectional`.
 
     how: a `Recipe`. arrays: "W", "R", "B", "P" -> array or None, as ONNX has them, uint16 for the bits of bfloat16;
-    they are copied, float16 and bfloat16 to float32. releases: name -> function that is given each piece of it that was copied.
+    they are copied, float16 and bfloat16 to float32. releases: name -> function that is given each piece of it that
+    was copied.
     A bidirectional node becomes one layer with bidirectional=True, or `Bidirectional` where the directions differ in
     activations. Raises ValueError, whose words follow on the name of a node, for shapes and types that do not fit.
     """

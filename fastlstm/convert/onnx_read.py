@@ -204,9 +204,10 @@ def from_onnx(path):
     Raises FileFormatError (a ValueError: path, node and reason) for a file that is damaged, of a newer version, without
     such nodes, or with a recurrent node that cannot be read: of another domain (com.microsoft's), inside a function,
     with unknown attributes, with weights that are computed at run time or do not fit; nothing is returned then.
-    So it does for one that changes while it is read. OSErrors of the model itself come as they are. Warns (RuntimeWarning) of NaN and
-    infinity, and of an initial state that is stored in the file. Memory stays below twice the file's size and
-    10 kB for each layer, of which there may be 1024.
+    So it does for one that changes while it is read. OSErrors of the model itself, and what has nothing to do with the
+    file's bytes, come as they are. Warns (RuntimeWarning) of NaN and infinity, and of an initial state that is stored
+    in the file. Memory stays below twice the file's size and 10 kB for each layer, of which there may be 1024; where
+    the system takes no memory back piece by piece (Windows), three times with 16-bit types.
     """
     path = regular(path)
     with refusals(path), steady(path) as file:

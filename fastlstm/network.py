@@ -144,7 +144,10 @@ class Embedding(_Stateless):
         index = cache.index
         dy = _check_dy(dy, index.shape + (self.embedding_dim,), self.dtype)
         dweight = np.zeros(self._weights["weight"].shape, self.dtype)
-        np.add.at(dweight, index.ravel(), dy.reshape(-1, self.embedding_dim))
+        index, dy = index.ravel(), dy.reshape(-1, self.embedding_dim)
+        some = max(1, 2**18 // self.embedding_dim)  # rows at a time: in between the interpreter looks for signals
+        for first in range(0, len(index), some):
+            np.add.at(dweight, index[first : first + some], dy[first : first + some])
         return None, None, {"weight": dweight}
 
 

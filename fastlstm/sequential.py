@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import _core
 from .container import Container
 from .last import Last
 from .module import Module
@@ -217,12 +218,26 @@ class SequentialStream:
             return out
         return y[0] if single else y
 
-    def process(self, block):
-        """block: (T, B, I), or (T, B) integers -> (T, B, O); B may be left out as in `step`."""
+    def _advance(self, block):
+        """``y, to, new``: `process`, but for the states, whose arrays `to` are to become `new`."""
         y, single = batched(block, self.batch_size, 1, self._axes)
+        to, new = [], []
         for stream in self._streams:
-            y = stream.process(y)
-        return y[:, 0] if single else y
+            if hasattr(stream, "_advance"):
+                y, its, becomes = stream._advance(y)
+                to, new = to + its, new + becomes
+            else:  # a module from elsewhere
+                y = stream.process(y)
+        return y[:, 0] if single else y, to, new
+
+    def process(self, block):
+        """block: (T, B, I), or (T, B) integers -> (T, B, O); B may be left out as in `step`.
+
+        Whatever it raises, an exception of a signal's handler (KeyboardInterrupt) among it, the states are as before.
+        """
+        y, to, new = self._advance(block)
+        _core.copy_arrays(to, new)
+        return y
 
     def reset(self, mask=None):
         """Zero the state, of all rows or of those where mask (B,) is true."""

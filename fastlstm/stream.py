@@ -88,18 +88,24 @@ class Stream:
             )
         return out.reshape(shape)
 
-    def _run(self, x, y):
-        self._packed.forward(x, self._state, y, self._state, None, None, self._threads)
-
-    def process(self, block):
-        """block (T, B, I) -> y (T, B, R); (T, I) -> (T, R) when batch_size is 1. T may be 0."""
+    def _advance(self, block):
+        """``y, to, new``: `process`, but for the state, whose arrays `to` are to become `new`."""
         if isinstance(self._stepper, _Closed):
             self._stepper.step(block)
         x, layout = check_x(self._spec, block)
         if layout.batch != self.batch_size:
             raise ValueError(f"block has {layout.batch} rows, the stream was opened with batch_size {self.batch_size}")
-        y = np.empty(layout.shape(self._spec.outputs), self._spec.dtype)
-        self._run(x, layout.inward(y))
+        y, new = np.empty(layout.shape(self._spec.outputs), self._spec.dtype), new_state(self._spec, self.batch_size)
+        self._packed.forward(x, self._state, layout.inward(y), new, None, None, self._threads)
+        return y, arrays_of(self._state), arrays_of(new)
+
+    def process(self, block):
+        """block (T, B, I) -> y (T, B, R); (T, I) -> (T, R) when batch_size is 1. T may be 0.
+
+        Whatever it raises, an exception of a signal's handler (KeyboardInterrupt) among it, the state is as before.
+        """
+        y, to, new = self._advance(block)
+        _core.copy_arrays(to, new)
         return y
 
     def close(self):
@@ -197,6 +203,9 @@ class StatelessStream:
     def process(self, block):
         """block: (T, B, I), or (T, B) integers -> (T, B, O); B may be left out as in `step`."""
         return self._run(block, 1)
+
+    def _advance(self, block):
+        return self._run(block, 1), [], []
 
     def reset(self, mask=None):
         """Nothing to forget."""

@@ -67,7 +67,7 @@ ALLOWED = {
     "reference_time": {"reference_1997", "reference_cells", "reference_gru"},
     "regularizers": {"arguments"},
     "runtime": {"_core"},
-    "sequential": {"container", "last", "module", "network", "params", "stream", "wrappers"},
+    "sequential": {"_core", "container", "last", "module", "network", "params", "stream", "wrappers"},
     "spec": {"params", "variants"},
     "states": {"arguments"},
     "stream": {"_core", "arguments", "params", "ragged", "spec", "states"},

@@ -220,8 +220,11 @@ class Embedding(_Stateless):
         _check_cache(cache, _EmbeddingCache)
         dy = _check_dy(dy, cache.shape, self.dtype, cache.valid)
         dweight = np.zeros(self._weights["weight"].shape, self.dtype)
+        index, rows = cache.index.ravel(), dy.reshape(-1, self.embedding_dim)
+        some = max(1, 2**18 // self.embedding_dim)  # rows at a time: in between the interpreter looks for signals
         with np.errstate(over="ignore", invalid="ignore"):
-            np.add.at(dweight, cache.index.ravel(), dy)
+            for first in range(0, len(index), some):
+                np.add.at(dweight, index[first : first + some], rows[first : first + some])
         return None, None, {"weight": dweight}
 
 

@@ -276,7 +276,7 @@ cdef class Model:
                 table[i].mask_x, table[i].mask_h = data_of(one.get("mask_x")), data_of(one.get("mask_h"))
                 table[i].mask_g = data_of(one.get("mask_g"))
                 table[i].zoneout_h, table[i].zoneout_c = data_of(one.get("zoneout_h")), data_of(one.get("zoneout_c"))
-        except Exception:
+        except BaseException:  # an interruption too
             free(table)
             raise
         return table
@@ -288,11 +288,12 @@ cdef class Model:
         cdef fl_call call
         cdef fl_backward_call back
         cdef fl_masks *masks = NULL
-        cdef fl_gradients *table = <fl_gradients *>calloc(len(gradients), sizeof(fl_gradients))
-        if table == NULL:
-            raise MemoryError()
+        cdef fl_gradients *table
         start_call(&call, cache.steps, cache.batch, threads)
         dcn, dc0 = self._joined(dstaten, cache.batch), self._fresh(dstate0, cache.batch)
+        table = <fl_gradients *>calloc(len(gradients), sizeof(fl_gradients))
+        if table == NULL:
+            raise MemoryError()
         try:
             masks = self._mask_table(cache)
             self._check_weights(gradients)

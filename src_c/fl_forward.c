@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "fl_arrays.h"
 #include "fl_layer.h"
 
 static void lay_out(fl_job *job, fl_arena *arena)
@@ -37,6 +38,7 @@ static void lay_out(fl_job *job, fl_arena *arena)
 
 size_t fl_forward_bytes(const fl_model *m, const fl_call *call)
 {
+    if (!m || !call) return SIZE_MAX;
     fl_job job = {.m = m, .call = call};
     fl_arena arena = {0};
     if (fl_plan_call(m, call->steps, call->batch, call->threads, call->awake_ns > 0, &job.plan) != FL_OK)
@@ -294,6 +296,7 @@ static void blas_inputs(const fl_stretch *s, int d)
 /* With a reverse direction the chunk is the whole sequence, and so is what is hoisted. */
 static void forward_by_blas(fl_job *job)
 {
+    const unsigned saved = fl_float_enter(); /* the products are this thread's, outside teams */
     fl_team_run(job->workers, zero_worker, job);
     for (int64_t s0 = 0; s0 < job->longest; s0 += job->plan.chunk) {
         fl_stretch s = {job, 0, s0, s0 + job->plan.chunk < job->longest ? s0 + job->plan.chunk : job->longest};
@@ -303,6 +306,7 @@ static void forward_by_blas(fl_job *job)
             fl_team_do(job->workers, &work);
         }
     }
+    fl_float_leave(saved);
 }
 
 /* --- entry */
@@ -314,12 +318,12 @@ static void start_state(const fl_model *m, const fl_call *call)
     if (!call->h0)
         memset(call->hn, 0, h);
     else if (call->h0 != call->hn)
-        memcpy(call->hn, call->h0, h);
+        memmove(call->hn, call->h0, h);
     if (!m->cells) return;
     if (!call->c0)
         memset(call->cn, 0, c);
     else if (call->c0 != call->cn)
-        memcpy(call->cn, call->c0, c);
+        memmove(call->cn, call->c0, c);
 }
 
 /* The judges of the halves have seen what the team's has not, as long as there were two workers to a half. */
@@ -373,10 +377,11 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     fl_job job = {.m = m, .call = call};
     status = fl_plan_call(m, call->steps, call->batch, call->threads, call->awake_ns > 0, &job.plan);
     if (status != FL_OK) return status;
-    if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
+    if (job.plan.blas && !fl_call_has_blas(m, call)) return FL_ERR_BLAS;
     fl_arena arena = {.base = call->workspace};
     lay_out(&job, &arena);
     status = fl_arena_check(&arena, call->workspace_bytes);
+    if (status == FL_OK) status = fl_forward_arrays(m, call, arena.used);
     if (status != FL_OK) return status;
 
     start_state(m, call);

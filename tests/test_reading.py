@@ -78,7 +78,8 @@ def keras(ending):
 READERS = {
     "safetensors": (safetensors, fl.load), "state dict": (state_dict, fl.from_torch), "torch": (torch, fl.from_torch),
     "onnx": (onnx, fl.from_onnx), "onnx beside": (onnx_beside, fl.from_onnx),
-    ".keras": (keras(".keras"), fl.from_keras), ".h5": (keras(".h5"), fl.from_keras), "contents": (torch, formats.contents),
+    ".keras": (keras(".keras"), fl.from_keras), ".h5": (keras(".h5"), fl.from_keras),
+    "contents": (torch, formats.contents),
 }
 
 
@@ -360,7 +361,8 @@ class Talkative(fl.LSTM):
 def test_a_constructor_that_warns(tmp_path):
     with pytest.warns(UserWarning, match="be careful"):
         model = Talkative(2, 3, rng=0)
-        model.save(tmp_path / "a")
+    model.save(tmp_path / "a")
+    with pytest.warns(UserWarning, match="be careful"):
         loaded = fl.load(tmp_path / "a")
     assert type(loaded) is Talkative
     np.testing.assert_array_equal(weights(loaded), weights(model))

@@ -2,6 +2,9 @@
 from libc.stdint cimport int32_t, int64_t, uint16_t
 
 
+ctypedef int (*poll_function)(void *) noexcept nogil
+
+
 cdef extern from "fastlstm_experimental.h" nogil:
     enum fl_status:
         FL_OK
@@ -15,6 +18,7 @@ cdef extern from "fastlstm_experimental.h" nogil:
         FL_ERR_BACKWARD
         FL_ERR_BLAS
         FL_ERR_THREADS
+        FL_ERR_STOPPED
     const char *fl_status_text(fl_status)
 
     int fl_cell_count()
@@ -33,6 +37,7 @@ cdef extern from "fastlstm_experimental.h" nogil:
     int fl_has_openmp()
     int fl_teams_active()
     void fl_team_force(int)
+    void fl_poll_force(int)
     ctypedef struct fl_disturbance:
         const int32_t *delay_us
         int64_t steps
@@ -157,6 +162,8 @@ cdef extern from "fastlstm_experimental.h" nogil:
         int32_t threads
         const fl_blas_t *blas
         int64_t awake_ns
+        poll_function poll
+        void *poll_data
 
     enum:
         FL_SPLIT_COUNT
@@ -205,8 +212,9 @@ cdef extern from "fastlstm_experimental.h" nogil:
         pass
     fl_status fl_dense_create(fl_dense **, int, int64_t, int64_t, const void *, const void *, int)
     void fl_dense_free(fl_dense *)
-    fl_status fl_dense_forward(const fl_dense *, int64_t, const void *, void *, int)
-    fl_status fl_dense_gradient(int, int64_t, int64_t, int64_t, const void *, const void *, void *, void *, int)
+    fl_status fl_dense_forward_polled(const fl_dense *, int64_t, const void *, void *, int, poll_function, void *)
+    fl_status fl_dense_gradient_polled(int, int64_t, int64_t, int64_t, const void *, const void *, void *, void *, int,
+                                       poll_function, void *)
 
 
 cdef extern from "fl_limit.h" nogil:

@@ -5,10 +5,17 @@ Callers (functional.py, stream.py, network.py) have checked shapes and dtypes in
 only what would otherwise corrupt memory.
 """
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+
+import os
+import threading
 
 cimport numpy as cnp
 import numpy as np
@@ -35,11 +42,9 @@ cdef int check(fl_status status) except -1:
     if status == FL_ERR_MEMORY or status == FL_ERR_OVERFLOW:
         raise MemoryError(text)
     if status == FL_ERR_ISA:
-        import os
         raise RuntimeError(f"FASTLSTM_ISA={os.environ.get('FASTLSTM_ISA', '')!r}: {text}; "
                            f"choices here: {', '.join(available_isas())}")
     if status == FL_ERR_THREADS:
-        import os
         raise RuntimeError(f"FASTLSTM_NUM_THREADS={os.environ.get('FASTLSTM_NUM_THREADS', '')!r} must be an integer in "
                            "0..1024 (0: the default)")
     if status == FL_ERR_GEMM or status == FL_ERR_BLAS:
@@ -48,6 +53,7 @@ cdef int check(fl_status status) except -1:
 
 
 include "_core_process.pxi"
+include "_core_signals.pxi"
 include "_core_memory.pxi"
 include "_core_teams.pxi"
 include "_core_model.pxi"

@@ -230,9 +230,11 @@ cdef class Dense:
         cdef void *from_ = cnp.PyArray_DATA(x)
         cdef void *to = cnp.PyArray_DATA(y)
         cdef fl_status status
+        cdef Interruption interruption
+        cdef poll_function poll = poll_here()
         with nogil:
-            status = fl_dense_forward(self.dense, rows, from_, to, threads)
-        check(status)
+            status = fl_dense_forward_polled(self.dense, rows, from_, to, threads, poll, &interruption)
+        reraise(&interruption) if status == FL_ERR_STOPPED else check(status)
         return y
 
 
@@ -250,7 +252,10 @@ def dense_gradient(cnp.ndarray dz, cnp.ndarray x, bint bias=True, int threads=0)
     cdef void *weight_ = data_of(weight)
     cdef void *total_ = data_of(total)
     cdef fl_status status
+    cdef Interruption interruption
+    cdef poll_function poll = poll_here()
     with nogil:
-        status = fl_dense_gradient(code, rows, outputs, inputs, dz_, x_, weight_, total_, threads)
-    check(status)
+        status = fl_dense_gradient_polled(code, rows, outputs, inputs, dz_, x_, weight_, total_, threads, poll,
+                                          &interruption)
+    reraise(&interruption) if status == FL_ERR_STOPPED else check(status)
     return weight, total

@@ -114,10 +114,12 @@ cdef class Model:
     cdef int _run(self, fl_call *call, const fl_backward_call *back) except -1:
         """The call, with a workspace of its own. FL_ERR_WORKSPACE says that the number of threads or the machine's
         constants were set between the query and the call: the second time the number is fixed, and the constants are
-        set once in a process."""
+        set once in a process. Raises what a signal's handler has raised meanwhile."""
         cdef Memory workspace
+        cdef Interruption interruption
         cdef fl_status status = FL_ERR_WORKSPACE
         cdef int left = 3
+        call.poll, call.poll_data = poll_here(), &interruption
         while status == FL_ERR_WORKSPACE and left:
             left -= 1
             workspace = self.workspaces.take(fl_backward_bytes(self.model, call) if back != NULL
@@ -128,7 +130,7 @@ cdef class Model:
             self.workspaces.give(workspace)
             if call.threads == 0 and status == FL_ERR_WORKSPACE:  # not asked before: small calls need no number
                 call.threads = fl_get_num_threads()
-        return check(status)
+        return reraise(&interruption) if status == FL_ERR_STOPPED else check(status)
 
     cdef tuple _shape_of_c(self, int64_t batch):
         return (self.spec.num_layers * self.spec.directions, batch, self.cells)

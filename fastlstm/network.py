@@ -63,6 +63,8 @@ def _real(name, value, dtype, array=None):
     array = _read(name, value) if array is None else array
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({origin(value)})")
+    if array.dtype == dtype:
+        return array
     with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity, as everywhere
         return array.astype(dtype, copy=False)
 
@@ -218,8 +220,11 @@ class Embedding(_Stateless):
         _check_cache(cache, _EmbeddingCache)
         dy = _check_dy(dy, cache.shape, self.dtype, cache.valid)
         dweight = np.zeros(self._weights["weight"].shape, self.dtype)
+        index, rows = cache.index.ravel(), dy.reshape(-1, self.embedding_dim)
+        some = max(1, 2**18 // self.embedding_dim)  # rows at a time: in between the interpreter looks for signals
         with np.errstate(over="ignore", invalid="ignore"):
-            np.add.at(dweight, cache.index.ravel(), dy)
+            for first in range(0, len(index), some):
+                np.add.at(dweight, index[first : first + some], rows[first : first + some])
         return None, None, {"weight": dweight}
 
 
@@ -315,7 +320,9 @@ class Linear(_Stateless):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x has shape {x.shape}, expected (..., in_features {self.in_features})")
         shape = x.shape[:-1] + (self.out_features,)
-        rows = contiguous(x.reshape(-1, self.in_features) if valid is None else x[valid])
+        rows = x.reshape(-1, self.in_features) if valid is None else x[valid]
+        if not (rows.flags.c_contiguous and rows.flags.aligned):
+            rows = contiguous(rows)
         dense, version = snapshot or self._packed()
         y = dense.forward(rows, self.num_threads or 0)  # 0: the package-wide setting
         kept = None

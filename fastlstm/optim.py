@@ -93,7 +93,7 @@ class Optimiser:
 
     @staticmethod
     def _of_class(name, model):
-        """An optimiser of a class that is known, which has no numbers until `load_state_dict`. ValueError for others."""
+        """An optimiser of a known class, without numbers until `load_state_dict`. ValueError for another class."""
         if not isinstance(name, str) or name not in Optimiser._classes:
             raise ValueError(f"unknown optimiser {str(name)[:40]!r}; known are {', '.join(sorted(Optimiser._classes))}")
         kind = Optimiser._classes[name]

@@ -233,7 +233,9 @@ class Recurrent(Module):
         y: (T, B, D*R) in the layout of x. Results do not depend, to the last bit, on batch size, number of threads,
         instruction set, or how a sequence is cut into calls.
 
-        Raises TypeError or ValueError that names the argument, what came and what was expected.
+        Raises TypeError or ValueError that names the argument, what came and what was expected; in the main thread also
+        what a signal's handler raises meanwhile (KeyboardInterrupt): the layer is then as before, and draws the same
+        masks at the next call.
         """
         threads = self._num_threads or 0
         if masks is not None and not cache:
@@ -245,10 +247,26 @@ class Recurrent(Module):
             )
             return found or functional.forward(panels, self._spec, x, state, lengths, reset, threads)
         pack = self._packed_for_training if cache else lambda _: self._packed()
-        y, new, kept = functional.forward_cached(
-            pack, self._spec, x, state, lengths, reset,
-            lambda steps, batch: self._masks(masks, cache and self.training, steps, batch), threads, pooled=not trace,
-        )
+        before = after = None  # states of the generator, if masks are drawn
+
+        def masks_of(steps, batch):
+            nonlocal before, after
+            draws = cache and self.training and masks is None and (self.dropout or any(self._rates.values()))
+            with self._lock:
+                before = self._rng.bit_generator.state if draws else None
+                found = self._masks(masks, cache and self.training, steps, batch)
+                after = self._rng.bit_generator.state if draws else None
+            return found
+
+        try:
+            y, new, kept = functional.forward_cached(
+                pack, self._spec, x, state, lengths, reset, masks_of, threads, pooled=not trace
+            )
+        except BaseException:  # the call has not been: the next one draws these masks
+            with self._lock:
+                if before and (after is None or regularizers.same_state(self._rng.bit_generator.state, after)):
+                    self._rng.bit_generator.state = before
+            raise
         found = [y, new]
         if trace:
             found.append(functional.trace(self._spec, kept, frozen=cache))

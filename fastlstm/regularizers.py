@@ -63,6 +63,13 @@ def _kind(name):
     return name.rpartition("_l")[0]
 
 
+def same_state(a, b):
+    """Whether two states of generators are equal; some have arrays inside."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_state(a[name], b[name]) for name in a)
+    return np.array_equal(a, b)
+
+
 def dropped(rng, shape, rate, dtype):
     """An array of `shape`: 0 with probability `rate`, else 1 / (1 - rate); all 0 for a rate of 1.
 

@@ -138,7 +138,10 @@ class _Call:
         return self._valid[0]
 
     def member(self, module, x, state, handed):
-        """``y, state``, then trace and cache as far as they are asked for and the module has them."""
+        """``y, state``, then trace and cache as far as they are asked for and the module has them.
+
+        handed: of the member's own x and y; None when no cache is asked for.
+        """
         if isinstance(module, Sequential) and type(module).forward is Sequential.forward:
             inner = _Call(self.lengths, self.reset, self.trace and module.recurrent, self.cache, self.batch_first)
             return module._run(x, state, inner, handed)
@@ -150,7 +153,7 @@ class _Call:
             x = _read("x", x)
         valid = self.valid(module, x)
         if isinstance(module, _Stateless) and type(module).forward is _Stateless.forward:
-            y, kept = module._apply(x, None, valid, handed if self.cache else None)
+            y, kept = module._apply(x, None, valid, handed)
             return (y, None, kept) if self.cache else (y, None)
         return self._foreign(module, x, valid)
 
@@ -250,20 +253,24 @@ class Sequential(Container):
         Raises what the members raise, and ValueError for a state of the wrong structure or another batch_first than the
         recurrent members have.
         """
-        first = self.batch_first
+        first = None  # which matters with lengths only
+        if lengths is not None or batch_first is not None:
+            first = self.batch_first
         if batch_first is not None and check_flag("batch_first", batch_first) != first:
             if self.recurrent:
                 raise ValueError(f"batch_first is {batch_first}, the recurrent members have {first}")
             first = batch_first
-        return self._run(x, state, _Call(lengths, reset, trace, cache, first), BOTH)
+        return self._run(x, state, _Call(lengths, reset, trace, cache, first), BOTH if cache else None)
 
     def _run(self, x, state, call, handed):
-        """The members one after the other; handed: whether the caller holds x and y."""
-        states, traces, caches, own_x = [], [], [], not handed.x
+        """The members one after the other; handed: whether the caller holds x and y, None without a cache."""
+        states, traces, caches, here = [], [], [], None
+        own_x = handed is not None and not handed.x
         for place, (module, own) in enumerate(zip(self._members, self._split("state", state), strict=True)):
-            # A member of somebody else may hand its x on.
-            hands_y = handed.y if place == len(self._ours) - 1 else not self._ours[place + 1]
-            x, own, *extras = call.member(module, x, own, Handed(not own_x, hands_y))
+            if call.cache:  # a member of somebody else may hand its x on
+                hands_y = handed.y if place == len(self._ours) - 1 else not self._ours[place + 1]
+                here = Handed(not own_x, hands_y)
+            x, own, *extras = call.member(module, x, own, here)
             call.ended(module)
             if module.recurrent:
                 states.append(own)

@@ -32,7 +32,8 @@ enum fl_status {
     FL_ERR_LENGTH,    /* a length is negative or greater than T */
     FL_ERR_BACKWARD,  /* the model was created without FL_MODEL_BACKWARD */
     FL_ERR_BLAS,      /* FASTLSTM_GEMM=blas, but the call carries no BLAS table */
-    FL_ERR_THREADS    /* FASTLSTM_NUM_THREADS is no integer in 0..FL_MOST_THREADS */
+    FL_ERR_THREADS,   /* FASTLSTM_NUM_THREADS is no integer in 0..FL_MOST_THREADS */
+    FL_ERR_STOPPED    /* the call's poll ended it: what it was to write holds nothing of use */
 };
 const char *fl_status_text(enum fl_status status);
 
@@ -238,8 +239,18 @@ typedef struct fl_call {
     int64_t awake_ns;           /* how long this call's workers look out for the next call before they sleep, at the
                                  * cost of their processors; at least 30 us.  A call that says so is planned as if its
                                  * workers were awake.  fl_team_rest, or the end of the calling thread, ends it. */
+    int (*poll)(void *);        /* asked now and then whether to go on, so that a long call can be ended; NULL: never.
+                                 * See below */
+    void *poll_data;            /* handed to it */
 } fl_call;
 void fl_team_rest(void); /* workers that wait for the next call of a stream go to sleep */
+
+/* A poll is called on the thread that made the call, in the floating-point state in which it was made, every 100 ms at
+ * most, and never by a call of less than that.  It must return, and may itself make calls.  0: go on.  Else the call
+ * ends with FL_ERR_STOPPED, usually within some 10 ms: it finishes the pieces of work at hand, of up to 10 ms by the
+ * plan, or what BLAS does with one of its products.  Then all that the call was to write (y, hn, cn and the cache of
+ * fl_forward, all gradients of fl_backward) has undefined contents, and all that it read is as before: so h0 and c0
+ * must not be hn and cn where they will be needed again.  What a call computes does not depend on its poll. */
 
 enum fl_split { FL_SPLIT_NONE = 0, FL_SPLIT_ROWS, FL_SPLIT_BLOCKS, FL_SPLIT_DIRECTIONS, FL_SPLIT_COUNT };
 
@@ -341,9 +352,15 @@ enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_
 void fl_dense_free(fl_dense *dense);
 /* x (N, I), y (N, O), both contiguous */
 enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads);
+/* The same with a poll as in fl_call, which may be NULL; FL_ERR_STOPPED leaves y undefined. */
+enum fl_status fl_dense_forward_polled(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads,
+                                       int (*poll)(void *), void *poll_data);
 /* dz (N, O), x (N, I) -> weight (O, I) = dz^T . x and bias (O) = sum of dz, written; bias may be NULL */
 enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64_t inputs, const void *dz,
                                  const void *x, void *weight, void *bias, int threads);
+enum fl_status fl_dense_gradient_polled(int dtype, int64_t rows, int64_t outputs, int64_t inputs, const void *dz,
+                                        const void *x, void *weight, void *bias, int threads, int (*poll)(void *),
+                                        void *poll_data);
 
 #ifdef __cplusplus
 }

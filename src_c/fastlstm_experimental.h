@@ -34,6 +34,9 @@ enum fl_status fl_rehearse(int workers, int64_t steps, double one_ns, int64_t *s
 /* The rule by which teams are halved, without a team: steps of one_ns of one thread's work that took step_ns (steps)
  * each -> sizes (steps), the workers that go on after each. */
 void fl_judge_replay(int workers, double one_ns, const double *step_ns, int64_t steps, int32_t *sizes);
+/* 1: calls made from now on ask their poll at every step and piece of work, whatever the clock says, and cut their work
+ * into the smallest pieces; 0: no more. */
+void fl_poll_force(int everywhere);
 enum fl_bound {           /* what makes fl_get_num_threads() what it is */
     FL_BOUND_BUILD = 0,   /* built without OpenMP */
     FL_BOUND_HERE,        /* fl_num_threads_here */

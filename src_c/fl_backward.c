@@ -133,8 +133,9 @@ static void undo_dropout(const fl_back *job, int layer, int worker, int workers)
     const fl_call *call = job->call;
     const int64_t batch = call->batch, outputs = m->recurrent * m->spec.directions;
     const char *factors = (const char *)call->dropout + (int64_t)layer * call->steps * batch * outputs * m->unit;
+    fl_pace pace = fl_pace_of(job->stop, worker, (double)outputs);
     for (int64_t r = worker; r < batch; r += workers)
-        for (int64_t t = 0; t < job->order.length[r]; t++) {
+        for (int64_t t = 0; t < job->order.length[r] && !fl_pace_step(&pace); t++) {
             const int64_t at = (t * batch + job->order.row[r]) * outputs * m->unit;
             char *d = job->between[layer % 2] + at;
             m->real->mul(d, factors + at, d, outputs);
@@ -144,6 +145,14 @@ static void undo_dropout(const fl_back *job, int layer, int worker, int workers)
 /* First step of the chunk that ends at s1.  Chunks are counted from step 0, so only the last one may be short. */
 static int64_t chunk_start(const fl_back *job, int64_t s1) { return (s1 - 1) / job->plan.chunk * job->plan.chunk; }
 
+/* After work of so many ns by the plan, shared by `workers`: how many of them go on.  0: the call is to end. */
+static int end_work(fl_back *job, int worker, int workers, double plan_ns, double unseen_ns)
+{
+    fl_stop_look(job->stop, worker, unseen_ns);
+    if (workers == 1 && fl_stopped(job->stop)) return 0;
+    return fl_barrier_judge(job->team, worker, workers, plan_ns);
+}
+
 /* One stretch; returns how many workers go on after it. */
 static int run_stretch(fl_back *job, const fl_back_stretch *s, int worker, int workers)
 {
@@ -151,10 +160,11 @@ static int run_stretch(fl_back *job, const fl_back_stretch *s, int worker, int w
     workers = fl_back_recurrence(job, s, worker, workers);
     if (worker >= workers) return workers;
     const double steps_ns = by_rows ? (double)s->rows * fl_back_step_ns(job, s) : 0;
-    workers = fl_barrier_judge(job->team, worker, workers, steps_ns);
+    workers = end_work(job, worker, workers, steps_ns, 0);
     if (worker >= workers) return workers;
     fl_back_products(job, s, worker, workers);
-    return fl_barrier_judge(job->team, worker, workers, (double)s->rows * fl_back_products_ns(job, s));
+    const double products_ns = (double)s->rows * fl_back_products_ns(job, s);
+    return end_work(job, worker, workers, products_ns, products_ns / workers);
 }
 
 static void backward_worker(int worker, int workers, void *arg)
@@ -210,43 +220,46 @@ static void backward_by_blas(fl_back *job)
             for (int64_t s1 = job->longest; s1 > 0;) {
                 const fl_back_stretch s = stretch_of(job, l, d, chunk_start(job, s1), s1);
                 fl_back_part part = {job, &s, l};
-                const fl_team_work work = {.fn = recurrence_worker, .arg = &part, .begin = start_part};
+                const fl_team_work work = {
+                    .fn = recurrence_worker, .arg = &part, .begin = start_part, .stop = job->stop};
                 fl_team_do(job->judge.workers, &work);
+                if (fl_stopped(job->stop)) return;
                 fl_back_products_blas(job, &s);
+                if (fl_stopped(job->stop)) return;
                 s1 = s.s0;
             }
         fl_back_part part = {job, NULL, l - 1};
-        if (l && job->call->dropout) fl_team_run(job->judge.workers, dropout_worker, &part);
+        const fl_team_work work = {.fn = dropout_worker, .arg = &part, .stop = job->stop};
+        if (l && job->call->dropout) fl_team_do(job->judge.workers, &work);
     }
 }
 
 /* --- entry */
 
-static void start_state(const fl_model *m, const fl_call *call, const fl_backward_call *back)
+static void start_state(const fl_back *job)
 {
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const fl_backward_call *back = job->back;
     const size_t rows = (size_t)(m->spec.num_layers * m->spec.directions * call->batch) * (size_t)m->unit;
     const size_t h = rows * (size_t)m->recurrent, c = rows * (size_t)m->cells;
-    if (back->dhn)
-        memmove(back->dh0, back->dhn, h);
-    else
-        memset(back->dh0, 0, h);
-    if (!m->cells) return;
-    if (back->dcn)
-        memmove(back->dc0, back->dcn, c);
-    else
-        memset(back->dc0, 0, c);
+    fl_stop_fill(job->stop, back->dh0, back->dhn, h);
+    if (m->cells) fl_stop_fill(job->stop, back->dc0, back->dcn, c);
 }
 
-static void clear_gradients(const fl_model *m, const fl_call *call, const fl_backward_call *back)
+static void clear_gradients(const fl_back *job)
 {
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const fl_backward_call *back = job->back;
     for (int i = 0; i < m->spec.num_layers * m->spec.directions; i++)
         for (int tensor = 0; tensor < FL_TENSORS; tensor++) {
             void *to = fl_gradient_of(&back->gradients[i], tensor);
             const int64_t size = m->layers[i].size[tensor];
-            if (to && size) memset(to, 0, (size_t)(size * m->unit));
+            if (to && size) fl_stop_fill(job->stop, to, NULL, (size_t)(size * m->unit));
         }
     if (back->dx && call->lengths) /* padding is never visited: its gradient is zero */
-        memset(back->dx, 0, (size_t)(call->steps * call->batch * m->spec.input_size * m->unit));
+        fl_stop_fill(job->stop, back->dx, NULL, (size_t)(call->steps * call->batch * m->spec.input_size * m->unit));
 }
 
 static int gradients_present(const fl_model *m, const fl_backward_call *back)
@@ -267,7 +280,7 @@ static void run(fl_back *job)
 {
     const double flops = fl_model_flops(job->m);
     const fl_judge_key key = fl_call_key(job->m, job->call, &job->plan, 1);
-    const fl_team_work work = {.fn = backward_worker, .arg = job, .begin = start_judge};
+    const fl_team_work work = {.fn = backward_worker, .arg = job, .begin = start_judge, .stop = job->stop};
     fl_barrier team; /* not cleared: most calls need little of it */
     double rows = 0;
     for (int64_t b = 0; b < job->call->batch; b++) rows += (double)job->order.length[b];
@@ -275,6 +288,8 @@ static void run(fl_back *job)
     if (job->plan.threads > 1) {
         fl_judge_begin(&job->judge, key, job->plan.threads);
         fl_barrier_init(&team, job->judge.workers, &job->judge);
+        team.stop = job->stop;
+        team.asker = 0;
         job->team = &team;
     } else {
         job->judge.workers = 1;
@@ -283,6 +298,7 @@ static void run(fl_back *job)
         backward_by_blas(job);
     else
         fl_team_do(job->judge.workers, &work);
+    if (fl_stopped(job->stop)) return; /* what did not end has no time */
     /* where part of the time was BLAS's, nothing is learnt from the rest */
     if (job->plan.threads > 1) fl_judge_end(&job->judge, key, job->plan.blas ? 0 : 2 * flops * rows * job->flop_ns);
 }
@@ -295,7 +311,8 @@ enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_back
     if (!gradients_present(m, back)) return FL_ERR_ARGUMENT;
     const int empty = call->steps == 0 || call->batch == 0;
     if (!empty && (!call->cache || !back->dy.data)) return FL_ERR_ARGUMENT;
-    fl_back job = {.m = m, .call = call, .back = back};
+    fl_stop stop;
+    fl_back job = {.m = m, .call = call, .back = back, .stop = fl_stop_begin(&stop, call->poll, call->poll_data)};
     status = fl_plan_backward(m, call->steps, call->batch, call->threads, &job.plan);
     if (status != FL_OK) return status;
     if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
@@ -304,13 +321,13 @@ enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_back
     status = fl_arena_check(&arena, call->workspace_bytes);
     if (status != FL_OK) return status;
 
-    start_state(m, call, back);
-    clear_gradients(m, call, back);
+    start_state(&job);
+    clear_gradients(&job);
     if (empty) return FL_OK;
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = job.order.length[0];
     job.free = call->masks || m->zones[0] || m->zones[1];
     memset((void *)job.zeros, 0, (size_t)((m->cells > m->spec.hidden_size ? m->cells : m->spec.hidden_size) * m->unit));
     run(&job);
-    return FL_OK;
+    return fl_stopped(job.stop) ? FL_ERR_STOPPED : FL_OK;
 }

@@ -41,6 +41,8 @@ void fl_barrier_init(fl_barrier *b, int most, fl_judge *judge)
     atomic_init(&b->groups_arrived, 0);
     atomic_init(&b->workers, most);
     b->judge = judge;
+    b->stop = NULL;
+    b->asker = -1;
     atomic_init(&b->late, 0);
     b->half[0] = b->half[1] = NULL;
 }
@@ -54,10 +56,12 @@ void fl_barrier_shrink(fl_barrier *b, int workers)
     b->judge->workers = workers;
 }
 
-/* How many go on, as the last to arrive decides.  The two halves of a team go on with equal numbers. */
+/* How many go on, as the last to arrive decides: it sees the flag of a stop if any worker saw it before it came.  The
+ * two halves of a team go on with equal numbers. */
 static int decide(fl_barrier *b, int workers, double plan_ns)
 {
     int left = workers;
+    if (fl_stopped(b->stop)) return 0;
     if (b->half[0]) {
         const int first = left_of(b->half[0]), second = left_of(b->half[1]);
         const int least = first < second ? first : second;
@@ -109,7 +113,7 @@ static void let_go(fl_barrier *b, unsigned round)
 
 /* After the spins: offers the processor to others, then dozes.  A worker does not sleep until it is woken, since waking
  * takes longer than a step: then all would sleep at every step. */
-static void wait_long(fl_barrier *b, int group, unsigned round)
+static void wait_long(fl_barrier *b, int worker, int group, unsigned round)
 {
     enum { YIELD_NS = 500000 };
     const int64_t begin = fl_now_ns();
@@ -119,19 +123,20 @@ static void wait_long(fl_barrier *b, int group, unsigned round)
             fl_yield();
         else
             fl_doze();
+        if (worker == b->asker) fl_stop_wait(b->stop);
         waited = fl_now_ns() - begin;
     }
     if (waited > FL_LATE_NS) atomic_store_explicit(&b->late, 1, memory_order_relaxed);
 }
 
-static void await_round(fl_barrier *b, int group, unsigned round)
+static void await_round(fl_barrier *b, int worker, int group, unsigned round)
 {
     enum { SPINS = 1000 }; /* about 20-40 us: longer than a well-balanced step, shorter than a time slice */
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(&b->group[group].round, memory_order_acquire) != round) return;
         fl_relax();
     }
-    wait_long(b, group, round);
+    wait_long(b, worker, group, round);
 }
 
 void fl_barrier_wait(fl_barrier *b, int worker, int workers)
@@ -142,7 +147,7 @@ void fl_barrier_wait(fl_barrier *b, int worker, int workers)
     if (arrive(b, &at))
         let_go(b, round);
     else
-        await_round(b, at.group, round);
+        await_round(b, worker, at.group, round);
 }
 
 int fl_barrier_judge(fl_barrier *b, int worker, int workers, double plan_ns)
@@ -155,9 +160,9 @@ int fl_barrier_judge(fl_barrier *b, int worker, int workers, double plan_ns)
         atomic_store_explicit(&b->workers, decide(b, workers, plan_ns), memory_order_relaxed);
         let_go(b, round);
     } else {
-        await_round(b, at.group, round);
+        await_round(b, worker, at.group, round);
         /* where some leave, others come back by another group: not before the last to arrive has let all groups go */
-        for (int i = 0; i < b->groups && left_of(b) != workers; i++) await_round(b, i, round);
+        for (int i = 0; i < b->groups && left_of(b) != workers; i++) await_round(b, worker, i, round);
     }
     return left_of(b);
 }

@@ -5,13 +5,14 @@
 #include <stddef.h>
 
 #include "fl_judge.h"
+#include "fl_stop.h"
 #include "fl_wait.h"
 
 /* Workers come in groups of about the square root of their number.  The last of a group goes on to the others' last,
  * and the last of all lets every group go: so no cache line is read by more than a group.
  *
  * A barrier may have a judge, which decides at the end of a piece of work how many workers go on: then those whose
- * number is not below it must not come again. */
+ * number is not below it must not come again.  When the call is to end nobody goes on: the number is 0. */
 enum { FL_BARRIER_GROUPS = 32 }; /* of FL_MOST_THREADS workers */
 typedef struct fl_barrier {
     struct {
@@ -23,10 +24,12 @@ typedef struct fl_barrier {
     int groups;               /* of the first round, or more */
     atomic_int late;          /* 1: a worker has waited FL_LATE_NS */
     fl_judge *judge;          /* NULL: nobody is sent away */
+    fl_stop *stop;            /* whether the call is to end; NULL: it never is */
+    int asker;                /* the worker that asks while it waits; -1: none */
     struct fl_barrier *half[2]; /* barriers of the two halves of this team, which judge by themselves; or NULL */
 } fl_barrier;
 
-/* For at most so many workers. */
+/* For at most so many workers, without a stop. */
 void fl_barrier_init(fl_barrier *barrier, int most, fl_judge *judge);
 /* From now on it has so many workers, and so has its judge; while nobody is on the way to it. */
 void fl_barrier_shrink(fl_barrier *barrier, int workers);

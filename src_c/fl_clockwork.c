@@ -111,7 +111,7 @@ void fl_clockwork_grads(const fl_walk *w, const fl_back_rows *l, int64_t s, int6
             .out = a.back,
         };
         m->real->cell_grad[FL_BODY_RNN_FREE](&cell);
-        m->real->product(&back);
+        fl_pieces_product(m->real, &back, &w->pieces);
     }
     for (int64_t i = 0; i < rows && masked; i++) {
         m->real->mul(l->through[i], l->mask_h[i], l->through[i], m->recurrent);
@@ -129,6 +129,7 @@ static void input_gradient(const fl_back *job, const fl_back_stretch *s, const f
     const int64_t block0 = fl_share(blocks, worker, workers), block1 = fl_share(blocks, worker + 1, workers);
     const int64_t first = block0 * block, end = block1 * block < p->inputs ? block1 * block : p->inputs;
     const int add = s->dir && !s->mask_x; /* the other direction's is there already */
+    const fl_pieces pieces = fl_back_pieces(job, worker);
     if (end <= first) return;
     for (int64_t q = 0; q < s->rows && !add; q++) {
         char *to = s->mask_x ? job->dx_masked + q * p->inputs * m->unit : job->dx[q];
@@ -147,7 +148,7 @@ static void input_gradient(const fl_back *job, const fl_back_stretch *s, const f
             .accumulate = 1,
             .out = job->module_dx + fl_module_list(job, k),
         };
-        m->real->product(&product);
+        fl_pieces_product(m->real, &product, &pieces);
     }
 }
 
@@ -166,7 +167,8 @@ static void weight_gradient(const fl_back *job, const fl_part *part, int64_t row
         .c = to,
         .c_stride = ld,
     };
-    job->m->real->outer(&outer);
+    const fl_pieces pieces = fl_back_pieces(job, worker);
+    fl_pieces_outer(job->m->real, &outer, &pieces);
 }
 
 void fl_clockwork_products(fl_back *job, const fl_back_stretch *s, int worker, int workers)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "fl_internal.h"
+#include "fl_pieces.h"
 #include "fl_team.h"
 
 struct fl_dense {
@@ -75,6 +76,8 @@ typedef struct fl_dense_call {
     int64_t rows;
     const char *x;
     char *y;
+    fl_stop *stop;
+    double flop_ns;
 } fl_dense_call;
 
 static void finish_rows(const fl_dense *d, char *y, int64_t rows)
@@ -102,7 +105,9 @@ static void dense_worker(int worker, int workers, void *arg)
     const int64_t width = d->kernels->lanes[d->dtype]->width;
     const void *a[STRIP];
     void *out[STRIP];
-    for (int64_t r = first; r < end; r += STRIP) {
+    const fl_pieces pieces = {call->stop, worker, unit, call->flop_ns};
+    fl_pace pace = fl_pace_of(call->stop, worker, 2.0 * STRIP * (double)d->inputs * (double)d->outputs * call->flop_ns);
+    for (int64_t r = first; r < end && !fl_pace_step(&pace); r += STRIP) {
         const int64_t n = end - r < STRIP ? end - r : STRIP;
         for (int64_t i = 0; i < n; i++) {
             a[i] = call->x + (r + i) * d->inputs * unit;
@@ -120,17 +125,26 @@ static void dense_worker(int worker, int workers, void *arg)
             .bias = d->bias,
             .out = out,
         };
-        d->kernels->lanes[d->dtype]->product(&product);
+        fl_pieces_product(d->kernels->lanes[d->dtype], &product, &pieces);
         finish_rows(d, call->y + r * d->outputs * unit, n);
     }
 }
 
-enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads)
+enum fl_status fl_dense_forward_polled(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads,
+                                       int (*poll)(void *), void *poll_data)
 {
     if (!dense || rows < 0 || threads < 0 || (rows && (!x || !y))) return FL_ERR_ARGUMENT;
-    fl_dense_call call = {dense, rows, x, y};
-    fl_team_run(fl_plan_dense(dense->dtype, dense->inputs, dense->outputs, rows, threads), dense_worker, &call);
-    return FL_OK;
+    fl_stop stop;
+    fl_dense_call call = {dense, rows, x, y, fl_stop_begin(&stop, poll, poll_data), 0};
+    if (poll) call.flop_ns = fl_plan_flop_ns(dense->dtype);
+    const fl_team_work work = {.fn = dense_worker, .arg = &call, .stop = call.stop};
+    fl_team_do(fl_plan_dense(dense->dtype, dense->inputs, dense->outputs, rows, threads), &work);
+    return fl_stopped(call.stop) ? FL_ERR_STOPPED : FL_OK;
+}
+
+enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads)
+{
+    return fl_dense_forward_polled(dense, rows, x, y, threads, NULL, NULL);
 }
 
 /* --- gradients of the weights: dW = dz^T . x, db = sum of dz, each element summed in the order of the rows ------- */
@@ -140,6 +154,8 @@ typedef struct fl_gradient_call {
     int64_t rows, outputs, inputs, unit;
     const char *dz, *x;
     void *weight, *bias;
+    fl_stop *stop;
+    double flop_ns;
 } fl_gradient_call;
 
 static void gradient_worker(int worker, int workers, void *arg)
@@ -147,19 +163,23 @@ static void gradient_worker(int worker, int workers, void *arg)
     const fl_gradient_call *call = arg;
     const int64_t j0 = fl_share(call->outputs, worker, workers), j1 = fl_share(call->outputs, worker + 1, workers);
     const void *a[FL_OUTER_ROWS];
-    for (int64_t r = 0; r < call->rows; r += FL_OUTER_ROWS) {
+    const fl_pieces pieces = {call->stop, worker, call->unit, call->flop_ns};
+    fl_pace pace = fl_pace_of(call->stop, worker,
+                              2.0 * FL_OUTER_ROWS * (double)(j1 - j0) * (double)call->inputs * call->flop_ns);
+    for (int64_t r = 0; r < call->rows && !fl_pace_step(&pace); r += FL_OUTER_ROWS) {
         const int64_t n = call->rows - r < FL_OUTER_ROWS ? call->rows - r : FL_OUTER_ROWS;
         const void *g = call->dz + r * call->outputs * call->unit;
         for (int64_t i = 0; i < n; i++) a[i] = call->x + (r + i) * call->inputs * call->unit;
         const fl_outer_args outer = {n, j0, j1, call->inputs, g, call->outputs, a, call->weight, call->inputs};
-        call->kernels->outer(&outer);
+        fl_pieces_outer(call->kernels, &outer, &pieces);
         const fl_colsum_args sum = {n, j0, j1, g, call->outputs, call->bias};
         if (call->bias) call->kernels->colsum(&sum);
     }
 }
 
-enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64_t inputs, const void *dz,
-                                 const void *x, void *weight, void *bias, int threads)
+enum fl_status fl_dense_gradient_polled(int dtype, int64_t rows, int64_t outputs, int64_t inputs, const void *dz,
+                                        const void *x, void *weight, void *bias, int threads, int (*poll)(void *),
+                                        void *poll_data)
 {
     const fl_kernels *kernels;
     const enum fl_status status = fl_kernels_get(&kernels);
@@ -168,9 +188,18 @@ enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64
         return FL_ERR_ARGUMENT;
     if (rows && (!dz || !x)) return FL_ERR_ARGUMENT;
     const int64_t unit = dtype == FL_F64 ? 8 : 4;
-    memset(weight, 0, (size_t)(outputs * inputs * unit));
+    fl_stop stop, *ends = fl_stop_begin(&stop, poll, poll_data);
+    fl_stop_fill(ends, weight, NULL, (size_t)(outputs * inputs * unit));
     if (bias) memset(bias, 0, (size_t)(outputs * unit));
-    fl_gradient_call call = {kernels->lanes[dtype], rows, outputs, inputs, unit, dz, x, weight, bias};
-    fl_team_run(fl_plan_dense(dtype, inputs, rows, outputs, threads), gradient_worker, &call); /* outputs are shared */
-    return FL_OK;
+    fl_gradient_call call = {kernels->lanes[dtype], rows, outputs, inputs, unit, dz, x, weight, bias, ends, 0};
+    if (poll) call.flop_ns = fl_plan_flop_ns(dtype);
+    const fl_team_work work = {.fn = gradient_worker, .arg = &call, .stop = ends};
+    fl_team_do(fl_plan_dense(dtype, inputs, rows, outputs, threads), &work); /* outputs are shared */
+    return fl_stopped(ends) ? FL_ERR_STOPPED : FL_OK;
+}
+
+enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64_t inputs, const void *dz,
+                                 const void *x, void *weight, void *bias, int threads)
+{
+    return fl_dense_gradient_polled(dtype, rows, outputs, inputs, dz, x, weight, bias, threads, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fl_layer.h"
+#include "fl_pieces.h"
 
 static void lay_out(fl_job *job, fl_arena *arena)
 {
@@ -47,90 +48,6 @@ size_t fl_forward_bytes(const fl_model *m, const fl_call *call)
 
 /* --- one worker */
 
-/* What layer `layer` reads: the call's x, or what the layer below left in the cache or in `between`. */
-static fl_view input_of(const fl_job *job, int layer, int64_t first)
-{
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    const int64_t outputs = m->recurrent * m->spec.directions;
-    if (layer == 0) return fl_view_of(&call->x, m->unit);
-    if (!call->cache) return fl_view_dense(job->between[(layer - 1) % 2], call->batch, outputs, m->unit, first);
-    const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), layer - 1, 0);
-    return fl_view_dense((char *)call->cache + o.input, call->batch, outputs, m->unit, 0);
-}
-
-/* What it writes, all directions. */
-static fl_view output_of(const fl_job *job, int layer, int64_t first)
-{
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    const int64_t outputs = m->recurrent * m->spec.directions;
-    if (layer == m->spec.num_layers - 1) return fl_view_of(&call->y, m->unit);
-    if (!call->cache) return fl_view_dense(job->between[layer % 2], call->batch, outputs, m->unit, first);
-    const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), layer, 0);
-    return fl_view_dense((char *)call->cache + o.y, call->batch, outputs, m->unit, 0);
-}
-
-/* c of every step of a layer and direction, where it is kept: in the cache, or where the next layer reads it. */
-static fl_view cells_of(const fl_job *job, int layer, int dir, int64_t first)
-{
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    if (!m->cells || layer < 0) return (fl_view){0};
-    if (call->cache) {
-        const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), layer, dir);
-        return fl_view_dense((char *)call->cache + o.c, call->batch, m->cells, m->unit, 0);
-    }
-    if (!m->depth || layer == m->spec.num_layers - 1) return (fl_view){0};
-    fl_view v = fl_view_dense(job->between_c[layer % 2], call->batch * m->spec.directions, m->cells, m->unit, first);
-    v.data += dir * call->batch * m->cells * m->unit;
-    return v;
-}
-
-/* In the cache gates, c and the inner layers' y are zero beyond the lengths, like y: a trace shows them. */
-static void zero_cached(const fl_job *job, int64_t t, int64_t b)
-{
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    const int64_t at = t * call->batch + b, cells = m->cells * m->unit, kept = m->kept * m->unit;
-    const int64_t outputs = m->recurrent * m->spec.directions * m->unit;
-    for (int l = 0; l < m->spec.num_layers; l++)
-        for (int d = 0; d < m->spec.directions; d++) {
-            const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), l, d);
-            char *cache = call->cache;
-            memset(cache + o.gates + at * kept, 0, (size_t)kept);
-            if (cells) memset(cache + o.c + at * cells, 0, (size_t)cells);
-            if (o.y != SIZE_MAX) memset(cache + o.y + at * outputs, 0, (size_t)outputs);
-        }
-}
-
-static void zero_tails(const fl_job *job, int worker, int workers)
-{
-    const fl_call *call = job->call;
-    const fl_view y = fl_view_of(&call->y, job->m->unit);
-    const int64_t outputs = job->m->recurrent * job->m->spec.directions * job->m->unit;
-    for (int64_t b = worker; call->lengths && b < call->batch; b += workers)
-        for (int64_t t = call->lengths[b]; t < call->steps; t++) {
-            memset(fl_at(&y, t, b), 0, (size_t)outputs);
-            if (call->cache) zero_cached(job, t, b);
-        }
-}
-
-/* The next layer's input: y of this one times the dropout factors, for this pass's rows. */
-static void drop_out(const fl_job *job, int layer, int64_t s0, int64_t s1, int64_t row0, int64_t row_step)
-{
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    const int64_t outputs = m->recurrent * m->spec.directions;
-    const fl_cache_offsets o = fl_cache_layout(m, call->steps, call->batch, fl_cache_flags(m, call), layer, 0);
-    const char *factors = (const char *)call->dropout + (int64_t)layer * call->steps * call->batch * outputs * m->unit;
-    for (int64_t r = row0; r < call->batch; r += row_step)
-        for (int64_t t = s0; t < s1 && t < job->order.length[r]; t++) {
-            const int64_t at = (t * call->batch + job->order.row[r]) * outputs * m->unit;
-            m->real->mul((char *)call->cache + o.y + at, factors + at, (char *)call->cache + o.input + at, outputs);
-        }
-}
-
 /* The two directions of a layer at once, each by a half of the team. */
 static int in_halves(const fl_job *job, int workers)
 {
@@ -153,16 +70,18 @@ static void run_direction(fl_job *job, int layer, int d, int64_t s0, int64_t s1,
         .job = job,
         .layer = layer,
         .dir = d,
-        .x = input_of(job, layer, s0),
-        .y = output_of(job, layer, s0),
+        .slot = layer * m->spec.directions + d,
+        .x = fl_job_input(job, layer, s0),
+        .y = fl_job_output(job, layer, s0),
         .rows = row0 < batch ? (batch - row0 + row_step - 1) / row_step : 0,
         .row0 = row0,
         .row_step = row_step,
-        .c = cells_of(job, layer, d, s0),
-        .lower = m->depth ? cells_of(job, layer - 1, d, s0) : (fl_view){0},
+        .c = fl_job_cells(job, layer, d, s0),
+        .lower = m->depth ? fl_job_cells(job, layer - 1, d, s0) : (fl_view){0},
         .barrier = halves ? &job->half[d] : job->team,
         .mate = by_rows ? 0 : halves ? of->worker % (of->workers / 2) : of->worker,
         .mates = *mates,
+        .worker = of->worker,
         .pointers = job->pointers + of->worker * fl_pass_pointers(job),
         .masked = job->masked + of->worker * job->strip * m->recurrent * m->unit,
     };
@@ -201,12 +120,12 @@ static int run_layer(fl_job *job, int layer, int64_t s0, int64_t s1, fl_member *
         of->worker = left == 1 ? of->worker : half * (left / 2) + mate;
         of->workers = left;
         if (left == 1 ? of->worker > 0 : mate >= left / 2) return 0;
-    } else if (!by_rows) {
-        of->workers = mates;
-        if (of->worker >= mates) return 0;
+    } else {
+        if (!by_rows) of->workers = mates;
+        if (mate >= mates) return 0;
     }
     if (!job->call->dropout || layer == job->m->spec.num_layers - 1) return 1;
-    drop_out(job, layer, s0, s1, of->worker, of->workers);
+    fl_job_drop_out(job, layer, s0, s1, of->worker, of->workers);
     if (!by_rows) fl_barrier_wait(job->team, of->worker, of->workers);
     return 1;
 }
@@ -229,7 +148,7 @@ static void forward_worker(int worker, int workers, void *arg)
 {
     fl_job *job = arg;
     fl_member of = {worker, workers};
-    zero_tails(job, worker, workers);
+    fl_job_zero_tails(job, worker, workers);
     for (int64_t s0 = 0; s0 < job->longest; s0 += job->plan.chunk) {
         const int64_t s1 = s0 + job->plan.chunk < job->longest ? s0 + job->plan.chunk : job->longest;
         for (int l = 0; l < job->m->spec.num_layers; l++)
@@ -260,7 +179,7 @@ static void start_stretch(int workers, void *arg)
     start_judges(workers, s->job);
 }
 
-static void zero_worker(int worker, int workers, void *arg) { zero_tails(arg, worker, workers); }
+static void zero_worker(int worker, int workers, void *arg) { fl_job_zero_tails(arg, worker, workers); }
 
 static void blas_inputs(const fl_stretch *s, int d)
 {
@@ -269,9 +188,10 @@ static void blas_inputs(const fl_stretch *s, int d)
     const fl_packed *w = &m->layers[s->layer * m->spec.directions + d];
     const int64_t batch = job->call->batch, rows = (s->s1 - s->s0) * batch, k = w->inputs;
     const int64_t wide = m->wide;
-    const fl_view x = input_of(job, s->layer, s->s0);
+    const fl_view x = fl_job_input(job, s->layer, s->s0);
     const void *mask = job->call->masks ? job->call->masks[w - m->layers].mask_x : NULL;
-    for (int64_t i = 0; i < rows; i++) {
+    fl_pace pace = fl_pace_of(job->stop, 0, (double)(k + wide));
+    for (int64_t i = 0; i < rows && !fl_pace_step(&pace); i++) {
         const int64_t r = i % batch, step = s->s0 + i / batch, length = job->order.length[r];
         char *to = job->gather + i * k * m->unit;
         const void *from = step < length ? fl_at(&x, fl_time(d, step, length), job->order.row[r]) : NULL;
@@ -283,23 +203,32 @@ static void blas_inputs(const fl_stretch *s, int d)
             memset(to, 0, (size_t)(k * m->unit));
         memcpy(job->pre[d] + i * wide * m->unit, w->part[0].bias, (size_t)(wide * m->unit));
     }
-    if (m->spec.dtype == FL_F64)
-        job->call->blas->dgemm(0, 1, rows, wide, k, 1.0, (double *)job->gather, k, w->blocked_x, k, 1.0,
-                               (double *)job->pre[d], wide);
-    else
-        job->call->blas->sgemm(0, 1, rows, wide, k, 1.0f, (float *)job->gather, k, w->blocked_x, k, 1.0f,
-                               (float *)job->pre[d], wide);
+    const fl_matmul gemm = {.dtype = m->spec.dtype,
+                          .trans_b = 1,
+                          .m = rows,
+                          .n = wide,
+                          .k = k,
+                          .a = job->gather,
+                          .b = w->blocked_x,
+                          .c = job->pre[d],
+                          .lda = k,
+                          .ldb = k,
+                          .ldc = wide,
+                          .beta = 1};
+    fl_pieces_gemm(job->call->blas, &gemm, job->stop);
 }
 
 /* With a reverse direction the chunk is the whole sequence, and so is what is hoisted. */
 static void forward_by_blas(fl_job *job)
 {
-    fl_team_run(job->workers, zero_worker, job);
+    const fl_team_work zero = {.fn = zero_worker, .arg = job, .stop = job->stop};
+    fl_team_do(job->workers, &zero);
     for (int64_t s0 = 0; s0 < job->longest; s0 += job->plan.chunk) {
         fl_stretch s = {job, 0, s0, s0 + job->plan.chunk < job->longest ? s0 + job->plan.chunk : job->longest};
         for (; s.layer < job->m->spec.num_layers; s.layer++) {
             for (int d = 0; d < job->m->spec.directions; d++) blas_inputs(&s, d);
-            const fl_team_work work = {.fn = stretch_worker, .arg = &s, .begin = start_stretch};
+            if (fl_stopped(job->stop)) return;
+            const fl_team_work work = {.fn = stretch_worker, .arg = &s, .begin = start_stretch, .stop = job->stop};
             fl_team_do(job->workers, &work);
         }
     }
@@ -307,19 +236,12 @@ static void forward_by_blas(fl_job *job)
 
 /* --- entry */
 
-static void start_state(const fl_model *m, const fl_call *call)
+static void start_state(const fl_model *m, const fl_call *call, fl_stop *stop)
 {
     const size_t rows = (size_t)(m->spec.num_layers * m->spec.directions * call->batch) * (size_t)m->unit;
     const size_t h = rows * (size_t)m->recurrent, c = rows * (size_t)m->cells;
-    if (!call->h0)
-        memset(call->hn, 0, h);
-    else if (call->h0 != call->hn)
-        memcpy(call->hn, call->h0, h);
-    if (!m->cells) return;
-    if (!call->c0)
-        memset(call->cn, 0, c);
-    else if (call->c0 != call->cn)
-        memcpy(call->cn, call->c0, c);
+    fl_stop_fill(stop, call->hn, call->h0, h);
+    if (m->cells) fl_stop_fill(stop, call->cn, call->c0, c);
 }
 
 /* The judges of the halves have seen what the team's has not, as long as there were two workers to a half. */
@@ -349,14 +271,16 @@ static void run(fl_job *job)
         fl_barrier_init(&team, job->workers, &job->judge);
         for (int i = 0; i < 2 && job->m->spec.directions == 2; i++)
             fl_barrier_init(&half[i], job->workers, &job->half_judge[i]);
+        team.stop = half[0].stop = half[1].stop = job->stop;
+        team.asker = half[0].asker = 0; /* the caller's thread is in the first half */
     }
     const fl_team_work work = {.fn = forward_worker, .arg = job, .begin = start_judges,
-                               .awake_ns = job->call->awake_ns};
+                               .awake_ns = job->call->awake_ns, .stop = job->stop};
     if (job->plan.blas)
         forward_by_blas(job);
     else
         fl_team_do(job->workers, &work);
-    if (!several) return;
+    if (!several || fl_stopped(job->stop)) return; /* what did not end has no time */
     double rows = 0;
     for (int64_t r = 0; r < job->call->batch; r++) rows += (double)job->order.length[r];
     const double plan_ns = rows * flops * job->flop_ns;
@@ -370,7 +294,8 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
 {
     enum fl_status status = fl_call_check(m, call);
     if (status != FL_OK) return status;
-    fl_job job = {.m = m, .call = call};
+    fl_stop stop;
+    fl_job job = {.m = m, .call = call, .stop = fl_stop_begin(&stop, call->poll, call->poll_data)};
     status = fl_plan_call(m, call->steps, call->batch, call->threads, call->awake_ns > 0, &job.plan);
     if (status != FL_OK) return status;
     if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
@@ -379,7 +304,7 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     status = fl_arena_check(&arena, call->workspace_bytes);
     if (status != FL_OK) return status;
 
-    start_state(m, call);
+    start_state(m, call, job.stop);
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = call->batch ? job.order.length[0] : 0;
     job.turn = fl_snake(m, job.longest);
@@ -387,5 +312,5 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     job.more = job.free || m->keeps || m->side || m->depth || m->spec.proj_size;
     memset((void *)job.zeros, 0, (size_t)((m->cells > m->spec.hidden_size ? m->cells : m->spec.hidden_size) * m->unit));
     run(&job);
-    return FL_OK;
+    return fl_stopped(job.stop) ? FL_ERR_STOPPED : FL_OK;
 }

@@ -112,7 +112,7 @@ static void product(const fl_walk *w, int64_t rows, const void *const *a, int64_
         .accumulate = accumulate,
         .out = out,
     };
-    w->job->m->real->product(&args);
+    fl_pieces_product(w->job->m->real, &args, &w->pieces);
 }
 
 /* dh of the projected output, kept for weight_hr's gradient; then that of the cell's output, in dcell_out. */
@@ -329,12 +329,15 @@ int fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int w
         .row_step = by_rows ? workers : 1,
         .pointers = job->pointers + worker * fl_back_pointers(job),
         .counts = job->counts ? job->counts + worker * m->layers[0].part_count : NULL,
+        .pieces = fl_back_pieces(job, worker),
     };
     share(&w, by_rows ? 0 : worker, by_rows ? 1 : workers);
     if (w.counts) memset(w.counts, 0, (size_t)m->layers[0].part_count * sizeof *w.counts);
     const double row_ns = fl_back_step_ns(job, s);
+    fl_pace pace = fl_pace_of(job->stop, worker, row_ns * (double)job->call->batch / workers);
     int64_t q = 0;
     for (int64_t step = s->s1 - 1; step >= s->s0; step--) {
+        if (fl_pace_step(&pace) && w.mates == 1) return workers == 1 || !by_rows ? 0 : workers;
         const int64_t all = fl_back_active(job, step);
         const int64_t mine = all > w.row0 ? (all - w.row0 + w.row_step - 1) / w.row_step : 0;
         one_step(&w, step, mine, all, q);
@@ -344,5 +347,6 @@ int fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int w
         if (worker >= left) return left;
         if (left < w.mates) share(&w, worker, left);
     }
+    fl_pace_end(&pace);
     return by_rows ? workers : w.mates;
 }

@@ -3,6 +3,7 @@
 #define FL_GRADIENT_H
 
 #include "fl_internal.h"
+#include "fl_pieces.h"
 #include "fl_team.h"
 
 /* Everything the workers of one backward call share.
@@ -39,6 +40,7 @@ typedef struct fl_back {
     void **masked_rows;       /* (chunk*B) of dx_masked */
     int64_t *batch_row;       /* (chunk*B) row of the batch that q is, for mask_x */
     int64_t *counts;          /* (workers, modules) CLOCKWORK: rows of each module in this stretch */
+    fl_stop *stop;             /* NULL: the call never ends early */
     fl_judge judge;
     fl_barrier *team; /* NULL where one thread is planned */
     double flop_ns; /* the plan's time of the call on one thread, over its floating-point operations */
@@ -80,6 +82,12 @@ static inline double fl_back_products_ns(const fl_back *job, const fl_back_stret
            fl_back_step_ns(job, s);
 }
 
+/* How a worker's products are cut so that the call can end within them. */
+static inline fl_pieces fl_back_pieces(const fl_back *job, int worker)
+{
+    return (fl_pieces){job->stop, worker, job->m->unit, job->flop_ns};
+}
+
 /* Rows of the batch that have a step s: the first ones, because lengths fall. */
 static inline int64_t fl_back_active(const fl_back *job, int64_t s)
 {
@@ -88,7 +96,7 @@ static inline int64_t fl_back_active(const fl_back *job, int64_t s)
     return n;
 }
 
-/* Returns how many workers go on after it.  Those that do not must not come again. */
+/* Returns how many workers go on after it.  Those that do not must not come again.  0: the call is to end. */
 int fl_back_recurrence(fl_back *job, const fl_back_stretch *s, int worker, int workers);
 /* dx, and what this chunk adds to the gradients of the weights; after a barrier, or alone */
 void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int workers);

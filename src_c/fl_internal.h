@@ -270,6 +270,7 @@ static inline int64_t fl_strip_rows(const fl_plan *plan, int64_t batch)
 
 /* Steps a layer with so many inputs hoists at once; 0: its input product is part of the step's chain. */
 int64_t fl_plan_span(const fl_model *m, const fl_plan *plan, int64_t inputs);
+double fl_plan_flop_ns(int dtype); /* of one thread, by the machine's constants */
 /* Threads of a dense layer, whose `rows` are shared. */
 int fl_plan_dense(int dtype, int64_t inputs, int64_t outputs, int64_t rows, int threads);
 

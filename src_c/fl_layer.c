@@ -3,100 +3,6 @@
 
 #include <string.h>
 
-/* Active rows are the first ones, because lengths fall. */
-static int64_t active_rows(const fl_pass *p, int64_t s, int64_t rows)
-{
-    while (rows > 0 && p->job->order.length[p->row0 + (rows - 1) * p->row_step] <= s) rows--;
-    return rows;
-}
-
-static char *state_row(const fl_pass *p, const void *state, int64_t b, int64_t width)
-{
-    const fl_model *m = p->job->m;
-    const int64_t slot = p->layer * m->spec.directions + p->dir;
-    return (char *)state + (slot * p->job->call->batch + b) * width * m->unit;
-}
-
-static const fl_packed *weights_of(const fl_pass *p)
-{
-    return &p->job->m->layers[p->layer * p->job->m->spec.directions + p->dir];
-}
-
-/* Where the input product of row r (in order) waits until its step. */
-static char *pre_row(const fl_pass *p, int64_t slot, int64_t r)
-{
-    const fl_model *m = p->job->m;
-    return p->job->pre[p->dir] + (slot * p->job->call->batch + r) * m->wide * m->unit;
-}
-
-/* The count of steps that a clockwork's row r has at step s. */
-static int64_t clock_at(const fl_pass *p, int64_t r, int64_t s, int64_t s0)
-{
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const int64_t b = job->order.row[r], t = fl_time(p->dir, s, job->order.length[r]);
-    if (fl_cut(job->call->reset, p->dir, s, t, b, job->call->batch)) return 0;
-    const int64_t before = p->dir ? t + 1 : t - 1;
-    return fl_clock_value(m, p->c.data && s > s0 ? fl_at(&p->c, before, b) : state_row(p, job->call->cn, b, m->cells));
-}
-
-/* hoist_inputs of a clockwork: of each module for the steps that it will run. */
-static void hoist_modules(const fl_pass *p, int64_t s, int64_t s0, int64_t span, int64_t first, int64_t end)
-{
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    const void **a = p->pointers + FL_PASS_ALL * job->strip;
-    void **out = (void **)(a + job->strip * job->plan.hoist);
-    for (int k = 0; k < weights_of(p)->part_count; k++) {
-        const fl_part *part = &weights_of(p)->part[k];
-        int64_t n = 0;
-        for (int64_t i = first; i < end; i++) {
-            const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r], length = job->order.length[r];
-            int64_t clock = clock_at(p, r, s, s0);
-            for (int64_t q = 0; q < span && s + q < length; q++, clock = (clock + 1) % m->cycle) {
-                const int64_t t = fl_time(p->dir, s + q, length);
-                if (q && fl_cut(call->reset, p->dir, s + q, t, b, call->batch)) clock = 0;
-                if (clock % part->period) continue;
-                a[n] = fl_at(&p->x, t, b);
-                out[n++] = pre_row(p, q, r) + part->pre_first * m->unit;
-            }
-        }
-        fl_turn_part_inputs(m, weights_of(p), part, n, a, out, p->mate, p->mates);
-    }
-}
-
-/* bias + W_ih . x for steps [s, s + span) of this worker's rows [first, end) and blocks, as one product, to `pre` from
- * `slot` on.  There is at most a strip of rows. */
-static void hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t first, int64_t end, int64_t slot)
-{
-    const fl_job *job = p->job;
-    const void **a = p->pointers + FL_PASS_ALL * job->strip;
-    void **out = (void **)(a + job->strip * job->plan.hoist);
-    int64_t n = 0;
-    for (int64_t q = 0; q < span; q++) {
-        end = active_rows(p, s + q, end);
-        for (int64_t i = first; i < end; i++) {
-            const int64_t r = p->row0 + i * p->row_step;
-            a[n] = fl_at(&p->x, fl_time(p->dir, s + q, job->order.length[r]), job->order.row[r]);
-            out[n++] = pre_row(p, slot + q, r);
-        }
-    }
-    fl_turn_inputs(job->m, weights_of(p), n, a, out, p->mate, p->mates);
-}
-
-static void hoist_strips(const fl_pass *p, int64_t s, int64_t s0, int64_t span, int64_t rows)
-{
-    const int64_t strip = p->job->strip;
-    for (int64_t first = 0; first < rows; first += strip) {
-        const int64_t end = first + strip < rows ? first + strip : rows;
-        if (p->job->m->spec.cell == FL_CELL_CLOCKWORK)
-            hoist_modules(p, s, s0, span, first, end);
-        else
-            hoist_inputs(p, s, span, first, end, 0);
-    }
-}
-
 static fl_rows lists_of(const fl_pass *p)
 {
     const int64_t n = p->job->strip;
@@ -105,12 +11,35 @@ static fl_rows lists_of(const fl_pass *p)
                      (void **)(q + 10 * n), (void **)(q + 11 * n), (void **)(q + 12 * n), (void **)(q + 13 * n)};
 }
 
+/* Where steps are cut, the turn goes by the way of cells with several parts. */
+static void begin_turn(fl_pass *p)
+{
+    fl_turn_begin(&p->turn);
+    if (p->turn.slices) p->turn.step = NULL;
+}
+
+/* How often this pass looks whether the call is to end, and whether within its steps, too.  A single row's steps are
+ * short: their weights are few, or their products would not be made ahead. */
+static void prepare_stop(fl_pass *p)
+{
+    fl_stop *stop = p->job->stop;
+    const double row_ns = fl_pass_weights(p)->flops * p->job->flop_ns;
+    const int64_t strip = p->rows < p->job->strip ? p->rows : p->job->strip;
+    p->pace = fl_pace_of(stop, p->worker, (double)p->rows * row_ns / p->mates);
+    p->slices = (fl_slices){stop, p->worker, 1, 0};
+    if (!stop || p->job->plan.ahead || (double)p->rows * row_ns <= stop->piece_ns) return;
+    const double count = (double)strip * row_ns / stop->piece_ns, most = (double)p->job->m->blocks;
+    p->slices.count = count < most ? 1 + (int64_t)count : (int64_t)most;
+    p->slices.slice_ns = (double)strip * row_ns / p->mates / (double)p->slices.count;
+    p->turn.slices = &p->slices;
+}
+
 /* What all steps of the pass have in common. */
 static void prepare(fl_pass *p)
 {
     const fl_job *job = p->job;
     const fl_model *m = job->m;
-    const fl_packed *w = weights_of(p);
+    const fl_packed *w = fl_pass_weights(p);
     const fl_masks *masks = job->call->masks ? &job->call->masks[w - m->layers] : NULL;
     const int zone_h = masks ? masks->zoneout_h != NULL : m->zones[0] != NULL;
     const int zone_c = masks ? masks->zoneout_c != NULL : m->zones[1] != NULL;
@@ -139,7 +68,8 @@ static void prepare(fl_pass *p)
         .barrier = p->barrier,
         .scratch = p->pointers + FL_PASS_LISTS * job->strip,
     };
-    fl_turn_begin(&p->turn);
+    prepare_stop(p);
+    begin_turn(p);
 }
 
 /* Where row i of the strip (r in order, b of the batch) at time t finds its masks, if there are any. */
@@ -148,11 +78,10 @@ static void point_masks(const fl_pass *p, const fl_rows *l, int64_t i, int64_t b
     const fl_job *job = p->job;
     const fl_model *m = job->m;
     const fl_call *call = job->call;
-    const int64_t slot = p->layer * m->spec.directions + p->dir;
-    l->zone_h[i] = fl_zone_row(m, call, slot, 0, t, b);
-    l->zone_c[i] = fl_zone_row(m, call, slot, 1, t, b);
+    l->zone_h[i] = fl_zone_row(m, call, p->slot, 0, t, b);
+    l->zone_c[i] = fl_zone_row(m, call, p->slot, 1, t, b);
     if (!call->masks) return;
-    const fl_masks *masks = &call->masks[slot];
+    const fl_masks *masks = &call->masks[p->slot];
     l->mask_g[i] = fl_mask_row(m, masks->mask_g, t * call->batch + b, m->spec.hidden_size);
     if (!masks->mask_h) return;
     char *to = p->masked + i * m->recurrent * m->unit;
@@ -186,16 +115,16 @@ static void point(const fl_pass *p, int64_t first, int64_t i, int64_t s, int64_t
     const int cut = fl_cut(call->reset, p->dir, s, t, b, batch);
 
     if (pre_step >= 0)
-        l->pre[i] = pre_row(p, pre_step, r);
+        l->pre[i] = fl_pass_pre(p, pre_step, r);
     else
         l->x[i] = fl_at(&p->x, t, b);
     l->y[i] = fl_at(&p->y, t, b);
-    l->h_prev[i] = cut ? job->zeros : s == s0 ? state_row(p, call->hn, b, m->recurrent) : fl_at(&p->y, before, b);
+    l->h_prev[i] = cut ? job->zeros : s == s0 ? fl_pass_state(p, call->hn, b, m->recurrent) : fl_at(&p->y, before, b);
     l->h[i] = l->h_prev[i];
     if (call->cache) l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->kept * m->unit;
     if (job->more) point_more(p, l, i, r, b, t);
     if (!m->cells) return;
-    char *state_c = state_row(p, call->cn, b, m->cells);
+    char *state_c = fl_pass_state(p, call->cn, b, m->cells);
     if (p->c.data) {
         l->c[i] = fl_at(&p->c, t, b);
         l->c_prev[i] = cut ? job->zeros : s == s0 ? state_c : fl_at(&p->c, before, b);
@@ -213,7 +142,7 @@ static void end_step(fl_pass *p, int64_t rows)
     const int mates = fl_barrier_judge(p->barrier, p->mate, p->mates, plan_ns);
     if (mates == p->mates) return;
     p->mates = p->turn.mates = mates;
-    if (p->mate < mates) fl_turn_begin(&p->turn);
+    if (p->mate < mates) begin_turn(p);
 }
 
 /* Fills the lists for the strip that begins with row `first` of `rows`; returns how many rows it has. */
@@ -227,8 +156,12 @@ static int64_t point_strip(const fl_pass *p, int64_t first, int64_t rows, int64_
 static void project(const fl_pass *p, int64_t rows)
 {
     const fl_rows *l = &p->lists;
-    fl_turn_project(p->job->m, p->turn.w, rows, (const void *const *)l->cell_out, l->y, l->h_prev, p->zone_h, p->mate,
-                    p->mates);
+    const int count = (int)p->slices.count;
+    for (int i = 0; i < count; i++) {
+        if (count > 1 && fl_stop_look(p->job->stop, p->worker, 0)) return;
+        fl_turn_project(p->job->m, p->turn.w, rows, (const void *const *)l->cell_out, l->y, l->h_prev, p->zone_h,
+                        p->mate * count + i, p->mates * count);
+    }
 }
 
 /* pre_step: slot of the input products, or -1: the step makes its own.  ahead: what to make beside it, or NULL.
@@ -253,6 +186,14 @@ static void one_step(fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pr
     if (p->mates > 1) end_step(p, rows);
 }
 
+/* Before each step.  1: this worker is to leave at once.  Where it has mates they all leave at the end of the step. */
+static int ends(fl_pass *p)
+{
+    if (!fl_pace_step(&p->pace) || p->mates > 1) return 0;
+    p->mates = 0;
+    return 1;
+}
+
 /* The state after this chunk goes to hn and cn, each mate taking its share of the rows. */
 static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
 {
@@ -264,9 +205,9 @@ static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
         const int64_t last = (length < s1 ? length : s1) - 1;
         if (last < s0) continue;
         const int64_t t = fl_time(p->dir, last, length);
-        memcpy(state_row(p, call->hn, b, m->recurrent), fl_at(&p->y, t, b), (size_t)(m->recurrent * m->unit));
+        memcpy(fl_pass_state(p, call->hn, b, m->recurrent), fl_at(&p->y, t, b), (size_t)(m->recurrent * m->unit));
         if (p->c.data)
-            memcpy(state_row(p, call->cn, b, m->cells), fl_at(&p->c, t, b), (size_t)(m->cells * m->unit));
+            memcpy(fl_pass_state(p, call->cn, b, m->cells), fl_at(&p->c, t, b), (size_t)(m->cells * m->unit));
     }
     fl_barrier_wait(p->barrier, p->mate, p->mates);
 }
@@ -275,11 +216,11 @@ static void run_steps(fl_pass *p, int64_t s0, int64_t s1, int64_t span, int hois
 {
     int64_t rows = p->rows;
     for (int64_t s = s0; s < s1 && p->mate < p->mates; s++) {
-        rows = active_rows(p, s, rows);
-        if (rows == 0) break; /* for all mates alike: they share their rows */
+        rows = fl_pass_active(p, s, rows);
+        if (rows == 0 || ends(p)) break; /* without rows for all mates alike: they share them */
         const int64_t into = span ? (s - s0) % span : -1;
         const int64_t some = s1 - s < span ? s1 - s : span;
-        if (hoist_here && into == 0) hoist_strips(p, s, s0, some, rows);
+        if (hoist_here && into == 0) fl_hoist_strips(p, s, s0, some, rows);
         one_step(p, s, s0, rows, into, NULL);
     }
 }
@@ -291,7 +232,7 @@ static void point_ahead(const fl_pass *p, int64_t s, int64_t end, int64_t slot, 
     for (int64_t i = 0; i < p->job->plan.ahead; i++) {
         const int64_t q = s + i < end ? i : end - 1 - s, r = p->row0;
         x[i] = fl_at(&p->x, fl_time(p->dir, s + q, p->job->order.length[r]), p->job->order.row[r]);
-        pre[i] = pre_row(p, slot + q, r);
+        pre[i] = fl_pass_pre(p, slot + q, r);
     }
 }
 
@@ -302,16 +243,19 @@ static void run_ahead(fl_pass *p, int64_t s0, int64_t s1)
     const fl_job *job = p->job;
     const int64_t group = job->plan.ahead, length = job->order.length[p->row0];
     const int64_t end = length < s1 ? length : s1;
-    const void **x = p->pointers + FL_PASS_ALL + group; /* hoist_inputs takes the first halves of these two lists */
+    const void **x = p->pointers + FL_PASS_ALL + group; /* fl_hoist_inputs takes the first halves of these two lists */
     void **pre = (void **)(p->pointers + FL_PASS_ALL + 3 * group);
-    fl_ahead_args ahead = {.k = weights_of(p)->inputs, .panel = weights_of(p)->part[0].panel_x, .x = x, .pre = pre};
+    const fl_packed *w = fl_pass_weights(p);
+    fl_ahead_args ahead = {.k = w->inputs, .panel = w->part[0].panel_x, .x = x, .pre = pre};
     int complete = 0, mates = p->mates;
     for (int64_t s = s0; s < end && p->mate < p->mates; s++) {
         const int64_t slot = (s - s0) % (2 * group), other = slot < group ? group : 0;
+        if (ends(p)) break;
         ahead.share = slot % group;
         if (p->mates != mates) complete = 0;
         if (ahead.share == 0) {
-            if (!complete) hoist_inputs(p, s, end - s < group ? end - s : group, 0, 1, slot);
+            const int64_t some = end - s < group ? end - s : group;
+            if (!complete) fl_hoist_inputs(p, s, some, 0, 1, slot, p->mate, p->mates);
             complete = s + group < end;
             mates = p->mates;
             if (complete) point_ahead(p, s + group, end, other, x, pre);
@@ -326,13 +270,14 @@ static void mask_inputs(fl_pass *p, int64_t s0, int64_t s1)
     const fl_job *job = p->job;
     const fl_model *m = job->m;
     const fl_call *call = job->call;
-    const int64_t inputs = weights_of(p)->inputs;
-    const void *mask = call->masks ? call->masks[p->layer * m->spec.directions + p->dir].mask_x : NULL;
+    const int64_t inputs = fl_pass_weights(p)->inputs;
+    const void *mask = call->masks ? call->masks[p->slot].mask_x : NULL;
     if (!mask) return;
+    fl_pace pace = fl_pace_of(p->job->stop, p->worker, (double)inputs);
     const fl_view to = fl_view_dense((char *)call->cache + p->cache.x, call->batch, inputs, m->unit, 0);
     for (int64_t i = p->mate; i < p->rows; i += p->mates) {
         const int64_t r = p->row0 + i * p->row_step, b = job->order.row[r], length = job->order.length[r];
-        for (int64_t s = s0; s < s1 && s < length; s++) {
+        for (int64_t s = s0; s < s1 && s < length && !fl_pace_step(&pace); s++) {
             const int64_t t = fl_time(p->dir, s, length);
             m->real->mul(fl_at(&p->x, t, b), fl_mask_row(m, mask, b, inputs), fl_at(&to, t, b), inputs);
         }
@@ -344,14 +289,15 @@ static void mask_inputs(fl_pass *p, int64_t s0, int64_t s1)
 int fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
 {
     const fl_plan *plan = &pass->job->plan;
-    const int64_t span = fl_plan_span(pass->job->m, plan, weights_of(pass)->inputs);
+    const int64_t span = fl_plan_span(pass->job->m, plan, fl_pass_weights(pass)->inputs);
     fl_pass p = *pass;
     mask_inputs(&p, s0, s1);
     prepare(&p);
-    if (span && plan->ahead && hoist_here && p.rows && weights_of(pass)->part_count == 1)
+    if (span && plan->ahead && hoist_here && p.rows && fl_pass_weights(pass)->part_count == 1)
         run_ahead(&p, s0, s1);
     else
         run_steps(&p, s0, s1, span, hoist_here);
     if (p.mate < p.mates) keep_state(&p, s0, s1);
+    fl_pace_end(&p.pace);
     return p.mates;
 }

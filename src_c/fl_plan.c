@@ -254,6 +254,13 @@ double fl_plan_estimate(const fl_model *m, int64_t steps, int64_t batch, int bac
     return fl_estimate_call(&work, &costs, split, threads);
 }
 
+double fl_plan_flop_ns(int dtype)
+{
+    fl_machine machine;
+    fl_machine_get(&machine);
+    return 1 / machine.flops_per_ns[dtype];
+}
+
 int fl_plan_dense(int dtype, int64_t inputs, int64_t outputs, int64_t rows, int threads)
 {
     fl_machine machine;

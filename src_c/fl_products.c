@@ -38,7 +38,8 @@ static void weight_gradient(const fl_back *job, const fl_back_stretch *s, const 
         .c = (char *)gradient + (side->row0 * side->ld + side->col0) * unit,
         .c_stride = side->ld,
     };
-    job->m->real->outer(&outer);
+    const fl_pieces pieces = fl_back_pieces(job, worker);
+    fl_pieces_outer(job->m->real, &outer, &pieces);
 }
 
 static void projection_gradient(const fl_back *job, const fl_back_stretch *s, void *gradient, int worker, int workers)
@@ -55,11 +56,13 @@ static void projection_gradient(const fl_back *job, const fl_back_stretch *s, vo
         .c = gradient,
         .c_stride = H,
     };
-    job->m->real->outer(&outer);
+    const fl_pieces pieces = fl_back_pieces(job, worker);
+    fl_pieces_outer(job->m->real, &outer, &pieces);
 }
 
 /* Rows [first, end) of dx, by way of mask_x if there is one. */
-static void input_gradient(const fl_back *job, const fl_back_stretch *s, const fl_packed *p, int64_t first, int64_t end)
+static void input_gradient(const fl_back *job, const fl_back_stretch *s, const fl_packed *p, int64_t first, int64_t end,
+                           int worker)
 {
     const fl_model *m = job->m;
     const fl_product_args product = {
@@ -76,7 +79,8 @@ static void input_gradient(const fl_back *job, const fl_back_stretch *s, const f
     };
     for (int64_t q = first; q < end && s->mask_x; q++)
         job->masked_rows[q] = job->dx_masked + q * p->inputs * m->unit;
-    m->real->product(&product);
+    const fl_pieces pieces = fl_back_pieces(job, worker);
+    fl_pieces_product(m->real, &product, &pieces);
 }
 
 /* dx of rows [first, end) from what came through the mask; the second direction adds to the first. */
@@ -102,7 +106,7 @@ void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int wo
     if (clockwork)
         fl_clockwork_products(job, s, worker, workers);
     else if (s->dx.data)
-        input_gradient(job, s, p, first, end);
+        input_gradient(job, s, p, first, end, worker);
     if (s->dx.data && s->mask_x) {
         if (clockwork) fl_barrier_wait(job->team, worker, workers); /* its columns are shared, not its rows */
         unmask(job, s, p, first, end);
@@ -119,10 +123,9 @@ void fl_back_products(fl_back *job, const fl_back_stretch *s, int worker, int wo
 static void gemm(const fl_back *job, int trans_a, int64_t m, int64_t n, int64_t k, const void *a, int64_t lda,
                  const void *b, double beta, void *c)
 {
-    if (job->m->spec.dtype == FL_F64)
-        job->call->blas->dgemm(trans_a, 0, m, n, k, 1.0, a, lda, b, n, beta, c, n);
-    else
-        job->call->blas->sgemm(trans_a, 0, m, n, k, 1.0f, a, lda, b, n, (float)beta, c, n);
+    const fl_matmul gemm = {.dtype = job->m->spec.dtype, .trans_a = trans_a, .m = m, .n = n, .k = k, .a = a, .b = b,
+                            .c = c, .lda = lda, .ldb = n, .ldc = n, .beta = beta};
+    fl_pieces_gemm(job->call->blas, &gemm, job->stop);
 }
 
 static const void *gather(const fl_back *job, const fl_back_stretch *s, const void *const *rows, int64_t n)

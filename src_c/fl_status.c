@@ -15,6 +15,7 @@ const char *fl_status_text(enum fl_status status)
     case FL_ERR_BACKWARD: return "the model was packed without what backward needs";
     case FL_ERR_BLAS: return "FASTLSTM_GEMM=blas needs a BLAS table";
     case FL_ERR_THREADS: return "FASTLSTM_NUM_THREADS must be an integer in 0..1024 (0: the default)";
+    case FL_ERR_STOPPED: return "the call was ended by its poll";
     }
     return "unknown status";
 }

@@ -32,19 +32,26 @@ unsigned fl_float_enter(void)
     return saved;
 }
 void fl_float_leave(unsigned saved) { _mm_setcsr(saved); }
+unsigned fl_float_now(void) { return _mm_getcsr(); }
 #elif defined(__aarch64__) && defined(__GNUC__)
 enum { FLOAT_STATE = 1 << 24 }; /* FPCR.FZ, round to nearest */
+unsigned fl_float_now(void)
+{
+    uint64_t state;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
+    return (unsigned)state;
+}
 unsigned fl_float_enter(void)
 {
-    uint64_t saved;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
+    const unsigned saved = fl_float_now();
     __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)FLOAT_STATE));
-    return (unsigned)saved;
+    return saved;
 }
 void fl_float_leave(unsigned saved) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)saved)); }
 #else
 unsigned fl_float_enter(void) { return 0; }
 void fl_float_leave(unsigned saved) { (void)saved; }
+unsigned fl_float_now(void) { return 0; }
 #endif
 
 static atomic_int threads_active; /* inside calls right now */
@@ -195,10 +202,11 @@ static void give_workers(const fl_team *team)
     fl_lock_free(&pool_lock);
 }
 
-/* The caller, until all others have returned: spins, offers its processor, sleeps. */
-static void await_workers(fl_team *team)
+/* The caller, until all others have returned: spins, offers its processor, sleeps.  It goes on asking whether the call
+ * is to end, since the others may have much left to do. */
+static void await_workers(fl_team *team, fl_stop *stop)
 {
-    enum { SPINS = 1000, YIELD_NS = 500000 };
+    enum { SPINS = 1000, YIELD_NS = 500000, ASK_NS = 20000000 };
     for (int i = 0; i < SPINS; i++) {
         if (!atomic_load_explicit(&team->left, memory_order_acquire)) return;
         fl_relax();
@@ -206,11 +214,16 @@ static void await_workers(fl_team *team)
     const int64_t begin = fl_now_ns();
     while (fl_now_ns() - begin < YIELD_NS) {
         if (!atomic_load_explicit(&team->left, memory_order_acquire)) return;
+        fl_stop_wait(stop);
         fl_yield();
     }
     unsigned left = atomic_fetch_or(&team->left, ASLEEP) | ASLEEP;
     while (left != ASLEEP) {
-        fl_sleep_on(&team->left, left);
+        fl_stop_wait(stop);
+        if (stop && !fl_stopped(stop))
+            fl_sleep_for(&team->left, left, ASK_NS);
+        else
+            fl_sleep_on(&team->left, left);
         left = atomic_load(&team->left);
     }
 }
@@ -311,7 +324,7 @@ static void run_team(int wanted, const fl_team_work *work)
     if (work->begin) work->begin(team->workers, work->arg);
     call_others(team, 0);
     run_worker(0, team->workers, work->fn, work->arg, &team->places);
-    await_workers(team);
+    await_workers(team, work->stop);
     give_workers(team);
 }
 

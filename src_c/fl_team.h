@@ -3,6 +3,7 @@
 #define FL_TEAM_H
 
 #include "fl_barrier.h"
+#include "fl_stop.h"
 
 /* fn(worker, workers, arg) runs on every worker at once, with denormals flushed to zero and the rounding mode set to
  * nearest; the caller's floating-point state is back afterwards.  The caller's thread is worker 0.  `wanted` is an
@@ -17,11 +18,13 @@ typedef struct fl_team_work {
     void (*begin)(int workers, void *arg); /* on the caller's thread, when it is known how many come; or NULL */
     int64_t awake_ns; /* how long workers look out for the next call before they sleep, if longer than the 30 us that
                        * all do; until fl_team_rest, or the end of the calling thread */
+    fl_stop *stop;    /* asked while the caller waits for the others; NULL: nobody is */
 } fl_team_work;
 void fl_team_do(int wanted, const fl_team_work *work);
 
 /* The same floating-point state without a team, for calls that stay on their thread. */
 unsigned fl_float_enter(void);
 void fl_float_leave(unsigned saved);
+unsigned fl_float_now(void);
 
 #endif

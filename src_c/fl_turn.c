@@ -76,12 +76,38 @@ static fl_step_args *args_of(fl_turn *t, const fl_part *p)
     return a;
 }
 
+/* Blocks [b0, b1) of [first, end) that slice i of a step has, in the order in which it sweeps over them. */
+static void slice_of(const fl_slices *slices, int64_t i, int backward, int64_t first, int64_t end, int64_t *b0,
+                     int64_t *b1)
+{
+    const int64_t at = backward ? slices->count - 1 - i : i;
+    *b0 = first + fl_share(end - first, at, slices->count);
+    *b1 = first + fl_share(end - first, at + 1, slices->count);
+}
+
+/* Once the call is to end, what is left of a step is not done: its barriers are kept, its results are not needed. */
+static void run_step(fl_turn *t, void (*step)(const fl_step_args *), fl_step_args *a)
+{
+    const int64_t first = a->block0, end = a->block1;
+    if (!t->slices) {
+        step(a);
+        return;
+    }
+    for (int64_t i = 0; i < t->slices->count; i++) {
+        if (fl_stop_look(t->slices->stop, t->slices->worker, t->slices->slice_ns)) break;
+        slice_of(t->slices, i, a->backward_sweep, first, end, &a->block0, &a->block1);
+        if (a->block0 < a->block1) step(a);
+    }
+    a->block0 = first;
+    a->block1 = end;
+}
+
 /* --- a row body: products first */
 
 static void product_to(const fl_turn *t, const void *const *a, int64_t k, const void *panel, int64_t columns,
                        int accumulate, void *const *out)
 {
-    const fl_product_args product = {
+    fl_product_args product = {
         .rows = t->lists.rows,
         .k = k,
         .columns = columns,
@@ -92,7 +118,17 @@ static void product_to(const fl_turn *t, const void *const *a, int64_t k, const 
         .accumulate = accumulate,
         .out = out,
     };
-    if (panel) t->m->real->product(&product);
+    if (!panel) return;
+    if (!t->slices) {
+        t->m->real->product(&product);
+        return;
+    }
+    const int64_t end = product.block1;
+    for (int64_t i = 0; i < t->slices->count; i++) {
+        if (fl_stop_look(t->slices->stop, t->slices->worker, t->slices->slice_ns)) return;
+        slice_of(t->slices, i, 0, 0, end, &product.block0, &product.block1);
+        if (product.block0 < product.block1) t->m->real->product(&product);
+    }
 }
 
 static void run_rows(fl_turn *t)
@@ -163,7 +199,7 @@ static void run_modules(fl_turn *t)
         a->h = h;
         a->h_out = out;
         a->gates = a->gates ? gates : NULL;
-        m->real->step[p->body](a);
+        run_step(t, m->real->step[p->body], a);
         t->lists = all_rows;
     }
     for (int64_t r = 0; r < all; r++)
@@ -191,7 +227,7 @@ static void run_parts(fl_turn *t)
         if (p->body == FL_BODY_GRU_NEW) /* it hears r * h, which the part before it kept */
             a->h = fl_rows_at(m, t->scratch + a->rows, (const void *const *)a->gates, a->rows, 3 * m->spec.hidden_size);
         if (i) fl_barrier_wait(t->barrier, t->mate, t->mates);
-        m->real->step[fl_body_for(p->body, t->free)](a);
+        run_step(t, m->real->step[fl_body_for(p->body, t->free)], a);
     }
     t->lists.h = h;
 }

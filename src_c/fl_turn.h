@@ -5,6 +5,14 @@
 #include "fl_internal.h"
 #include "fl_team.h"
 
+/* A step so long that the call may have to end within it: its blocks are run in `count` slices. */
+typedef struct fl_slices {
+    fl_stop *stop;
+    int worker;
+    int64_t count;
+    double slice_ns; /* planned, of one strip of rows */
+} fl_slices;
+
 typedef struct fl_turn {
     const fl_model *m;
     const fl_packed *w;
@@ -15,7 +23,8 @@ typedef struct fl_turn {
     int mate, mates;
     fl_barrier *barrier;  /* of the mates; unused when there is one */
     const void **scratch; /* FL_TURN_LISTS lists of `rows` pointers */
-    void (*step)(const fl_step_args *); /* the body, where one part is all; else NULL */
+    void (*step)(const fl_step_args *); /* the body, where one part is all; else NULL, as where steps are cut */
+    const fl_slices *slices;            /* NULL: no step is */
 } fl_turn;
 enum { FL_TURN_LISTS = 6 };
 

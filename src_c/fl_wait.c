@@ -80,9 +80,18 @@ void fl_sleep_on(atomic_uint *word, unsigned value)
 {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
+void fl_sleep_for(atomic_uint *word, unsigned value, int64_t ns)
+{
+    const struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &t, NULL, 0);
+}
 void fl_wake(atomic_uint *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0); }
 #elif defined(_WIN32)
 void fl_sleep_on(atomic_uint *word, unsigned value) { WaitOnAddress((void *)word, &value, sizeof value, INFINITE); }
+void fl_sleep_for(atomic_uint *word, unsigned value, int64_t ns)
+{
+    WaitOnAddress((void *)word, &value, sizeof value, (DWORD)(ns / 1000000 + 1));
+}
 void fl_wake(atomic_uint *word) { WakeByAddressAll((void *)word); }
 #elif defined(__unix__) || defined(__APPLE__)
 #define FL_ONE_CONDITION 1
@@ -93,6 +102,16 @@ void fl_sleep_on(atomic_uint *word, unsigned value)
 {
     pthread_mutex_lock(&sleep_mutex);
     if (atomic_load(word) == value) pthread_cond_wait(&sleep_over, &sleep_mutex);
+    pthread_mutex_unlock(&sleep_mutex);
+}
+void fl_sleep_for(atomic_uint *word, unsigned value, int64_t ns)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += (time_t)((end.tv_nsec + ns) / 1000000000);
+    end.tv_nsec = (long)((end.tv_nsec + ns) % 1000000000);
+    pthread_mutex_lock(&sleep_mutex);
+    if (atomic_load(word) == value) pthread_cond_timedwait(&sleep_over, &sleep_mutex, &end);
     pthread_mutex_unlock(&sleep_mutex);
 }
 void fl_wake(atomic_uint *word)
@@ -107,6 +126,12 @@ void fl_sleep_on(atomic_uint *word, unsigned value)
 {
     (void)word;
     (void)value;
+}
+void fl_sleep_for(atomic_uint *word, unsigned value, int64_t ns)
+{
+    (void)word;
+    (void)value;
+    (void)ns;
 }
 void fl_wake(atomic_uint *word) { (void)word; }
 #endif

@@ -15,6 +15,7 @@ void fl_nap(int64_t ns); /* sleeps for so long, and for what the system adds */
 
 /* Sleeps until fl_wake, if *word is still `value`.  It may also return early, so the caller looks again. */
 void fl_sleep_on(atomic_uint *word, unsigned value);
+void fl_sleep_for(atomic_uint *word, unsigned value, int64_t ns); /* the same for so long, and what the system adds */
 void fl_wake(atomic_uint *word); /* everybody who sleeps on it */
 
 /* Around a fork; in_child 1: in the child, where those who slept do not exist. */

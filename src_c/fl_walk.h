@@ -13,6 +13,7 @@ typedef struct fl_walk { /* one worker's part of a stretch */
     int64_t h_block0, h_block1; /* plain blocks of dh */
     int64_t m_block0, m_block1; /* plain blocks of the gradient behind the projection */
     int mate, mates;
+    fl_pieces pieces;
     const void **pointers;
     int64_t *counts; /* CLOCKWORK: rows of each module so far, in this worker's own list */
 } fl_walk;

@@ -113,13 +113,15 @@ static void family_run(kin *k, const fl_model *m, int threads, int training, con
     k->cn = c ? take(c) : NULL;
     fl_call call = {.steps = k->T, .batch = k->B, .x = {k->x, k->B * 18, 18}, .lengths = k->lengths,
                     .reset = k->reset, .h0 = k->h0, .c0 = k->c0, .y = {k->y, k->B * k->out, k->out}, .hn = k->hn,
-                    .cn = k->cn, .masks = training == 2 ? k->masks : NULL, .threads = threads};
+                    .cn = k->cn, .masks = training == 2 ? k->masks : NULL, .threads = threads,
+                    .poll = asking.on ? ask : NULL};
     const int flags = training == 2 ? FL_CACHE_MASK_X : 0;
     if (training) call.cache = take(fl_cache_bytes(m, k->T, k->B, flags));
     call.workspace_bytes = fl_forward_bytes(m, &call);
     call.workspace = take(call.workspace_bytes);
-    check(fl_forward(m, &call) == FL_OK, "%s: forward", name);
-    if (!training) return;
+    asking.status = fl_forward(m, &call);
+    check(asking.status == status_due(), "%s: forward: %s", name, fl_status_text(asking.status));
+    if (!training || asking.status != FL_OK) return;
     k->dx = take((size_t)(k->T * k->B * 18) * unit);
     k->dh0 = take(h);
     k->dc0 = c ? take(c) : NULL;
@@ -127,7 +129,8 @@ static void family_run(kin *k, const fl_model *m, int threads, int training, con
                                    .gradients = k->gradients};
     call.workspace_bytes = fl_backward_bytes(m, &call);
     call.workspace = take(call.workspace_bytes);
-    check(fl_backward(m, &call, &back) == FL_OK, "%s: backward", name);
+    asking.status = fl_backward(m, &call, &back);
+    check(asking.status == status_due(), "%s: backward: %s", name, fl_status_text(asking.status));
 }
 
 static void family_same(const kin *a, const kin *b, int gradients, const char *what, const char *name)

@@ -19,6 +19,7 @@
 #include "c_engine_family.inc.h"
 #include "c_engine_places.inc.h"
 #include "c_engine_teams.inc.h"
+#include "c_engine_stop.inc.h"
 
 /* I, H, P, T, B: single units, cut vectors, hoisted products (I >= 16, B < 6), several chunks (T*B > 512) */
 static const int SIZES[][5] = {{1, 1, 0, 1, 1},   {3, 5, 0, 4, 2},   {3, 19, 4, 7, 3},
@@ -285,6 +286,7 @@ int main(int argc, char **argv)
     test_callers();
     test_places();
     test_teams(quick);
+    test_stop(quick);
     test_errors();
     test_limits();
     printf("%d passed, %d failed\n", passed, failed);

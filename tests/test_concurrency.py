@@ -237,9 +237,9 @@ def test_an_embedding_reads_the_table_of_the_moment_and_no_copy_of_it():
     expected = model(x)[0]
     for change in (model.load_state_dict, model._update):  # new arrays, and new values in place
 
-        def load(index, change=change):  # after the weights were taken, before the table is read
+        def load(*index, change=change):  # after the weights were taken, before the table is read
             change(new)
-            return check(index)
+            return check(*index)
 
         model.load_state_dict(old)
         model[0]._check_index = load

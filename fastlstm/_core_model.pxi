@@ -39,7 +39,7 @@ cdef class Model:
         self._check_weights(weights)
         table = <fl_weights *>calloc(len(weights), sizeof(fl_weights))
         if table == NULL:
-            raise MemoryError()
+            raise MemoryError(f"not enough memory for a model of {num_layers} layers")
         try:
             for i, one in enumerate(weights):
                 fill_tensors(<void **>&table[i], one)
@@ -283,7 +283,7 @@ cdef class Model:
             raise ValueError(f"{slots} sets of masks expected, got {len(cache.masks)}")
         table = <fl_masks *>calloc(slots, sizeof(fl_masks))
         if table == NULL:
-            raise MemoryError()
+            raise MemoryError("not enough memory for the layers of a call")
         try:
             for i, one in enumerate(cache.masks):
                 first = i < self.spec.directions
@@ -314,7 +314,7 @@ cdef class Model:
         cdef fl_gradients *table
         table = <fl_gradients *>calloc(len(gradients), sizeof(fl_gradients))
         if table == NULL:
-            raise MemoryError()
+            raise MemoryError("not enough memory for the layers of a call")
         try:
             if cache.model is not self or len(gradients) != slots:
                 raise ValueError("the cache and the gradients must be those of this model")

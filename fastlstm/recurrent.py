@@ -64,6 +64,15 @@ class Recurrent(Module):
 
     def _set_up(self, given):
         """given: name -> value of every argument of the constructor, its ``locals()``."""
+        try:
+            self._make(given)
+        except MemoryError as error:
+            if str(error):
+                raise
+            sizes = (f"{name}={str(given[name])[:60]}" for name in ("input_size", "hidden_size", "num_layers"))
+            raise MemoryError(f"not enough memory for a {type(self).__name__} of {', '.join(sizes)}") from error
+
+    def _make(self, given):
         super().__init__(given["num_threads"])
         _core.isa()  # a wrong FASTLSTM_ISA is told now, not at the first call
         flags = ("bias", "batch_first", "bidirectional")

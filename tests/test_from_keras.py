@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastlstm as fl
+from fastlstm.convert.hdf5_read import MAX_TEXT
 from fastlstm.files import FileFormatError
 
 pytest.importorskip("h5py")
@@ -455,6 +456,27 @@ def test_weights_alone(refused):
     refused(kb.store({"a": np.zeros(3)}), "without the attribute model_config, not a model of Keras")
 
 
+TOLD = "takes 3 features by its weights, but layer '{}' .{}. is for inputs of shape "
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("layers, words", [
+    ([kb.layer("InputLayer", batch_shape=[None, None, 4]), LSTM], TOLD.format("inputlayer", "InputLayer")),
+    ([kb.layer("InputLayer", batch_input_shape=[None, 7, 4], batch_shape=None), LSTM], TOLD.format(".*", "InputLayer")),
+    ([kb.layer("LSTM", batch_input_shape=[None, None, 2])], TOLD.format("lstm", "LSTM")),
+    ([kb.layer("Dense", batch_input_shape=[None, 2])], TOLD.format("dense", "Dense")),
+    ([LSTM | {"build_config": {"input_shape": [None, None, 5]}}], TOLD.format("lstm", "LSTM")),
+    ([kb.layer("InputLayer", batch_shape=[None, None, 4]), kb.layer("Dropout", rate=0.5), LSTM], "inputs of shape"),
+    ([kb.layer("InputLayer", batch_shape=[None, 3]), LSTM], "takes sequences, but layer .* inputs of shape .None, 3."),
+])
+def test_shapes_that_the_description_tells(layers, words, ending, refused, read):
+    """An InputLayer, or a layer's own setting, must say what the weights say."""
+    arrays = kb.weights(DENSE if layers[-1]["class_name"] == "Dense" else LSTM)
+    refused(kb.written(ending, layers, arrays), words, ending)
+    right = [kb.layer("InputLayer"), LSTM | {"build_config": {"input_shape": [None, None, 3]}}]
+    assert read(kb.written(ending, right, kb.weights(LSTM)), ending).input_size == 3
+
+
 def test_members_of_the_archive(refused):
     model, arrays = kb.sequential(LSTM), kb.weights(LSTM)
     for name in ("metadata.json", "config.json", "model.weights.h5"):
@@ -473,7 +495,7 @@ def test_members_of_the_archive(refused):
     refused(kb.keras(b"[]", arrays), r"config\.json holds a list, expected a dict", ".keras")
     refused(kb.keras(b"{", arrays), r"config\.json is damaged", ".keras")
     refused(kb.keras(b"[" * 100_000, arrays), r"config\.json is damaged", ".keras")
-    refused(kb.keras(b'{"a": "' + b"x" * (1 << 20) + b'"}', arrays), r"config\.json has \d+ bytes, at most", ".keras")
+    refused(kb.keras(b'{"a": "' + b"x" * MAX_TEXT + b'"}', arrays), r"config\.json has \d+ bytes, at most", ".keras")
 
 
 @pytest.mark.parametrize("data, words", [

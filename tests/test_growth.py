@@ -1,5 +1,6 @@
 """Files made to cost much: what reading them costs grows with their size and no faster. Work is counted, not timed."""
 
+import itertools
 import json
 import struct
 import sys
@@ -150,7 +151,7 @@ def test_memory_of_a_header(tmp_path, name):
 
 
 def identities(names):
-    return [ob.node("Identity", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    return [ob.node("Identity", [a], [b]) for a, b in itertools.pairwise(names)]
 
 
 def onnx_file(folder, nodes, tensors):
@@ -216,3 +217,62 @@ def test_names_with_one_hash_are_told_apart(tmp_path, monkeypatch):
     nodes.append(ob.node("RNN", ["x", "w2", "r2"], ["y"]))
     found = fl.from_onnx(onnx_file(tmp_path, nodes, {"w0": arrays["W"], "r0": arrays["R"]}))["y"].state_dict()
     assert np.array_equal(found["weight_hh_l0"], arrays["R"][0])
+
+
+# ---- Keras ------------------------------------------------------------------------------------------------------
+
+
+def keras_file(folder, ending, texts=bytes):
+    """A chain of dense layers. texts: bytes or str, of which h5py makes fixed or variable lengths."""
+    kb, h5py = pytest.importorskip("keras_bytes"), pytest.importorskip("h5py")
+
+    def change(file):
+        if texts is str:
+            for group in (file["model_weights"], *file["model_weights"].values()):
+                for name, value in list(group.attrs.items()):
+                    words = [str(one, "ascii") if isinstance(one, bytes) else one for one in value]
+                    group.attrs[name] = np.array(words, h5py.string_dtype())
+
+    def make(count):
+        layers = [kb.layer("Dense", f"dense_{n}" if n else "dense", units=1) for n in range(count)]
+        options = {"change": change} if ending == ".h5" else {}
+        path = folder / f"{count}{ending}"
+        path.write_bytes(kb.written(ending, layers, kb.weights(*layers), **options))
+        return path
+    return make
+
+
+@pytest.mark.parametrize("ending, texts", [(".h5", bytes), (".h5", str), (".keras", bytes)])
+def test_chains_of_keras(tmp_path, ending, texts):
+    assert grows_with_size(keras_file(tmp_path, ending, texts), fl.from_keras, (50, 100))
+
+
+@pytest.mark.parametrize("ending, texts", [(".h5", str), (".keras", bytes)])
+def test_a_thousand_layers_of_keras(tmp_path, ending, texts):
+    assert len(fl.from_keras(keras_file(tmp_path, ending, texts)(1000))) == 1000
+
+
+def test_models_inside_models_of_keras(tmp_path):
+    """Their tensors are in one group, whatever the number of their layers."""
+    kb = pytest.importorskip("keras_bytes")
+    pytest.importorskip("h5py")
+
+    def make(count):
+        layers = [kb.layer("Dense", f"dense_{n}", units=1) for n in range(count)]
+        arrays = kb.weights(*layers)
+
+        def change(file):
+            group = file["model_weights"]
+            inner = group.create_group("inner")
+            for name, own in arrays.items():
+                for key, array in own.items():
+                    inner[f"{name}/{key}:0"] = array
+            inner.attrs["weight_names"] = [f"{name}/{key}:0" for name, own in arrays.items() for key in own]
+            group.attrs["layer_names"] = ["inner"]
+
+        path = tmp_path / f"{count}.h5"
+        path.write_bytes(kb.h5(kb.sequential(kb.sequential(*layers, name="inner")), {}, change=change))
+        return path
+
+    assert len(fl.from_keras(make(10))) == 10
+    assert grows_with_size(make, fl.from_keras, (50, 100))

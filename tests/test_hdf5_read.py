@@ -229,13 +229,26 @@ def test_long_texts_are_refused():
 
 
 def test_many_members_are_refused():
-    def fill(file):
-        for n in range(10_001):
-            file.create_group(f"g{n}") if n < 3 else file.__setitem__(f"g{n}", file["g0"])
+    """Groups that are one in the file count as often as they are there; a large file may have many."""
+    def fill(file, count=120):
+        inner = file.create_group("inner")
+        for n in range(count):
+            inner[f"g{n}"] = file["inner"] if n else inner.create_group("one")
+            file[f"g{n}"] = inner
 
     found = opened(written(fill))
+    nodes = found.links(found.root).values()
     with pytest.raises(ValueError, match="more than 10000 groups and arrays"):
-        found.links(found.root)
+        list(map(found.links, nodes))
+    many = opened(written(lambda file: [file.create_group(f"g{n}") for n in range(10_001)]))
+    assert len(many.links(many.root)) == 10_001
+
+
+def test_a_long_list_of_texts():
+    """Its texts are found in time that grows with their number."""
+    names = [f"dense_{n}" for n in range(4000)]
+    found = opened(written(lambda file: file.attrs.__setitem__("names", names)))
+    assert found.attributes(found.root) == {"names": names}
 
 
 def test_arrays_together():

@@ -118,7 +118,7 @@ ALLOWED = {
     "torch_states": {"layers", "module", "params", "read_files", "safetensors_read", "torch_files"},
     # fastlstm/onnx/, for those who import it
     "onnx/__init__": {"onnx_backend", "onnx_operators"},
-    "onnx_backend": {"arguments", "onnx_operators"},
+    "onnx_backend": {"arguments", "onnx_operators", "read_files"},
     "onnx_operators": {"onnx_layers", "wrappers"},
     # fastlstm/torch/: for users of torch
     "torch/__init__": {"torch_accelerate", "torch_layers"},

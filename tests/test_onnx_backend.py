@@ -221,3 +221,55 @@ def test_models_of_to_onnx(tmp_path):
     fl.to_onnx(model, tmp_path / "model.onnx")
     found = fl.onnx.run_model(tmp_path / "model.onnx", [tokens])
     assert np.array_equal(found[0], model(tokens)[0])
+
+
+# ---- models that nothing can run --------------------------------------------------------------------------------
+
+
+def odd(what):
+    """A model that ONNX's checker lets pass, with a type of elements that there is not, or names that are no text."""
+    tensor = onnx.TensorProto(name="w", data_type=99, dims=[1], raw_data=b"abcd")
+    values = [helper.make_tensor_value_info(name, 99 if what == "input" and name == "x" else 1, [1]) for name in "xy"]
+    node = {
+        "tensor": helper.make_node("Add", ["x", "w"], ["y"]), "input": helper.make_node("Relu", ["x"], ["y"]),
+        "constant": helper.make_node("Constant", [], ["y"], value=tensor),
+        "cast": helper.make_node("Cast", ["x"], ["y"], to=99), "bytes": helper.make_node("Xylo", ["x"], ["y"]),
+    }[what]
+    graph = helper.make_graph([node], "graph", values[:1], values[1:], [tensor] if what == "tensor" else [])
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    return data.replace(b"Xylo", b"Xy\xfeo")
+
+
+@pytest.mark.parametrize("what, error, words", [
+    ("tensor", ValueError, "reference evaluator cannot read the model .KeyError 99"),
+    ("constant", ValueError, "reference evaluator cannot read the model .KeyError 99"),
+    ("bytes", onnx.checker.ValidationError, "model: (damaged|not an ONNX model)"),
+])
+def test_models_that_cannot_be_prepared(what, error, words):
+    """Errors in words, no bare KeyError or UnicodeDecodeError of the libraries."""
+    with pytest.raises(error, match=words):
+        fl.onnx.prepare(odd(what))
+    assert not fl.onnx.is_compatible(odd(what))
+
+
+@pytest.mark.parametrize("what, words", [
+    ("input", "input x is of element type 99, which ONNX does not have"),
+    ("cast", "reference evaluator cannot read the model .KeyError 99"),
+])
+def test_models_that_cannot_be_run(what, words):
+    with pytest.raises(ValueError, match=words):
+        fl.onnx.prepare(odd(what)).run([np.zeros(1, "f4")])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TimeoutError("late"), KeyError("elsewhere")])
+def test_what_is_no_fault_of_a_model(error, monkeypatch, tmp_path):
+    """Running out of memory or time while a model is read does not make it incompatible."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(odd("input"))
+    monkeypatch.setattr(onnx, "load", lambda *_, **__: (_ for _ in ()).throw(error))
+    if isinstance(error, KeyError):  # that is what a damaged file makes libraries raise
+        assert not fl.onnx.is_compatible(path)
+        return
+    with pytest.raises(type(error)) as caught:
+        fl.onnx.is_compatible(path)
+    assert caught.value is error

@@ -17,7 +17,7 @@ import torch_bytes
 from model_bytes import make
 
 import fastlstm as fl
-from fastlstm import arguments, arrays, cli, read_files
+from fastlstm import arguments, arrays, cli, read_files, recurrent
 from fastlstm.convert import formats
 from fastlstm.files import FileFormatError
 
@@ -78,7 +78,8 @@ def keras(ending):
 READERS = {
     "safetensors": (safetensors, fl.load), "state dict": (state_dict, fl.from_torch), "torch": (torch, fl.from_torch),
     "onnx": (onnx, fl.from_onnx), "onnx beside": (onnx_beside, fl.from_onnx),
-    ".keras": (keras(".keras"), fl.from_keras), ".h5": (keras(".h5"), fl.from_keras), "contents": (torch, formats.contents),
+    ".keras": (keras(".keras"), fl.from_keras), ".h5": (keras(".h5"), fl.from_keras),
+    "contents": (torch, formats.contents),
 }
 
 
@@ -120,7 +121,7 @@ def interrupted(function, error, at):
     return left <= 0
 
 
-ERRORS = [Elsewhere("late"), MemoryError(), TimeoutError("late"), KeyboardInterrupt()]
+ERRORS = [Elsewhere("late"), MemoryError("full"), TimeoutError("late"), KeyboardInterrupt()]
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -179,6 +180,17 @@ def test_arguments_that_need_too_much_memory():
         fl.Linear(2, 3).load_state_dict({"weight": Array(MemoryError()), "bias": np.zeros(3)})
     with pytest.raises(ValueError, match="x cannot be read as an array: on another device"):
         arguments.real_array("x", Array(RuntimeError("on another device")), np.dtype("f4"))
+
+
+def test_a_model_that_needs_too_much_memory(monkeypatch):
+    """Python's own MemoryError has no words; NumPy's says what it asked for."""
+    error = MemoryError()
+    monkeypatch.setattr(recurrent, "init_weights", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(MemoryError, match="for a LSTM of input_size=1, hidden_size=2, num_layers=3"):
+        fl.LSTM(1, 2, 3)
+    error = MemoryError("Unable to allocate 1 TiB")
+    with pytest.raises(MemoryError, match="^Unable to allocate 1 TiB$"):
+        fl.LSTM(1, 2, 3)
 
 
 # ---- inputs of the command --------------------------------------------------------------------------------------
@@ -360,7 +372,8 @@ class Talkative(fl.LSTM):
 def test_a_constructor_that_warns(tmp_path):
     with pytest.warns(UserWarning, match="be careful"):
         model = Talkative(2, 3, rng=0)
-        model.save(tmp_path / "a")
+    model.save(tmp_path / "a")
+    with pytest.warns(UserWarning, match="be careful"):
         loaded = fl.load(tmp_path / "a")
     assert type(loaded) is Talkative
     np.testing.assert_array_equal(weights(loaded), weights(model))

@@ -17,14 +17,15 @@ All else is refused by its name. Source: HDF5 File Format Specification, version
 import math
 import struct
 import sys
+from array import array
 from typing import NamedTuple
 
 import numpy as np
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-MAX_TEXT = 1 << 20  # bytes of all text of an attribute
+MAX_TEXT = 1 << 24  # bytes of all text of an attribute, and of a description
 MAX_NAME = 1024  # bytes of the name of a group or an array; those of Keras have tens
-_MAX_LINKS = 10_000  # in a file
+_MAX_LINKS, _LINK = 10_000, 40  # in a file, or one for as many bytes of it as a link takes there
 _MAX_MESSAGES = 1000  # in an object header
 _UNDEFINED = 2**64 - 1
 _LATER = "written in a later layout of HDF5 ({}), of h5py's libver or track_order, or for many names beyond ASCII"
@@ -80,6 +81,7 @@ class Hdf5:
         self._left = 16 * size + (1 << 20)  # bytes of structures that may still be read: nothing goes round in circles
         self._text_left = 2 * size + (1 << 20)  # bytes of memory for names, paths and texts: each is in a file once
         self._links, self._numbers = 0, 0
+        self._collection, self._objects = None, None  # the part of the heap that was looked into last
         head = self._read(0, 16)
         if head[:8] != SIGNATURE:
             raise ValueError("not an HDF5 file")
@@ -179,8 +181,8 @@ class Hdf5:
             self.charge_text(sys.getsizeof(words))
             found[words] = child
             self._links += 1
-            if self._links > _MAX_LINKS:
-                raise ValueError(f"more than {_MAX_LINKS} groups and arrays")
+            if self._links > max(_MAX_LINKS, self.size // _LINK):
+                raise ValueError(f"more than {max(_MAX_LINKS, self.size // _LINK)} groups and arrays")
         return found
 
     def _symbols(self, tree, heap):
@@ -286,18 +288,30 @@ class Hdf5:
         return found
 
     def _object(self, at, number, length):
+        """Bytes of an object of a collection. Texts of one list are in few collections, most of them in one."""
+        if at != self._collection:
+            self._objects, self._collection = self._index(at), at
+        numbers, places = self._objects
+        try:
+            place = places[numbers.index(number)]
+        except ValueError:
+            raise Damaged("a text is missing in its heap") from None
+        if length > _unpack("<8xQ", self._read(place, 16))[0]:
+            raise Damaged("a text is longer than its object")
+        return self._read(place + 16, length)
+
+    def _index(self, at):
+        """(numbers, places) of the objects of a collection."""
         size = _unpack("<Q", self._signed(at, 16, b"GCOL"), 8)[0]
-        place, end = at + 16, at + size
+        place, end, numbers, places = at + 16, at + size, array("H"), array("Q")
         while place + 16 <= end:
             index, own = _unpack("<H6xQ", self._read(place, 16))
-            if index == number:
-                if length > own:
-                    raise Damaged("a text is longer than its object")
-                return self._read(place + 16, length)
-            if index == 0:
+            if index == 0 or len(numbers) == 1 << 16:
                 break
+            numbers.append(index)
+            places.append(place)
             place += 16 + _padded(own)
-        raise Damaged("a text is missing in its heap")
+        return numbers, places
 
     # ---- arrays --------------------------------------------------------------------------
 

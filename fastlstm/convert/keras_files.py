@@ -131,16 +131,17 @@ class _Numbered(_Scope):
 class _Named(_Scope):
     """Of a .h5 file: a group for each layer, whose tensors have paths of names."""
 
-    def __init__(self, arrays, group="", paths=(), used=None):
+    def __init__(self, arrays, group="", paths=None, used=None):
         super().__init__(arrays, used)
-        self._group, self._paths = group, paths
+        self._group, self._paths = group, list(arrays) if paths is None else paths
+        self._below = None  # name of a group -> the paths that lead through it, made when first asked for
 
     def words(self):
         return f"below model_weights/{self._group}"
 
     def layer(self, name, key, model=False):
         if not self._group:
-            return _Named(self.arrays, name, [p for p in self.arrays if p.startswith(f"{name}/")], self.used)
+            return _Named(self.arrays, name, self._through(name), self.used)
         found = self._inside(name)
         return found if found._paths or not model else self  # Keras 2 leaves the names of nested models out
 
@@ -152,8 +153,17 @@ class _Named(_Scope):
         return found if found._paths else self._inside(name)
 
     def _inside(self, name):
-        inside = [path for path in self._paths if name in path[len(self._group) + 1 :].split("/")[:-1]]
-        return _Named(self.arrays, self._group, inside, self.used)
+        return _Named(self.arrays, self._group, self._through(name), self.used)
+
+    def _through(self, name):
+        """The paths that lead through a group of that name: of the whole file, through one at the top."""
+        if self._below is None:
+            self._below = {}
+            for path in self._paths:
+                groups = path.split("/")[:1] if not self._group else path[len(self._group) + 1 :].split("/")[:-1]
+                for group in dict.fromkeys(groups):
+                    self._below.setdefault(group, []).append(path)
+        return self._below.get(name, [])
 
     def tensors(self, names, cell):
         paths = {}

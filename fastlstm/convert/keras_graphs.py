@@ -16,12 +16,21 @@ _SETTINGS = {
 
 
 class Layer(NamedTuple):
-    """One layer of a description. key: class as .keras files name it, number among those of its class in its model."""
+    """One layer of a description. key: class as .keras files name it, number among those of its class in its model.
+
+    built: the shape of the input it was built for, None where the description does not tell.
+    """
 
     kind: str
     name: str
     config: dict
     key: tuple[str, int] = ("", 0)
+    built: list | None = None
+
+    def shapes(self):
+        """The shapes of its input that its description tells: lists of sizes, None for those that are open."""
+        told = [self.config.get("batch_shape"), self.config.get("batch_input_shape"), self.built]
+        return [shape for shape in told if isinstance(shape, list) and all(_is_size(one) for one in shape)]
 
     def __str__(self):
         return f"layer {self.name[:100]!r} ({self.kind[:60]})"
@@ -32,6 +41,10 @@ class Member(NamedTuple):
 
     layer: Layer
     pair: bool = False
+
+
+def _is_size(value):
+    return value is None or type(value) is int
 
 
 def _is(value, kind, what):
@@ -48,7 +61,8 @@ def layer_of(node, default=None):
         config = {"name": default or "sequential", "layers": config}
     _is(config, dict, f"config of a {kind[:60]}")
     name = _is(config.get("name", default or kind), str, "name")
-    found = Layer(kind, name, config)
+    built = node.get("build_config")
+    found = Layer(kind, name, config, built=built.get("input_shape") if isinstance(built, dict) else None)
     registered = node.get("registered_name")
     if "module" in node:  # .h5 files name classes alone; a class that is not Keras's own has None
         root = str(node["module"])

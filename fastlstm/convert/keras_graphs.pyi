@@ -7,6 +7,8 @@ class Layer(NamedTuple):
     name: str
     config: dict[str, Any]
     key: tuple[str, int] = ("", 0)
+    built: list[int | None] | None = None
+    def shapes(self) -> list[list[int | None]]: ...
 
 class Member(NamedTuple):
     layer: Layer

@@ -37,6 +37,8 @@ class _Archive:
         self.size, self._zip, self._entries = size, zipfile.ZipFile(file), {}
         for info in self._zip.infolist():
             _, _, name = info.filename.partition("/")
+            if info.flag_bits & 1:
+                raise ValueError(f"{info.filename[:100]!r} is encrypted, which torch never does")
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                 raise ValueError(f"{info.filename[:100]!r} is compressed, which torch never does")
             if info.file_size > size:
@@ -185,7 +187,9 @@ def read_torch(path, key=None):
 
     Raises FileFormatError (a ValueError: path and what was found) for all else: a pickle that names anything but
     tensors, other number types, files before torch 1.6, TorchScript, damage, views outside their storage, and tensors
-    that need more than twice the file's size together. FileNotFoundError and other OSErrors come as they are.
+    that need more than twice the file's size together, and a file that changes while it is read. OSErrors, and what has
+    nothing to do with the file's bytes, come as they are. Memory stays within about twice the size of the file, 20
+    times that of its pickle, and 1 kB for each entry of the archive.
     """
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a string or None, got {type(key).__name__}")

@@ -9,6 +9,7 @@ from onnx.backend import base
 from onnx.reference import ReferenceEvaluator
 
 from ..arguments import _read
+from ..read_files import is_damage
 from .onnx_operators import operators
 
 
@@ -30,11 +31,42 @@ class _Evaluator(ReferenceEvaluator):
 def _parsed(name, load, given):
     try:
         return load(given)
-    except (OSError, onnx.checker.ValidationError):
-        raise  # of the file itself; of data beside it
+    except onnx.checker.ValidationError:
+        raise  # of data beside it
     except Exception as error:  # of protobuf, JSON or ONNX's text, by the path's ending
-        words = " ".join(str(error).split())[:200]
-        raise onnx.checker.ValidationError(f"{name}: not an ONNX model ({words})") from None
+        if not _is_damage(error):
+            raise
+        raise onnx.checker.ValidationError(f"{name}: not an ONNX model ({_words(error)})") from None
+
+
+def _is_damage(error):
+    """Whether an exception of the libraries speaks of a model's bytes: not of memory, time, or a missing file."""
+    return is_damage(error) or type(error).__module__.partition(".")[0] in ("google", "onnx")
+
+
+def _words(error):
+    """Those of an exception; a KeyError says nothing but the key."""
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__} {text}" if isinstance(error, LookupError) else text
+
+
+def _unread(error):
+    """The ValueError for what the evaluator cannot read in a model that the checker lets pass."""
+    return ValueError(f"ONNX's reference evaluator cannot read the model ({_words(error)})")
+
+
+def _check(model, loaded):
+    """Raises ValidationError for what ONNX's checker does not let pass."""
+    is_path = isinstance(model, (str, os.PathLike))
+    try:
+        onnx.checker.check_model(os.fspath(model) if is_path else loaded)
+    except onnx.checker.ValidationError:
+        raise
+    except Exception as error:  # its own words quote bytes that may be no text
+        if not _is_damage(error):
+            raise
+        name = os.fsdecode(model) if is_path else "model"
+        raise onnx.checker.ValidationError(f"{name}: damaged ({_words(error)})") from None
 
 
 def _loaded(model):
@@ -69,7 +101,10 @@ class Prepared(base.BackendRep):
     """
 
     def __init__(self, model):
-        self._evaluator = _Evaluator(model)
+        try:
+            self._evaluator = _Evaluator(model)
+        except (LookupError, AttributeError, ArithmeticError, UnicodeError) as error:
+            raise _unread(error) from error
         initial = {tensor.name for tensor in model.graph.initializer}
         initial |= {tensor.values.name for tensor in model.graph.sparse_initializer}
         self._types = {value.name: value.type for value in model.graph.input}
@@ -91,7 +126,11 @@ class Prepared(base.BackendRep):
         kind = self._types[name]
         if not kind.HasField("tensor_type"):
             return value
-        expected, value = helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type), _read(f"input {name}", value)
+        number, value = kind.tensor_type.elem_type, _read(f"input {name}", value)
+        try:
+            expected = helper.tensor_dtype_to_np_dtype(number)
+        except KeyError:
+            raise ValueError(f"input {name} is of element type {number}, which ONNX does not have") from None
         if value.dtype != expected:
             raise TypeError(f"input {name} has type {value.dtype}, expected {expected}")
         return value
@@ -103,7 +142,11 @@ class Prepared(base.BackendRep):
         Raises TypeError or ValueError that names the input or the node.
         """
         _no_more("run", kwargs)
-        found = self._evaluator.run(None, self._feeds(inputs))
+        feeds = self._feeds(inputs)
+        try:
+            found = self._evaluator.run(None, feeds)
+        except LookupError as error:  # types of elements that there are not
+            raise _unread(error) from error
         return base.namedtupledict("Outputs", self.output_names)(*found)
 
 
@@ -129,7 +172,11 @@ class Backend(base.Backend):
         """Whether `prepare` takes the model."""
         try:
             cls.prepare(model, device, **kwargs)
-        except Exception:  # of the checker, the evaluator, or ours
+        except (onnx.checker.ValidationError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            return False
+        except OSError as error:
+            if error.errno is None:  # a time-out of a signal handler, no answer of the system
+                raise
             return False
         return True
 
@@ -143,7 +190,7 @@ class Backend(base.Backend):
         """
         cls._check("prepare", device, kwargs)
         loaded = _loaded(model)
-        onnx.checker.check_model(os.fspath(model) if isinstance(model, (str, os.PathLike)) else loaded)
+        _check(model, loaded)
         return Prepared(loaded)
 
     @classmethod

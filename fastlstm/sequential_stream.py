@@ -124,7 +124,7 @@ class SequentialStream(Session):
     def _advance(self, y):
         """``y, to, new``: the members one after the other, the arrays of their states, and what these are to become."""
         to, new = [], []
-        for place, stream in enumerate(self._streams):
+        for stream in self._streams:
             if hasattr(stream, "_advance"):
                 y, its, becomes = stream._advance(y)
                 to, new = to + its, new + becomes

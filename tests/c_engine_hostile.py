@@ -53,6 +53,9 @@ GOOD = {
     "fl_dense_free": ["NULL"],
     "fl_dense_forward": ["f.dense", "3", "f.many", "f.room", "2"],
     "fl_dense_gradient": ["FL_F32", "3", "7", "5", "f.many", "f.many", "f.room", "f.more", "2"],
+    "fl_dense_forward_polled": ["f.dense", "3", "f.many", "f.room", "2", "NULL", "NULL"],
+    "fl_dense_gradient_polled": ["FL_F32", "3", "7", "5", "f.many", "f.many", "f.room", "f.more", "2", "NULL", "NULL"],
+    "fl_poll_force": ["0"],
     "fl_isa_force": ["NULL"],
     "fl_gemm_mode": ["&number"],
     "fl_gemm_force": ["NULL"],
@@ -80,6 +83,8 @@ NULL_ALLOWED = {
     "fl_isa_force.name", "fl_gemm_force.name", "fl_machine_set.machine", "fl_machine_measure.team",
     "fl_num_threads_why.threads", "fl_num_threads_why.bound", "fl_probe.data", "fl_probe.flops",
     "fl_rehearse.step_ns", "fl_rehearse.sizes", "fl_dense_create.bias", "fl_dense_gradient.bias",
+    "fl_dense_forward_polled.poll", "fl_dense_forward_polled.poll_data", "fl_dense_gradient_polled.bias",
+    "fl_dense_gradient_polled.poll", "fl_dense_gradient_polled.poll_data", "fl_call.poll", "fl_call.poll_data",
     "fl_call.lengths", "fl_call.reset", "fl_call.h0", "fl_call.c0", "fl_call.dropout", "fl_call.masks", "fl_call.blas",
     "fl_weights.bias_ih", "fl_weights.bias_hh", "fl_backward_call.dhn", "fl_backward_call.dcn", "fl_backward_call.dx",
 }
@@ -88,6 +93,7 @@ NULL_ALLOWED_IN = {"fl_forward": {"fl_call.cache"}}
 # Arrays of so many elements cannot be made here: these are tried with NULL in place of all arrays.
 TRUE_SIZES = {
     "fl_map.n": ("INT_MAX",), "fl_dense_forward.rows": ("INT_MAX",), "fl_dense_gradient.rows": ("INT_MAX",),
+    "fl_dense_forward_polled.rows": ("INT_MAX",), "fl_dense_gradient_polled.rows": ("INT_MAX",),
     "fl_judge_replay.steps": ("INT_MAX", "INT64_MAX"), "fl_places_try.workers": ("INT_MAX",),
     "fl_probe.bytes": ("PTRDIFF_MAX",),
 }
@@ -220,6 +226,7 @@ static void clear(const char *what)
     fl_num_threads_here(3); /* also where INT_MAX threads are asked for */
     fl_team_force(FL_TEAM_ADAPTS);
     fl_quota_force(-1);
+    fl_poll_force(0);
     release(what);
 }
 
@@ -231,6 +238,7 @@ static void no_size(size_t got, const char *what) { check(got == SIZE_MAX, "%s g
 def without_comments(text):
     text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.DOTALL)
     text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\w+\s*\(\s*\*\s*(\w+)\s*\)\s*\([^()]*\)", r"void *\1", text)  # a function to be called
     return re.sub(r'extern\s+"C"\s*\{', "", text)
 
 
@@ -240,10 +248,6 @@ def read_structs(text):
     for body, name in re.findall(r"typedef struct \w+\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*(\w+)\s*;", text):
         members = []
         for line in body.split(";"):
-            pointer = re.match(r"\s*void\s*\(\s*\*\s*(\w+)\s*\)", line)
-            if pointer:
-                members.append(("void", 1, pointer[1], None))
-                continue
             match = re.match(r"\s*(?:const\s+)?(unsigned char|unsigned long|\w+)\s+(.*)$", line.strip(), re.DOTALL)
             if not match:
                 if line.strip():

@@ -58,7 +58,7 @@ int fl_stop_look(fl_stop *stop, int worker, double plan_ns)
 static void fill(void *to, const void *from, size_t bytes)
 {
     if (from)
-        memcpy(to, from, bytes);
+        memmove(to, from, bytes);
     else
         memset(to, 0, bytes);
 }
@@ -68,7 +68,9 @@ void fl_stop_fill(fl_stop *stop, void *to, const void *from, size_t bytes)
     const size_t piece = (size_t)1 << 23;
     const double byte_ns = 0.25;
     if (to == from) return;
-    if (!stop) {
+    const uintptr_t begin = (uintptr_t)to, other = (uintptr_t)from;
+    const int overlap = from && begin < other + bytes && other < begin + bytes; /* pieces would read what they wrote */
+    if (!stop || overlap) {
         fill(to, from, bytes);
         return;
     }

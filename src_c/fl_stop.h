@@ -39,8 +39,8 @@ static inline int fl_stopped(fl_stop *stop)
 int fl_stop_look(fl_stop *stop, int worker, double plan_ns);
 /* For the calling thread while it waits for others: reads the clock, and asks if it is time to. */
 void fl_stop_wait(fl_stop *stop);
-/* Copies so many bytes from `from`, which may overlap `to`; NULL: zeros, `to` itself: nothing.  Large arrays in pieces, as memory that is new
- * from the system may take a second for each gigabyte; on the calling thread. */
+/* Copies so many bytes from `from`, which may overlap `to`; NULL: zeros, `to` itself: nothing.  Large arrays in pieces,
+ * as memory that is new from the system may take a second for each gigabyte; on the calling thread. */
 void fl_stop_fill(fl_stop *stop, void *to, const void *from, size_t bytes);
 
 /* How often a loop over pieces of about equal work looks: small pieces are only counted. */

@@ -28,6 +28,7 @@ cdef extern from "fastlstm_experimental.h" nogil:
     fl_status fl_isa_name(const char **)
     const char *fl_isa_available(int)
     fl_status fl_isa_force(const char *)
+    int fl_flushes_denormals()
     int fl_get_num_threads()
     void fl_set_num_threads(int)
     int fl_num_threads_here(int)

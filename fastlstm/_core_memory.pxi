@@ -14,7 +14,7 @@ cdef class Memory:
     cdef size_t bytes
 
     def __cinit__(self, size_t nbytes):
-        if nbytes > <size_t>(1 << 62):
+        if nbytes > ((<size_t>-1) >> 1) - 64:  # of any process, also one of 32 bits
             raise MemoryError("the sizes are too large for this machine's address space")
         base = np.empty(nbytes + 64, np.uint8)
         cdef uintptr_t at = <uintptr_t>cnp.PyArray_DATA(base)

@@ -298,7 +298,7 @@ cdef class Model:
                 table[i].mask_x, table[i].mask_h = data_of(one.get("mask_x")), data_of(one.get("mask_h"))
                 table[i].mask_g = data_of(one.get("mask_g"))
                 table[i].zoneout_h, table[i].zoneout_c = data_of(one.get("zoneout_h")), data_of(one.get("zoneout_c"))
-        except Exception:
+        except BaseException:  # an interruption too
             free(table)
             raise
         return table
@@ -311,7 +311,8 @@ cdef class Model:
         cdef fl_backward_call back
         cdef fl_masks *masks = NULL
         cdef int64_t slots = self.spec.num_layers * self.spec.directions
-        cdef fl_gradients *table = <fl_gradients *>calloc(len(gradients), sizeof(fl_gradients))
+        cdef fl_gradients *table
+        table = <fl_gradients *>calloc(len(gradients), sizeof(fl_gradients))
         if table == NULL:
             raise MemoryError("not enough memory for the layers of a call")
         try:

@@ -16,6 +16,11 @@ def available_isas():
     return tuple(names)
 
 
+def flushes_denormals():
+    """Whether denormal numbers are zero in whatever computes here; found out by computing."""
+    return bool(fl_flushes_denormals())
+
+
 def force_isa(name):
     """For tests: the set of models packed from now on; None goes back to the environment's."""
     cdef bytes text = name.encode() if name is not None else b""

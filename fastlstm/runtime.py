@@ -135,6 +135,10 @@ def _cores_in_words():
     return f"{cores} core{'s' if cores > 1 else ''} of {processors} processors{each}"
 
 
+def _denormals_in_words():
+    return "flushed to zero" if _core.flushes_denormals() else "kept: a state that decays into them is slow here"
+
+
 def _machine_in_words():
     m = machine()
     single, double = m["flops_per_ns"]
@@ -163,6 +167,7 @@ def config():
         "instruction set": f"{isa()} (of {', '.join(available_isas())})",
         "threads": _threads_in_words(),
         "cores": _cores_in_words(),
+        "denormals": _denormals_in_words(),
         "machine": _machine_in_words(),
         "large products": f"{_core.gemm_mode()} (BLAS {'loaded' if 'fastlstm._blas' in sys.modules else 'not loaded'})",
         "environment": ", ".join(f"{k}={v}" for k, v in env.items()) or "nothing set",

@@ -1,7 +1,7 @@
 """The streams of a `Sequential`: one for every member, one after the other; and states of members as one."""
 
 import copy
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
@@ -31,6 +31,11 @@ def join_state(recurrent, values):
     if not values:
         return None
     return values[0] if sum(recurrent) == 1 else tuple(values)
+def _at_once(stream):
+    """Whether its state changes while a block passes, as that of somebody else's stream."""
+    return not hasattr(stream, "_advance") or getattr(stream, "_others", False)
+
+
 class SequentialStream(Session):
     """A session over a chain: one stream per member, each with its own state.
 
@@ -46,6 +51,8 @@ class SequentialStream(Session):
             self._streams = [module.stream(batch_size, **options) for module in model]
         self._recurrent, self._closed, self._torn = model._flags, False, False
         self._axes, self._dtype = model.row_axes, model.dtype
+        pairs = zip(self._streams, self._recurrent, strict=True)
+        self._others = any(flag and _at_once(stream) for stream, flag in pairs)
         self._widths = widths
         self._start()
 
@@ -109,10 +116,21 @@ class SequentialStream(Session):
     def _process(self, block):
         self._check_open()
         y, single = batched(block, self._batch_size, 1, self._axes)
-        with self._all_or_nothing():
-            for stream in self._streams:
-                y = stream.process(y)
+        with self._all_or_nothing() if self._others else nullcontext():
+            y, to, new = self._advance(y)
+            _core.write_all(to, new)
         return y[:, 0] if single else y
+
+    def _advance(self, y):
+        """``y, to, new``: the members one after the other, the arrays of their states, and what these are to become."""
+        to, new = [], []
+        for stream in self._streams:
+            if hasattr(stream, "_advance"):
+                y, its, becomes = stream._advance(y)
+                to, new = to + its, new + becomes
+            else:  # of somebody else
+                y = stream.process(y)
+        return y, to, new
 
     @contextmanager
     def _all_or_nothing(self):

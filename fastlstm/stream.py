@@ -179,6 +179,12 @@ class Stream(Session):
         return self._busy.run(self._process, block)
 
     def _process(self, block):
+        y, to, new = self._advance(block)
+        _core.write_all(to, new)
+        return y
+
+    def _advance(self, block):
+        """``y, to, new``: a block's output, the arrays of the state, and what they are to become."""
         if self._origin is None:
             raise closed()
         x, layout = check_x(self._spec, block)
@@ -187,8 +193,7 @@ class Stream(Session):
         y = np.empty(layout.shape(self._spec.outputs), self._spec.dtype)
         ends = new_state(self._spec, self._batch_size)  # not over the state, which stays if the call is given up
         self._origin.packed.forward(x, self._state, layout.inward(y), ends, None, None, self._origin.threads)
-        self._replace(ends)
-        return y
+        return y, arrays_of(self._state), arrays_of(ends)
 
     def _replace(self, state):
         _core.write_all(arrays_of(self._state), arrays_of(state))

@@ -5,6 +5,18 @@
  * fl_machine_measure) allocates.
  * Every function that can fail returns enum fl_status; fl_status_text() puts it in words.
  *
+ * Wrong arguments never crash: a NULL that the comments do not allow, a negative size, sizes that no object of this
+ * process can have (more than PTRDIFF_MAX bytes).  Functions that return a status say so and have done nothing.  Of the
+ * others, those that answer "how many bytes must I provide" return SIZE_MAX, and the rest 0, NULL or, with nothing to
+ * return, nothing.  What cannot be checked: pointers must lead to as many elements as the comments say.
+ *
+ * Overlap: what a call writes must not overlap anything else that it is given, but where the comments allow it; what it
+ * only reads may.  fl_forward, fl_backward, fl_step and the dense functions check it, and return FL_ERR_ARGUMENT.
+ * Sequences with strides are compared row by row: x and y may lie side by side in the rows of one buffer.
+ *
+ * The caller's floating-point state (rounding mode, denormals) changes no result and is back afterwards: whatever
+ * computes rounds to nearest and flushes denormals, the latter where fl_flushes_denormals() says so.
+ *
  * Shapes: T steps, B rows, L layers, D directions (1 or 2), I inputs, H hidden units, P projected units (0: none),
  * R = P ? P : H recurrent width, G gates.  Arrays are row-major; `real` is float or double by the model's dtype.
  */
@@ -23,7 +35,7 @@ extern "C" {
 
 enum fl_status {
     FL_OK = 0,
-    FL_ERR_ARGUMENT,  /* a size is negative, a flag unknown, a required pointer NULL */
+    FL_ERR_ARGUMENT,  /* a size is negative, a flag unknown, a required pointer NULL, arrays overlap that must not */
     FL_ERR_OVERFLOW,  /* sizes whose product does not fit an object */
     FL_ERR_MEMORY,    /* the allocator refused */
     FL_ERR_WORKSPACE, /* workspace smaller than the query said, or not 64-byte aligned */
@@ -47,13 +59,18 @@ enum fl_cell {
 };
 int fl_cell_count(void);
 const char *fl_cell_name(int cell); /* NULL outside [0, count) */
-int fl_cell_gates(int cell);        /* G of the cell without options */
+int fl_cell_gates(int cell);        /* G of the cell without options; 0 outside [0, count) */
 
 /* ---- instruction set, threads ------------------------------------------------------------------------------ */
 
 /* The set in use: the best this machine has, or what FASTLSTM_ISA names.  *name is a static string. */
 enum fl_status fl_isa_name(const char **name);
-const char *fl_isa_available(int index); /* 0.. : names this machine can run, best first; NULL past the last */
+const char *fl_isa_available(int index); /* 0.. : names this machine can run, best first; NULL for all others */
+
+/* 1: denormal numbers are zero in whatever computes, so that a state that decays into them is not many times slower.
+ * 0: this processor, or what emulates it, does not do so for this build (32-bit ARM, x86 with its oldest unit for
+ * floating point, valgrind): results are as exact or more, and decayed states are slow.  Found out by computing. */
+int fl_flushes_denormals(void);
 
 enum { FL_MOST_THREADS = 1024 }; /* more than that means as many, wherever a number of threads is given */
 
@@ -188,8 +205,8 @@ typedef struct fl_model fl_model;
 /* weights: (L*D), layer-major */
 enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_weights *weights);
 void fl_model_free(fl_model *model);
-const char *fl_model_isa(const fl_model *model);
-size_t fl_model_bytes(const fl_model *model); /* packed panels */
+const char *fl_model_isa(const fl_model *model); /* a static string */
+size_t fl_model_bytes(const fl_model *model);    /* packed panels */
 /* C, the width of the second state, called c below: H; with gate_recurrence 4H (c i f o); of LSTM_1997 U (c, input
  * gates, output gates); of CLOCKWORK 1, the count of steps; 0: there is none, and c0, cn, dcn, dc0 may be NULL. */
 int64_t fl_model_cells(const fl_model *model);
@@ -225,8 +242,10 @@ typedef struct fl_call {
     fl_sequence x;              /* (T, B, I), read only */
     const int64_t *lengths;     /* (B), each in [0, T]; NULL: all T */
     const unsigned char *reset; /* (T, B); non-zero: no state crosses from step t-1 to t, in either direction; NULL */
-    const void *h0, *c0;        /* (L*D, B, R), (L*D, B, C); NULL: zeros; may be the same arrays as hn, cn */
-    fl_sequence y;              /* (T, B, D*R), written; zero beyond each length */
+    const void *h0, *c0;        /* (L*D, B, R), (L*D, B, C); NULL: zeros; h0 may be or overlap hn, and c0 cn, but no
+                                 * other array that is written */
+    fl_sequence y;              /* (T, B, D*R), written; zero beyond each length; not over x; its rows apart, one
+                                 * stride reaching over all rows of the other */
     void *hn, *cn;              /* (L*D, B, R), (L*D, B, C), written */
     void *cache;                /* fl_cache_bytes(), 64-byte aligned, kept for fl_backward; NULL: inference */
     const void *dropout;        /* (L-1, T, B, D*R) factors on the outputs between layers; NULL: none; needs a cache */
@@ -304,14 +323,16 @@ enum fl_status fl_plan_backward(const fl_model *model, int64_t steps, int64_t ba
 /* The plan of fl_forward with awake_ns above 0 (awake 1) or without (0), as fl_plan_forward. */
 enum fl_status fl_plan_call(const fl_model *model, int64_t steps, int64_t batch, int threads, int awake, fl_plan *out);
 
-size_t fl_forward_bytes(const fl_model *model, const fl_call *call); /* workspace; SIZE_MAX: does not fit */
+/* Bytes of workspace; SIZE_MAX: does not fit, or an argument is wrong; so of all queries of this kind. */
+size_t fl_forward_bytes(const fl_model *model, const fl_call *call);
 enum { FL_CACHE_DROPOUT = 1, FL_CACHE_MASK_X = 2 }; /* what the call will have: dropout; any mask_x */
 size_t fl_cache_bytes(const fl_model *model, int64_t steps, int64_t batch, int flags);
 enum fl_status fl_forward(const fl_model *model, const fl_call *call);
 
 /* Where the cache keeps one layer and direction: byte offsets of gates (T, B, fl_model_kept()), after their activation,
  * of c (T, B, C) where the cell has one, and of y (T, B, D*R), the layer's own output for all directions: SIZE_MAX for
- * the last layer (it is in call.y).  Of the kept values, LSTM: i f g o (H each), then d of DEPTH_GATED; GRU: r z n;
+ * the last layer (it is in call.y).  All are SIZE_MAX where there is no such layer or direction or the cache does not
+ * fit, and c where the cell has none.  Of the kept values, LSTM: i f g o (H each), then d of DEPTH_GATED; GRU: r z n;
  * RNN, CLOCKWORK: h; LSTM_1997: input gates, output gates (U - H), g (H). */
 typedef struct fl_cache_slot {
     size_t gates, c, y;
@@ -319,7 +340,8 @@ typedef struct fl_cache_slot {
 fl_cache_slot fl_cache_find(const fl_model *model, int64_t steps, int64_t batch, int flags, int layer, int direction);
 
 /* One step of one or more rows on the calling thread, state updated in place.  Never allocates, locks, nor calls the
- * operating system: safe on an audio thread.  x (B, I), h (L, B, R), c (L, B, C), y (B, R); D must be 1. */
+ * operating system: safe on an audio thread.  x (B, I), h (L, B, R), c (L, B, C), y (B, R); D must be 1.
+ * x may be or overlap y or h: it is read before they are written.  y may be the last layer's h itself. */
 size_t fl_step_bytes(const fl_model *model, int64_t batch);
 enum fl_status fl_step(const fl_model *model, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace,
                        size_t workspace_bytes);
@@ -333,7 +355,9 @@ typedef struct fl_gradients {
 } fl_gradients;
 
 /* `call` is the one given to fl_forward (same x, y, h0, c0, lengths, reset, dropout, masks, cache), with workspace of
- * fl_backward_bytes().  h0 and c0 must not have been overwritten by hn and cn. */
+ * fl_backward_bytes().  x, y, h0 and c0 must hold what they held then: no hn over h0, no cn over c0.  hn and cn are not
+ * looked at.  dh0 may be or overlap dhn, and dc0 dcn; nothing else that is written may overlap anything, not dx dy
+ * either, nor one gradient another. */
 typedef struct fl_backward_call {
     fl_sequence dy;          /* (T, B, D*R); ignored beyond each length */
     const void *dhn, *dcn;   /* (L*D, B, R), (L*D, B, C); NULL: zeros */
@@ -350,12 +374,13 @@ typedef struct fl_dense fl_dense;
 enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,
                                const void *bias, int activation);
 void fl_dense_free(fl_dense *dense);
-/* x (N, I), y (N, O), both contiguous */
+/* x (N, I), y (N, O), both contiguous, y not over x */
 enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads);
 /* The same with a poll as in fl_call, which may be NULL; FL_ERR_STOPPED leaves y undefined. */
 enum fl_status fl_dense_forward_polled(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads,
                                        int (*poll)(void *), void *poll_data);
-/* dz (N, O), x (N, I) -> weight (O, I) = dz^T . x and bias (O) = sum of dz, written; bias may be NULL */
+/* dz (N, O), x (N, I) -> weight (O, I) = dz^T . x and bias (O) = sum of dz, written, over nothing else; bias may be
+ * NULL */
 enum fl_status fl_dense_gradient(int dtype, int64_t rows, int64_t outputs, int64_t inputs, const void *dz,
                                  const void *x, void *weight, void *bias, int threads);
 enum fl_status fl_dense_gradient_polled(int dtype, int64_t rows, int64_t outputs, int64_t inputs, const void *dz,

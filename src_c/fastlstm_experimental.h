@@ -12,15 +12,17 @@ enum fl_status fl_isa_force(const char *name); /* models created from now on; NU
 enum fl_gemm { FL_GEMM_AUTO = 0, FL_GEMM_PANEL, FL_GEMM_BLAS };
 enum fl_status fl_gemm_mode(int *mode);         /* what FASTLSTM_GEMM or fl_gemm_force() says */
 enum fl_status fl_gemm_force(const char *name); /* NULL: as FASTLSTM_GEMM says */
-enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t n); /* kernels' own functions */
+/* The kernels' own functions: all that dense layers take but softmax.  y may be x, else it must not overlap it.  In the
+ * caller's floating-point state. */
+enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t n);
 /* What a team does that is not faster than one thread.  ADAPTS, the default: it is halved for the rest of the call, and
  * for a while after it.  PERSISTS: nothing.  GIVES_UP: at the first step of every call, one worker goes on alone.
  * HALVES: it is halved at every step. */
 enum fl_team_manner { FL_TEAM_ADAPTS = 0, FL_TEAM_PERSISTS, FL_TEAM_GIVES_UP, FL_TEAM_HALVES };
 void fl_team_force(int manner);
 /* Workers that sleep at the barriers of steps, as if another program had taken their processors: worker w for
- * delay_us[next[w] * workers + w] at its next one, after which next[w] goes up.  NULL: no more.  Everything must stay
- * where it is until then, and one call at a time may run. */
+ * delay_us[next[w] * workers + w] at its next one, after which next[w] goes up.  NULL, or one without steps: no more.
+ * Everything must stay where it is until then, and one call at a time may run. */
 typedef struct fl_disturbance {
     const int32_t *delay_us; /* (steps, workers) */
     int64_t steps;
@@ -52,12 +54,12 @@ enum fl_bound {           /* what makes fl_get_num_threads() what it is */
  * something that is no number of threads. */
 enum fl_status fl_num_threads_why(int *threads, int *bound);
 /* Processors that control groups leave this process, rounded up, as files under root/proc/self/cgroup and
- * root/sys/fs/cgroup say; root "": this system's.  0: there is no quota. */
+ * root/sys/fs/cgroup say; root "" or NULL: this system's.  0: there is no quota. */
 int fl_cgroup_quota(const char *root);
 void fl_quota_force(int processors); /* what they say of this system; -1: they are read when next needed */
 /* Work for a stop-watch, the same on every thread of a team of `threads`: with data NULL, n rounds of independent
  * fused multiply-adds (*flops of them in all); else n passes over `bytes` of data, each thread its own share.
- * FL_ERR_OVERFLOW: n above 2^40, bytes above 2^62. */
+ * FL_ERR_OVERFLOW: n above 2^40, bytes above 2^48. */
 enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, int threads, double *flops);
 int fl_teams_active(void); /* threads inside calls right now */
 
@@ -74,7 +76,7 @@ int fl_processors_allowed(void); /* processors that the calling thread may run o
 int fl_cores_allowed(void);      /* cores that these belong to; all of them where the system does not tell */
 /* Where a team's workers would run that start one after the other on the processors `start` (workers) and may use
  * those in `allowed`: end (workers), written.  core: as fl_cores_read writes it.  others: whether other calls have
- * threads. */
+ * threads.  Nothing is written where a core is no processor; a worker that starts on none stays there. */
 void fl_places_try(const uint16_t *core, const fl_processors *allowed, int workers, const int32_t *start, int others,
                    int32_t *end);
 

@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "fl_arrays.h"
 #include "fl_gradient.h"
 
 /* What masks, depth gates and the GRU that resets early need beside the rest. */
@@ -66,6 +67,7 @@ static void lay_out(fl_back *job, fl_arena *arena)
 
 size_t fl_backward_bytes(const fl_model *m, const fl_call *call)
 {
+    if (!m || !call) return SIZE_MAX;
     fl_back job = {.m = m, .call = call};
     fl_arena arena = {0};
     if (fl_plan_backward(m, call->steps, call->batch, call->threads, &job.plan) != FL_OK) return SIZE_MAX;
@@ -215,6 +217,7 @@ static void dropout_worker(int worker, int workers, void *arg)
 static void backward_by_blas(fl_back *job)
 {
     const fl_spec *spec = &job->m->spec;
+    const unsigned saved = fl_float_enter(); /* the products are this thread's, outside teams */
     for (int l = spec->num_layers - 1; l >= 0; l--) {
         for (int d = 0; d < spec->directions; d++)
             for (int64_t s1 = job->longest; s1 > 0;) {
@@ -232,6 +235,7 @@ static void backward_by_blas(fl_back *job)
         const fl_team_work work = {.fn = dropout_worker, .arg = &part, .stop = job->stop};
         if (l && job->call->dropout) fl_team_do(job->judge.workers, &work);
     }
+    fl_float_leave(saved);
 }
 
 /* --- entry */
@@ -315,10 +319,11 @@ enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_back
     fl_back job = {.m = m, .call = call, .back = back, .stop = fl_stop_begin(&stop, call->poll, call->poll_data)};
     status = fl_plan_backward(m, call->steps, call->batch, call->threads, &job.plan);
     if (status != FL_OK) return status;
-    if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
+    if (job.plan.blas && !fl_call_has_blas(m, call)) return FL_ERR_BLAS;
     fl_arena arena = {.base = call->workspace};
     lay_out(&job, &arena);
     status = fl_arena_check(&arena, call->workspace_bytes);
+    if (status == FL_OK) status = fl_backward_arrays(m, call, back, arena.used);
     if (status != FL_OK) return status;
 
     start_state(&job);

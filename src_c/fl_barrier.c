@@ -7,7 +7,11 @@
 
 static _Atomic(const fl_disturbance *) disturbance;
 
-void fl_team_disturb(const fl_disturbance *d) { atomic_store(&disturbance, d); }
+void fl_team_disturb(const fl_disturbance *d)
+{
+    const int whole = d && d->delay_us && d->next && d->steps > 0 && d->workers > 0;
+    atomic_store(&disturbance, whole ? d : NULL);
+}
 
 static void disturb(int worker)
 {

@@ -30,6 +30,11 @@ enum fl_status fl_call_check(const fl_model *m, const fl_call *call)
     return FL_OK;
 }
 
+int fl_call_has_blas(const fl_model *m, const fl_call *call)
+{
+    return call->blas && (m->spec.dtype == FL_F64 ? call->blas->dgemm != NULL : call->blas->sgemm != NULL);
+}
+
 double fl_model_flops(const fl_model *m)
 {
     double flops = 0;

@@ -145,7 +145,9 @@ void fl_cores_read(const char *folder, uint16_t *core)
 {
     uint16_t claimed[FL_PROCESSORS]; /* by the lowest processor of a core, which comes before the others */
     fl_processors online, siblings;
+    if (!core) return;
     for (int p = 0; p < FL_PROCESSORS; p++) core[p] = claimed[p] = (uint16_t)p;
+    if (!folder) return;
     if (!read_list(folder, "", "online", &online)) memset(&online, 0xff, sizeof online); /* then each is tried */
     for (int p = fl_processors_next(&online, 0); p < FL_PROCESSORS; p = fl_processors_next(&online, p + 1)) {
         if (!read_siblings(folder, p, &siblings)) continue;
@@ -162,7 +164,7 @@ void fl_cores_read(const char *folder, uint16_t *core)
 void fl_cores_read(const char *folder, uint16_t *core)
 {
     (void)folder;
-    for (int p = 0; p < FL_PROCESSORS; p++) core[p] = (uint16_t)p;
+    for (int p = 0; core && p < FL_PROCESSORS; p++) core[p] = (uint16_t)p;
 }
 #endif
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fl_arrays.h"
 #include "fl_internal.h"
 #include "fl_pieces.h"
 #include "fl_team.h"
@@ -36,16 +37,15 @@ enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_
     }
     memset(memory, 0, size.used);
     fl_arena arena = {.base = memory};
-    *dense = (fl_dense){kernels,
-                        inputs,
-                        outputs,
-                        dtype,
-                        activation,
-                        fl_arena_take3(&arena, padded, inputs, 1, unit),
-                        fl_arena_take(&arena, padded, unit)};
+    *dense = (fl_dense){.kernels = kernels, .inputs = inputs, .outputs = outputs, .dtype = dtype,
+                        .activation = activation};
+    dense->panel = fl_arena_take3(&arena, padded, inputs, 1, unit); /* first: fl_dense_free frees the whole by it */
+    dense->bias = fl_arena_take(&arena, padded, unit);
     const fl_piece rows = {weight, outputs};
+    const unsigned saved = fl_float_enter();
     fl_pack_rows(dtype, dense->panel, &rows, 1, 0, inputs, inputs, width);
     if (bias) memcpy(dense->bias, bias, (size_t)(outputs * unit));
+    fl_float_leave(saved);
     *out = dense;
     return FL_OK;
 }
@@ -130,10 +130,21 @@ static void dense_worker(int worker, int workers, void *arg)
     }
 }
 
+/* Of a matrix whose rows are shared among workers; SIZE_MAX: does not fit. */
+static size_t rows_bytes(int64_t rows, int64_t columns, int64_t unit)
+{
+    if (rows > INT64_MAX / FL_MOST_THREADS) return SIZE_MAX; /* fl_share multiplies them */
+    return fl_bytes(rows, columns, 1, unit);
+}
+
 enum fl_status fl_dense_forward_polled(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads,
                                        int (*poll)(void *), void *poll_data)
 {
     if (!dense || rows < 0 || threads < 0 || (rows && (!x || !y))) return FL_ERR_ARGUMENT;
+    const int64_t unit = dense->dtype == FL_F64 ? 8 : 4;
+    const size_t from = rows_bytes(rows, dense->inputs, unit), to = rows_bytes(rows, dense->outputs, unit);
+    if (from == SIZE_MAX || to == SIZE_MAX) return FL_ERR_OVERFLOW;
+    if (fl_blocks_meet(x, from, y, to)) return FL_ERR_ARGUMENT;
     fl_stop stop;
     fl_dense_call call = {dense, rows, x, y, fl_stop_begin(&stop, poll, poll_data), 0};
     if (poll) call.flop_ns = fl_plan_flop_ns(dense->dtype);
@@ -181,16 +192,24 @@ enum fl_status fl_dense_gradient_polled(int dtype, int64_t rows, int64_t outputs
                                         const void *x, void *weight, void *bias, int threads, int (*poll)(void *),
                                         void *poll_data)
 {
-    const fl_kernels *kernels;
-    const enum fl_status status = fl_kernels_get(&kernels);
-    if (status != FL_OK) return status;
     if ((dtype != FL_F32 && dtype != FL_F64) || rows < 0 || outputs < 1 || inputs < 1 || threads < 0 || !weight)
         return FL_ERR_ARGUMENT;
     if (rows && (!dz || !x)) return FL_ERR_ARGUMENT;
+    if (outputs > FL_LARGEST || inputs > FL_LARGEST) return FL_ERR_OVERFLOW;
     const int64_t unit = dtype == FL_F64 ? 8 : 4;
+    const size_t dz_bytes = rows_bytes(rows, outputs, unit), x_bytes = rows_bytes(rows, inputs, unit);
+    const size_t weight_bytes = fl_bytes(outputs, inputs, 1, unit), bias_bytes = fl_bytes(outputs, 1, 1, unit);
+    if (dz_bytes == SIZE_MAX || x_bytes == SIZE_MAX || weight_bytes == SIZE_MAX) return FL_ERR_OVERFLOW;
+    if (fl_blocks_meet(weight, weight_bytes, dz, dz_bytes) || fl_blocks_meet(weight, weight_bytes, x, x_bytes) ||
+        fl_blocks_meet(bias, bias_bytes, dz, dz_bytes) || fl_blocks_meet(bias, bias_bytes, x, x_bytes) ||
+        fl_blocks_meet(weight, weight_bytes, bias, bias_bytes))
+        return FL_ERR_ARGUMENT;
+    const fl_kernels *kernels;
+    const enum fl_status status = fl_kernels_get(&kernels);
+    if (status != FL_OK) return status;
     fl_stop stop, *ends = fl_stop_begin(&stop, poll, poll_data);
-    fl_stop_fill(ends, weight, NULL, (size_t)(outputs * inputs * unit));
-    if (bias) memset(bias, 0, (size_t)(outputs * unit));
+    fl_stop_fill(ends, weight, NULL, weight_bytes);
+    if (bias) memset(bias, 0, bias_bytes);
     fl_gradient_call call = {kernels->lanes[dtype], rows, outputs, inputs, unit, dz, x, weight, bias, ends, 0};
     if (poll) call.flop_ns = fl_plan_flop_ns(dtype);
     const fl_team_work work = {.fn = gradient_worker, .arg = &call, .stop = ends};

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fl_arrays.h"
 #include "fl_cpu.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -50,7 +51,7 @@ static int runs_here(int row)
 
 const char *fl_isa_available(int index)
 {
-    for (int i = 0; i < ROWS; i++)
+    for (int i = 0; i < ROWS && index >= 0; i++)
         if (runs_here(i) && index-- == 0) return rows[i].table->name;
     return NULL;
 }
@@ -85,6 +86,7 @@ enum fl_status fl_kernels_get(const fl_kernels **out)
 enum fl_status fl_isa_name(const char **name)
 {
     const fl_kernels *table;
+    if (!name) return FL_ERR_ARGUMENT;
     const enum fl_status status = fl_kernels_get(&table);
     if (status == FL_OK) *name = table->name;
     return status;
@@ -96,6 +98,10 @@ enum fl_status fl_map(int dtype, int activation, const void *x, void *y, int64_t
     const enum fl_status status = fl_kernels_get(&table);
     if (status != FL_OK) return status;
     if (dtype < 0 || dtype > 1 || activation < 0 || activation > FL_ACT_EXP || n < 0) return FL_ERR_ARGUMENT;
+    if (activation == FL_ACT_SOFTMAX || (n && (!x || !y))) return FL_ERR_ARGUMENT; /* it is no function of one number */
+    const size_t bytes = fl_bytes(n, 1, 1, dtype == FL_F64 ? 8 : 4);
+    if (bytes == SIZE_MAX) return FL_ERR_OVERFLOW;
+    if (x != y && fl_blocks_meet(x, bytes, y, bytes)) return FL_ERR_ARGUMENT;
     table->lanes[dtype]->map(activation, x, y, n);
     return FL_OK;
 }
@@ -126,6 +132,7 @@ enum fl_status fl_gemm_force(const char *name)
 
 enum fl_status fl_gemm_mode(int *mode)
 {
+    if (!mode) return FL_ERR_ARGUMENT;
     *mode = atomic_load(&gemm_forced);
     if (*mode >= 0) return FL_OK;
     *mode = atomic_load(&gemm_environment);

@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "fl_arrays.h"
 #include "fl_layer.h"
 #include "fl_pieces.h"
 
@@ -38,6 +39,7 @@ static void lay_out(fl_job *job, fl_arena *arena)
 
 size_t fl_forward_bytes(const fl_model *m, const fl_call *call)
 {
+    if (!m || !call) return SIZE_MAX;
     fl_job job = {.m = m, .call = call};
     fl_arena arena = {0};
     if (fl_plan_call(m, call->steps, call->batch, call->threads, call->awake_ns > 0, &job.plan) != FL_OK)
@@ -276,9 +278,11 @@ static void run(fl_job *job)
     }
     const fl_team_work work = {.fn = forward_worker, .arg = job, .begin = start_judges,
                                .awake_ns = job->call->awake_ns, .stop = job->stop};
-    if (job->plan.blas)
+    if (job->plan.blas) {
+        const unsigned saved = fl_float_enter(); /* the products are this thread's, outside teams */
         forward_by_blas(job);
-    else
+        fl_float_leave(saved);
+    } else
         fl_team_do(job->workers, &work);
     if (!several || fl_stopped(job->stop)) return; /* what did not end has no time */
     double rows = 0;
@@ -298,10 +302,11 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     fl_job job = {.m = m, .call = call, .stop = fl_stop_begin(&stop, call->poll, call->poll_data)};
     status = fl_plan_call(m, call->steps, call->batch, call->threads, call->awake_ns > 0, &job.plan);
     if (status != FL_OK) return status;
-    if (job.plan.blas && !call->blas) return FL_ERR_BLAS;
+    if (job.plan.blas && !fl_call_has_blas(m, call)) return FL_ERR_BLAS;
     fl_arena arena = {.base = call->workspace};
     lay_out(&job, &arena);
     status = fl_arena_check(&arena, call->workspace_bytes);
+    if (status == FL_OK) status = fl_forward_arrays(m, call, arena.used);
     if (status != FL_OK) return status;
 
     start_state(m, call, job.stop);

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "fl_dispatch.h"
+#include "fl_size.h"
 
 enum { FL_ALIGN = 64 };
 /* No size may be larger: a sum or product of two of them with a small factor then fits 64 bits, and products of more
@@ -234,7 +235,9 @@ static inline char *fl_at(const fl_view *v, int64_t t, int64_t b)
 }
 static inline fl_view fl_view_of(const fl_sequence *s, int64_t unit)
 {
-    return (fl_view){(char *)s->data, s->step * unit, s->row * unit, 0};
+    /* a stride that is never taken may be anything, so these products may wrap */
+    const uint64_t step = (uint64_t)s->step * (uint64_t)unit, row = (uint64_t)s->row * (uint64_t)unit;
+    return (fl_view){(char *)s->data, (int64_t)step, (int64_t)row, 0};
 }
 static inline fl_view fl_view_dense(void *data, int64_t batch, int64_t features, int64_t unit, int64_t first)
 {
@@ -287,6 +290,7 @@ unsigned fl_tensors_needed(const fl_spec *spec, int layer);
 /* --- fl_call.c: what forward and backward have in common */
 
 enum fl_status fl_call_check(const fl_model *m, const fl_call *call);
+int fl_call_has_blas(const fl_model *m, const fl_call *call); /* whether it has the function that the model needs */
 double fl_model_flops(const fl_model *m); /* operations of a step of one row, all layers and directions */
 /* Calls with equal keys should take equal times, but for lengths: see fl_judge.h. */
 uint64_t fl_call_key(const fl_model *m, const fl_call *call, const fl_plan *plan, int backward);

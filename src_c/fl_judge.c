@@ -53,6 +53,7 @@ int fl_judge_step(fl_judge *j, double plan_ns, double team_ns)
 void fl_judge_replay(int workers, double one_ns, const double *step_ns, int64_t steps, int32_t *sizes)
 {
     fl_judge j = {.workers = workers, .fix = 1};
+    if (!step_ns || !sizes) return;
     for (int64_t i = 0; i < steps; i++) sizes[i] = fl_judge_step(&j, one_ns, step_ns[i]);
 }
 

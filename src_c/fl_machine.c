@@ -31,6 +31,7 @@ double fl_constant_plausible(int constant, double value)
 void fl_machine_get(fl_machine *out)
 {
     double value[FL_CONSTANTS];
+    if (!out) return;
     for (int i = 0; i < FL_CONSTANTS; i++) value[i] = atomic_load_explicit(&in_use[i], memory_order_relaxed);
     memcpy(out, value, sizeof value);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "fl_internal.h"
+#include "fl_team.h"
 
 /* A slot of the arena, or NULL where nothing is needed. */
 static void *take(fl_arena *arena, int64_t a, int64_t b, const fl_model *m)
@@ -279,11 +280,12 @@ enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_wei
     const enum fl_status status = describe(&m, spec);
     if (status != FL_OK) return status;
 
-    size_t parts = 0;
-    for (int i = 0; i < n; i++) parts += (size_t)fl_part_count(spec, i / spec->directions);
+    int64_t parts = 0;
+    for (int i = 0; i < n; i++) parts += fl_part_count(spec, i / spec->directions);
+    if (fl_bytes(parts, 1, 1, sizeof *m.parts) == SIZE_MAX) return FL_ERR_OVERFLOW;
     fl_model *model = malloc(sizeof *model);
     m.layers = calloc((size_t)n, sizeof *m.layers);
-    m.parts = calloc(parts, sizeof *m.parts);
+    m.parts = calloc((size_t)parts, sizeof *m.parts);
     if (!model || !m.layers || !m.parts) goto no_memory;
     shape_layers(&m, m.layers, m.parts);
     fl_arena arena = {0};
@@ -300,6 +302,7 @@ enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_wei
     if (!m.memory) goto no_memory;
     memset(m.memory, 0, m.bytes); /* padding lanes must be zero: they are multiplied */
     arena = (fl_arena){.base = m.memory};
+    const unsigned saved = fl_float_enter(); /* biases are added up and rates are rounded here */
     for (int i = 0; i < n; i++) {
         place(&m, &arena, &m.layers[i], i / spec->directions);
         pack(&m, &m.layers[i], &weights[i]);
@@ -307,6 +310,7 @@ enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_wei
     place_constants(&m, &arena, spec->options.periods);
     fill(&m, m.zones[0], spec->options.zoneout_h, m.recurrent);
     fill(&m, m.zones[1], spec->options.zoneout_c, spec->hidden_size);
+    fl_float_leave(saved);
     *model = m;
     *out = model;
     return FL_OK;
@@ -327,8 +331,8 @@ void fl_model_free(fl_model *model)
     free(model);
 }
 
-const char *fl_model_isa(const fl_model *model) { return model->kernels->name; }
-size_t fl_model_bytes(const fl_model *model) { return model->bytes; }
-int64_t fl_model_cells(const fl_model *model) { return model->cells; }
-int64_t fl_model_kept(const fl_model *model) { return model->kept; }
-int fl_model_own_bias_hh(const fl_model *model) { return model->own_bias_hh; }
+const char *fl_model_isa(const fl_model *model) { return model ? model->kernels->name : NULL; }
+size_t fl_model_bytes(const fl_model *model) { return model ? model->bytes : 0; }
+int64_t fl_model_cells(const fl_model *model) { return model ? model->cells : 0; }
+int64_t fl_model_kept(const fl_model *model) { return model ? model->kept : 0; }
+int fl_model_own_bias_hh(const fl_model *model) { return model ? model->own_bias_hh : 0; }

@@ -92,9 +92,15 @@ void fl_places_try(const uint16_t *core, const fl_processors *allowed, int worke
 {
     fl_core_map map;
     fl_places places;
+    if (!core || !allowed || !start || !end) return;
+    for (int p = 0; p < FL_PROCESSORS; p++)
+        if (core[p] >= FL_PROCESSORS) return;
     fl_core_map_make(&map, core);
     fl_places_begin(&places, workers);
-    for (int i = 0; i < workers; i++) end[i] = fl_places_claim(&places, &map, allowed, start[i], others);
+    for (int i = 0; i < workers; i++) {
+        const int there = start[i] >= 0 && start[i] < FL_PROCESSORS;
+        end[i] = there ? fl_places_claim(&places, &map, allowed, start[i], others) : start[i];
+    }
 }
 
 /* --- going there */
@@ -105,12 +111,22 @@ void fl_places_begin(fl_places *places, int workers)
 }
 
 #if defined(__linux__)
+/* Another thread or process may set this thread's mask at any time, and what it sets must stay.  So the mask is read
+ * again right before each of the two changes, and one that somebody else has set is left alone.  Linux cannot compare
+ * and set at once: a mask set between a reading and the change that follows it, some 100 ns, is still lost. */
+static int mask_is(const cpu_set_t *expected)
+{
+    cpu_set_t now;
+    return !sched_getaffinity(0, sizeof now, &now) && CPU_EQUAL(&now, expected);
+}
+
 static void move_to(int processor, const cpu_set_t *mask)
 {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(processor, &one);
-    if (!sched_setaffinity(0, sizeof one, &one)) sched_setaffinity(0, sizeof *mask, mask);
+    if (!mask_is(mask) || sched_setaffinity(0, sizeof one, &one)) return;
+    if (mask_is(&one)) sched_setaffinity(0, sizeof *mask, mask);
 }
 
 void fl_places_take(fl_places *places, int worker)

@@ -44,7 +44,7 @@ int64_t fl_plan_span(const fl_model *m, const fl_plan *p, int64_t inputs)
 /* The sizes, and what all plans say of them. */
 static enum fl_status measure(const fl_model *m, int64_t steps, int64_t batch, const fl_machine *machine, fl_plan *p)
 {
-    if (steps < 0 || batch < 0) return FL_ERR_ARGUMENT;
+    if (!m || !p || steps < 0 || batch < 0) return FL_ERR_ARGUMENT;
     if (steps > FL_LARGEST || batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     *p = (fl_plan){.threads = 1,
                    .chunk = at_least_one(steps),
@@ -198,6 +198,7 @@ static void run_ahead(const fl_model *m, fl_plan *p)
 enum fl_status fl_plan_call(const fl_model *m, int64_t steps, int64_t batch, int threads, int awake, fl_plan *p)
 {
     fl_machine machine;
+    if (threads < 0) return FL_ERR_ARGUMENT;
     fl_machine_get(&machine);
     const enum fl_status status = measure(m, steps, batch, &machine, p);
     if (status != FL_OK) return status;
@@ -228,6 +229,7 @@ static enum fl_status begin_backward(const fl_model *m, int64_t steps, int64_t b
 enum fl_status fl_plan_backward(const fl_model *m, int64_t steps, int64_t batch, int threads, fl_plan *p)
 {
     fl_machine machine;
+    if (threads < 0) return FL_ERR_ARGUMENT;
     fl_machine_get(&machine);
     const enum fl_status status = begin_backward(m, steps, batch, &machine, p);
     if (status != FL_OK) return status;

@@ -32,9 +32,11 @@ enum fl_status fl_probe(int dtype, int64_t n, const void *data, size_t bytes, in
     const enum fl_status status = fl_kernels_get(&kernels);
     if (status != FL_OK) return status;
     if (dtype < 0 || dtype > 1 || n < 0 || threads < 0) return FL_ERR_ARGUMENT;
-    if (n > (int64_t)1 << 40 || (uint64_t)bytes > (uint64_t)1 << 62) return FL_ERR_OVERFLOW; /* hours; no such memory */
+    const uint64_t most = data ? bytes : 0; /* 64 bits, whatever a size_t has */
+    if (n > (int64_t)1 << 40) return FL_ERR_OVERFLOW; /* hours */
+    if (bytes > (size_t)PTRDIFF_MAX || most > (uint64_t)1 << 48) return FL_ERR_OVERFLOW; /* no such memory */
     const int64_t unit = dtype == FL_F64 ? 8 : 4;
-    fl_probe_call call = {kernels->lanes[dtype], n, (int64_t)bytes / unit, unit, data, 1, 0};
+    fl_probe_call call = {kernels->lanes[dtype], n, (int64_t)most / unit, unit, data, 1, 0};
     fl_team_run(fl_team_limit(threads), probe_worker, &call);
     if (flops) *flops = 2.0 * FL_PROBE_CHAINS * call.kernels->width * (double)n * atomic_load(&call.workers);
     return FL_OK;

@@ -99,6 +99,7 @@ static int least_of_line(const char *root, char *line, int found)
 int fl_cgroup_quota(const char *root)
 {
     char path[PATH_BYTES], groups[GROUPS_BYTES];
+    if (!root) root = "";
     char here[] = "0::/", cpu[] = "1:cpu:/"; /* in a container these are its own groups */
     int found = least_of_line(root, cpu, least_of_line(root, here, 0));
     const int length = snprintf(path, sizeof path, "%s/proc/self/cgroup", root);

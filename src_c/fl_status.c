@@ -5,7 +5,7 @@ const char *fl_status_text(enum fl_status status)
 {
     switch (status) {
     case FL_OK: return "ok";
-    case FL_ERR_ARGUMENT: return "an argument is missing or out of range";
+    case FL_ERR_ARGUMENT: return "an argument is missing, out of range, or overlaps another one that must not";
     case FL_ERR_OVERFLOW: return "the sizes are too large for this machine's address space";
     case FL_ERR_MEMORY: return "out of memory";
     case FL_ERR_WORKSPACE: return "the workspace is smaller than the query asked for, or not 64-byte aligned";

@@ -25,7 +25,7 @@ static fl_step_memory lay_out(const fl_model *m, fl_arena *arena, int64_t batch)
 
 size_t fl_step_bytes(const fl_model *m, int64_t batch)
 {
-    if (batch < 0 || batch > FL_LARGEST) return SIZE_MAX;
+    if (!m || batch < 0 || batch > FL_LARGEST) return SIZE_MAX;
     fl_arena arena = {0};
     lay_out(m, &arena, batch);
     return arena.overflow ? SIZE_MAX : arena.used;
@@ -98,7 +98,34 @@ static void step_layer(const fl_model *m, int layer, int64_t batch, const fl_ste
     } else {
         memcpy(out, memory->cell_out, (size_t)(batch * m->recurrent * unit));
     }
-    memcpy(h, out, (size_t)(batch * m->recurrent * unit));
+    if (h != out) memcpy(h, out, (size_t)(batch * m->recurrent * unit));
+}
+
+typedef struct fl_block {
+    uintptr_t first, end;
+} fl_block;
+
+/* Without branches: this is part of every step. */
+static inline int meet(fl_block a, fl_block b) { return (a.first < b.end) & (b.first < a.end); }
+static inline fl_block block_of(const void *data, size_t bytes)
+{
+    return (fl_block){(uintptr_t)data, (uintptr_t)data + bytes};
+}
+
+/* x is read before y and h are written, so it may overlap these; y may be where the last layer's h is. */
+static enum fl_status check_arrays(const fl_model *m, int64_t batch, const void *x, const void *h, const void *c,
+                                   const void *y, const void *workspace, size_t workspace_used)
+{
+    const int64_t layers = m->spec.num_layers, rows = batch * m->unit;
+    const size_t hs = fl_bytes(layers, batch, m->recurrent, m->unit), cs = fl_bytes(layers, batch, m->cells, m->unit);
+    const size_t xs = fl_bytes(rows, m->spec.input_size, 1, 1), ys = (size_t)(rows * m->recurrent); /* less than hs */
+    if ((hs == SIZE_MAX) | (cs == SIZE_MAX) | (xs == SIZE_MAX)) return FL_ERR_OVERFLOW;
+    const fl_block of_x = block_of(x, xs), of_h = block_of(h, hs), of_c = block_of(m->cells ? c : NULL, cs);
+    const fl_block of_y = block_of(y, ys), work = block_of(workspace, workspace_used);
+    const int in_place = of_y.end == of_h.end;
+    const int bad = meet(of_c, of_x) | meet(of_c, of_h) | meet(of_c, of_y) | (meet(of_y, of_h) & !in_place) |
+                    meet(work, of_x) | meet(work, of_h) | meet(work, of_c) | meet(work, of_y);
+    return bad ? FL_ERR_ARGUMENT : FL_OK;
 }
 
 enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace,
@@ -111,7 +138,8 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
     const fl_step_memory memory = lay_out(m, &arena, batch);
     if (batch == 0) return FL_OK;
     if ((uintptr_t)workspace % FL_ALIGN) return FL_ERR_WORKSPACE;
-    const enum fl_status status = fl_arena_check(&arena, workspace_bytes);
+    enum fl_status status = fl_arena_check(&arena, workspace_bytes);
+    if (status == FL_OK) status = check_arrays(m, batch, x, h, c, y, workspace, arena.used);
     if (status != FL_OK) return status;
 
     const int turn = fl_snake(m, 1);

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "fl_team.h"
 
+#include <float.h>
 #include <stdint.h>
 
 #include "fastlstm_experimental.h"
@@ -17,13 +18,19 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
-#if defined(__x86_64__) || defined(_M_X64)
+/* An x86 of 32 bits counts where the compiler computes in its vector registers, as that state has no part in others. */
+#if defined(__SSE2_MATH__) || defined(_M_X64)
+#define FL_MXCSR 1
 #include <immintrin.h>
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define FL_FPCR 1
+#else
+#include <fenv.h>
 #endif
 
 /* --- floating-point state */
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(FL_MXCSR)
 enum { FLOAT_STATE = 0x1f80 | 0x8040 }; /* exceptions masked, round to nearest; flush-to-zero, denormals-are-zero */
 unsigned fl_float_enter(void)
 {
@@ -33,7 +40,7 @@ unsigned fl_float_enter(void)
 }
 void fl_float_leave(unsigned saved) { _mm_setcsr(saved); }
 unsigned fl_float_now(void) { return _mm_getcsr(); }
-#elif defined(__aarch64__) && defined(__GNUC__)
+#elif defined(FL_FPCR)
 enum { FLOAT_STATE = 1 << 24 }; /* FPCR.FZ, round to nearest */
 unsigned fl_float_now(void)
 {
@@ -49,10 +56,31 @@ unsigned fl_float_enter(void)
 }
 void fl_float_leave(unsigned saved) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)saved)); }
 #else
-unsigned fl_float_enter(void) { return 0; }
-void fl_float_leave(unsigned saved) { (void)saved; }
-unsigned fl_float_now(void) { return 0; }
+/* What C itself offers: the rounding mode.  Denormals stay as they are, and fl_flushes_denormals says so. */
+unsigned fl_float_now(void) { return (unsigned)fegetround(); }
+unsigned fl_float_enter(void)
+{
+    const int saved = fegetround();
+    if (saved != FE_TONEAREST) fesetround(FE_TONEAREST);
+    return (unsigned)saved;
+}
+void fl_float_leave(unsigned saved)
+{
+    if (fegetround() != (int)saved) fesetround((int)saved);
+}
 #endif
+
+int fl_flushes_denormals(void)
+{
+    const unsigned saved = fl_float_enter();
+    volatile float single = FLT_MIN, half = 0.5f;
+    volatile double wide = DBL_MIN, half_wide = 0.5;
+    single = single * half;
+    wide = wide * half_wide;
+    const int flushed = single == 0 && wide == 0;
+    fl_float_leave(saved);
+    return flushed;
+}
 
 static atomic_int threads_active; /* inside calls right now */
 int fl_teams_active(void) { return atomic_load(&threads_active); }

@@ -24,7 +24,7 @@ void *fl_aligned_alloc(size_t bytes)
 {
     enum { HUGE_PAGE = 2 << 20 };
     const size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : FL_ALIGN;
-    if (bytes > SIZE_MAX - align) return NULL;
+    if (fl_bytes_sum(bytes, align) == SIZE_MAX) return NULL;
     bytes = (bytes + align - 1) / align * align;
 #if defined(_WIN32)
     return _aligned_malloc(bytes ? bytes : align, align);
@@ -48,26 +48,26 @@ void fl_aligned_free(void *memory)
 #endif
 }
 
-void *fl_arena_take3(fl_arena *arena, int64_t a, int64_t b, int64_t c, int64_t unit)
+size_t fl_bytes_checked(int64_t a, int64_t b, int64_t c, int64_t unit)
 {
     const int64_t factor[4] = {a, b, c, unit};
-    size_t bytes = 1;
-    if ((uint64_t)(a | b | c | unit) < 1u << 15) { /* four of them fit: no division for small calls */
-        bytes = (size_t)(a * b * c * unit);
-    } else {
-        for (int i = 0; i < 4; i++) {
-            if (factor[i] < 0) arena->overflow = 1;
-            if (factor[i] == 0) bytes = 0;
-        }
-        for (int i = 0; i < 4 && bytes; i++) {
-            if (bytes > (size_t)PTRDIFF_MAX / (size_t)factor[i]) arena->overflow = 1;
-            if (!arena->overflow) bytes *= (size_t)factor[i];
-        }
+    uint64_t bytes = 1;
+    for (int i = 0; i < 4; i++)
+        if (factor[i] < 0) return SIZE_MAX;
+    for (int i = 0; i < 4; i++)
+        if (factor[i] == 0) return 0;
+    for (int i = 0; i < 4; i++) {
+        if (bytes > (uint64_t)PTRDIFF_MAX / (uint64_t)factor[i]) return SIZE_MAX;
+        bytes *= (uint64_t)factor[i];
     }
-    if (arena->overflow || arena->used > (size_t)PTRDIFF_MAX - bytes - FL_ALIGN) {
-        arena->overflow = 1;
-        return NULL;
-    }
+    return (size_t)bytes;
+}
+
+void *fl_arena_take3(fl_arena *arena, int64_t a, int64_t b, int64_t c, int64_t unit)
+{
+    const size_t bytes = fl_bytes(a, b, c, unit), most = (size_t)PTRDIFF_MAX - FL_ALIGN; /* with room to round up */
+    if (bytes > most || arena->used > most - bytes) arena->overflow = 1;
+    if (arena->overflow) return NULL;
     void *slot = arena->base ? arena->base + arena->used : NULL;
     arena->used += (bytes + FL_ALIGN - 1) / FL_ALIGN * FL_ALIGN;
     return slot;
@@ -128,16 +128,24 @@ const void *fl_zone_row(const fl_model *m, const fl_call *call, int64_t slot, in
                  : fl_mask_row(m, k->zoneout_h, t * call->batch + b, m->recurrent);
 }
 
+static int sizes_fit(const fl_model *m, int64_t steps, int64_t batch, int flags)
+{
+    if (flags & ~(FL_CACHE_DROPOUT | FL_CACHE_MASK_X)) return 0;
+    return m && steps >= 0 && batch >= 0 && steps <= FL_LARGEST && batch <= FL_LARGEST;
+}
+
 size_t fl_cache_bytes(const fl_model *m, int64_t steps, int64_t batch, int flags)
 {
-    if (steps < 0 || batch < 0 || steps > FL_LARGEST || batch > FL_LARGEST) return SIZE_MAX;
-    return fl_cache_layout(m, steps, batch, flags, 0, 0).total;
+    return sizes_fit(m, steps, batch, flags) ? fl_cache_layout(m, steps, batch, flags, 0, 0).total : SIZE_MAX;
 }
 
 fl_cache_slot fl_cache_find(const fl_model *m, int64_t steps, int64_t batch, int flags, int layer, int direction)
 {
+    const fl_cache_slot nowhere = {SIZE_MAX, SIZE_MAX, SIZE_MAX};
+    if (!sizes_fit(m, steps, batch, flags) || layer < 0 || layer >= m->spec.num_layers) return nowhere;
+    if (direction < 0 || direction >= m->spec.directions) return nowhere;
     const fl_cache_offsets o = fl_cache_layout(m, steps, batch, flags, layer, direction);
-    return (fl_cache_slot){o.gates, o.c, o.y};
+    return o.total == SIZE_MAX ? nowhere : (fl_cache_slot){o.gates, m->cells ? o.c : SIZE_MAX, o.y};
 }
 
 void fl_order_make(int64_t *row, int64_t *length, const int64_t *lengths, int64_t steps, int64_t batch)

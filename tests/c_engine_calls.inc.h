@@ -1,6 +1,6 @@
 /* For c_engine_test.c: calls with exactly the memory the queries name, and the smaller parts of the interface. */
 
-#if defined(__x86_64__)
+#if defined(__SSE2_MATH__)
 #include <immintrin.h>
 static uint64_t float_state(void) { return _mm_getcsr(); }
 static void set_float_state(uint64_t state) { _mm_setcsr((unsigned)state); }

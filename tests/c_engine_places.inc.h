@@ -3,6 +3,10 @@
 #define C_ENGINE_PLACES_INC_H
 
 #include <sched.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "fl_places.h"
 
@@ -168,8 +172,58 @@ static void *start_there(void *arg)
     return NULL;
 }
 
+/* In place of the system's: while `intruder` is set, right after the next mask of one processor somebody else sets
+ * that one. */
+static _Thread_local const cpu_set_t *intruder;
+int sched_setaffinity(pid_t pid, size_t bytes, const cpu_set_t *mask)
+{
+    const int failed_here = syscall(SYS_sched_setaffinity, pid, bytes, mask) < 0;
+    if (!intruder || CPU_COUNT(mask) != 1) return failed_here ? -1 : 0;
+    syscall(SYS_sched_setaffinity, pid, sizeof *intruder, intruder);
+    intruder = NULL;
+    return 0;
+}
+
+/* A worker that moves while its mask is set by another: that mask stays. */
+static void *move_beside_another(void *arg)
+{
+    int *kept = arg; /* of so many moves */
+    cpu_set_t mask, own, after;
+    if (sched_getaffinity(0, sizeof mask, &mask) || CPU_COUNT(&mask) < 2) return NULL;
+    int first = 0;
+    while (!CPU_ISSET(first, &mask)) first++;
+    CPU_ZERO(&own);
+    CPU_SET(first, &own);
+    for (int i = 0; i < 60; i++) { /* moves that do not last are made ever more seldom */
+        fl_places places;
+        fl_places_begin(&places, 2);
+        sched_setaffinity(0, sizeof own, &own);
+        fl_places_take(&places, 0);
+        sched_setaffinity(0, sizeof mask, &mask);
+        intruder = &own;
+        fl_places_take(&places, 1);
+        if (!intruder) { /* it has moved */
+            kept[0] += !sched_getaffinity(0, sizeof after, &after) && CPU_EQUAL(&own, &after);
+            kept[1]++;
+        }
+        intruder = NULL;
+    }
+    return NULL;
+}
+
+static void test_move_beside_another(void)
+{
+    int kept[2] = {0};
+    pthread_t thread;
+    pthread_create(&thread, NULL, move_beside_another, kept);
+    pthread_join(thread, NULL);
+    check(kept[0] == kept[1], "%d of %d masks that somebody else had set were undone", kept[1] - kept[0], kept[1]);
+    if (fl_cores_allowed() > 1) check(kept[1] > 0, "no worker moved");
+}
+
 static void test_take(void)
 {
+    test_move_beside_another();
     int moved[5] = {0};
     pthread_t thread;
     pthread_create(&thread, NULL, start_there, moved);

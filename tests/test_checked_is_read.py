@@ -123,7 +123,7 @@ def test_the_state_changed_by_its_own_reading(kind, change):
     try:
         same(layer.forward(x, wrapped(state, lambda: None), reset=late)[0], expected[0])
     except (TypeError, ValueError):
-        assert kind in ("Reverse", "Bidirectional", "Sequential")  # they read reset first, and refuse what the state has become
+        assert kind in ("Reverse", "Bidirectional", "Sequential")  # they read reset first
     finally:
         for _, back in changes:
             back()

@@ -4,6 +4,7 @@ Python runs handlers between two steps of its interpreter; the core has it run t
 exception at one point of all those where that may be: a loop over it goes through all.
 """
 
+import linecache
 import os
 import signal
 import subprocess
@@ -45,7 +46,9 @@ def raised(call, after, python=True):
     def trace(frame, event, _):
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
-        if event == "line":
+        # Where a with statement is left, its line comes again, outside of what it protects: handlers never run there.
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and not line.lstrip().startswith("with "):
             look()
         return trace
 

@@ -522,7 +522,7 @@ def test_a_block_that_fails_in_a_chain_leaves_all_members_as_they_were(monkeypat
     def fails(*_):
         raise MemoryError
 
-    monkeypatch.setattr(stream._streams[2], "process", fails)
+    monkeypatch.setattr(stream._streams[2], "_advance", fails)
     with pytest.raises(MemoryError):
         stream.process(x)
     same(stream.state, state)

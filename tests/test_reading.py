@@ -18,7 +18,7 @@ from model_bytes import make
 
 import fastlstm as fl
 from fastlstm import arguments, arrays, cli, read_files, recurrent
-from fastlstm.convert import formats
+from fastlstm.convert import formats, onnx_tensors
 from fastlstm.files import FileFormatError
 
 # ---- samples ----------------------------------------------------------------------------------------------------
@@ -293,6 +293,35 @@ def test_a_file_that_changes_is_refused(name, change, tmp_path):
                 assert str(error).startswith(str(path)) or "a.data" in str(error)
             else:  # the change came before it was read, or after
                 assert np.array_equal(found, before) or np.array_equal(found, weights(read(path))), share
+
+
+def test_a_file_beside_that_changes_between_two_tensors(tmp_path, monkeypatch):
+    path, calls, real = onnx_beside(tmp_path), [], onnx_tensors.Others.read
+
+    def changed(self, place, target):
+        found = real(self, place, target)
+        if not calls:
+            other_numbers(tmp_path / "a.data")
+        calls.append(place)
+        return found
+
+    monkeypatch.setattr(onnx_tensors.Others, "read", changed)
+    with pytest.raises(FileFormatError, match="a.data: changed while it was read"):
+        fl.from_onnx(path)
+    assert len(calls) == 3
+
+
+def test_bytes_that_were_given_back_are_read_again(tmp_path):
+    """Two layers share a tensor of many pages: the memory of its bytes goes after the first one."""
+    arrays = ob.weights("RNN", 150, 160, dtype="float16")
+    nodes = [ob.node("RNN", ["x", *arrays], [f"y{n}"], clip=1.0 + n) for n in range(2)]
+    tensors = [ob.tensor(name, array, "unpacked" if name == "R" else "raw") for name, array in arrays.items()]
+    junk = ob.field(5, ob.tensor("unused", np.ones((300, 300), "f4")))  # room for a second layer
+    (tmp_path / "a.onnx").write_bytes(ob.model(ob.graph(nodes, tensors) + junk))
+    one, two = fl.from_onnx(tmp_path / "a.onnx").values()
+    assert one is not two
+    assert np.array_equal(weights(one), weights(two))
+    assert np.array_equal(two.state_dict()["weight_ih_l0"], arrays["W"][0].astype("f4"))
 
 
 def test_an_old_file_is_read_once(tmp_path, monkeypatch):

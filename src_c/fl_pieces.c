@@ -90,7 +90,7 @@ void fl_pieces_gemm(const fl_blas_t *blas, const fl_matmul *gemm, fl_stop *stop)
 {
     const int tiny = stop && stop->eager; /* so that a test cuts small products, too */
     const int64_t fewest = tiny ? 4 : 128, aligned = tiny ? 2 : 64; /* rows or columns; where a piece may begin */
-    const double most = tiny ? 1 : 2147483648.0, flop_ns = 0.02;
+    const double most = tiny ? 1 : gemm->dtype == FL_F64 ? 0x1p33 : 0x1p34, flop_ns = 0.01;
     const double flops = 2 * (double)gemm->m * (double)gemm->n * (double)gemm->k;
     const int64_t unit = gemm->dtype == FL_F64 ? 8 : 4;
     if (fl_stopped(stop)) return;

@@ -271,7 +271,7 @@ def test_training_works_in_the_same_memory(weight_drop):
 
 def allocated():
     """Bytes that the C library has handed out and not got back; None where it does not tell."""
-    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    names = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
 
     class Counts(ctypes.Structure):
         _fields_ = [(name, ctypes.c_size_t) for name in names]

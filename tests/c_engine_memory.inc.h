@@ -154,6 +154,9 @@ static void test_overlap_of_sequences(void)
     overlap_case(5, 8, 0, 6, 60, 29, 6, 60, REFUSED);
     overlap_case(5, 8, 1000, -48, 6, 1100, 48, 6, SAME); /* x from its end, which is below y's start */
     overlap_case(5, 8, 1000, -48, 6, 800, 48, 6, REFUSED);
+    overlap_case(5, 8, 1000, -48, 6, 700, 48, 6, REFUSED); /* its last steps are in y's last ones */
+    overlap_case(5, 8, 700, 48, 6, 1000, -48, 6, REFUSED);
+    overlap_case(5, 8, 500, 48, 6, 1000, -48, 6, SAME);
     overlap_case(5, 8, 1000, -48, -6, 1006, 48, 6, SAME);
     overlap_case(5, 8, 0, 48, 6, 500, 48, 0, REFUSED);   /* all rows of y in one place */
     overlap_case(5, 8, 0, 48, 6, 500, 48, 5, REFUSED);

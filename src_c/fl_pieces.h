@@ -27,9 +27,8 @@ typedef struct fl_matmul {
     int64_t lda, ldb, ldc;
     double beta;
 } fl_matmul;
-/* Products of more than 2^34 operations (2^33 in float64; some 0.2 s) are halved, whether or not the call may end early:
- * so their bits depend on sizes alone, as those of BLAS do.  What BLAS does with one piece bounds how soon the call can
- * end. */
+/* Products of more than 2^34 operations (2^33 in float64; some 0.2 s) are halved, whether or not the call may end
+ * early, so their bits depend on sizes alone, as those of BLAS do.  One piece bounds how soon the call can end. */
 void fl_pieces_gemm(const fl_blas_t *blas, const fl_matmul *gemm, fl_stop *stop);
 
 #endif

@@ -156,7 +156,7 @@ LATER = {
     "runtime": {"_version", "machine"},
     "stream": {"machine"},
 }
-REQUIRED = {"numpy", "safetensors"}  # scipy is for _blas alone, which is loaded when a product goes to BLAS
+REQUIRED = {"numpy"}  # scipy is for _blas alone, which is loaded when a product goes to BLAS
 OPTIONAL = {"h5py", "matplotlib", "onnx", "onnxruntime", "openvino", "torch"}  # inside functions only
 AT_TOP = {"onnx": {"onnx"}, "torch": {"torch"}}  # folders whose users asked for that library by importing them
 # OpenMP's setting; the words of an error about FASTLSTM_ISA; FASTLSTM_MACHINE and where the user's cache folder is

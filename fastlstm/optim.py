@@ -207,16 +207,11 @@ class Optimiser:
         if not isinstance(d["state"], dict):
             raise TypeError(f"state must be a dict, got {type(d['state']).__name__}")
         state = {name: self._take(name, kept, weights) for name, kept in d["state"].items()}
-        before = {name: vars(self)[name] for name in self._hyper if name in vars(self)}
-        try:
-            for name in self._hyper:
-                setattr(self, name, d[name])
-            self._check()
-        except Exception:
-            for name, value in before.items():
-                setattr(self, name, value)
-            raise
-        self._state, self._warned = state, False
+        numbers = {name: d[name] for name in self._hyper}
+        other = object.__new__(type(self))
+        vars(other).update(vars(self) | numbers)
+        other._check()
+        vars(self).update(numbers, _state=state, _warned=False)  # all at once, whatever a signal's handler raises
 
     def _take(self, name, kept, weights):
         """A checked copy of the saved entry of one weight."""

@@ -67,13 +67,6 @@ def _check_unshared(named):
         seen[id(weight)] = name
 
 
-def _update_all(modules, change):
-    """Change the weights of all modules in place. change: a function of a module's place and its live weights."""
-    with hold(*modules):  # a call, copy or checkpoint sees all of them before the step or after it
-        for place, module in enumerate(modules):
-            module._update(lambda live, place=place: change(place, live))
-
-
 class Optimiser:
     """Steps, checks and saved state; a subclass says which numbers it has and how one weight moves.
 
@@ -147,9 +140,6 @@ class Optimiser:
                 if grad is not None:
                     usable[name] = self._check_grad(name, grad, weights[name])
             self._warn_of(usable)
-            fresh = {name: self._fresh(weights[name]) for name in usable if name not in self._state}
-            self._state |= fresh  # no memory is taken from here on but for a weight at a time
-
             def change(place, live):
                 head = "" if self._several is None else f"{place}."
                 for name, weight in live.items():
@@ -159,7 +149,11 @@ class Optimiser:
                         kept["step"] += 1
                         self._move(weight, grad, kept)
 
-            _update_all(self._modules, change)
+            with hold(*self._modules):  # a call, copy or checkpoint sees all of them before the step or after it
+                fresh = {name: self._fresh(weights[name]) for name in usable if name not in self._state}
+                self._state |= fresh  # no memory is taken from here on but for a weight at a time
+                for place, module in enumerate(self._modules):
+                    module._update(lambda live, place=place: change(place, live))
 
     @staticmethod
     def _check_grad(name, grad, weight):

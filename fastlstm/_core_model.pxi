@@ -137,12 +137,16 @@ cdef class Model:
 
     cdef object _joined(self, tuple state, int64_t batch):
         """The second state of the core from a user's, h left out; None for nothing."""
+        if len(state) != self.states:
+            raise ValueError(f"a state must be a contiguous array for each of {self.states} parts, got {len(state)}")
         if self.states == 1:
             return None
         return join_states(state[1:], self._shape_of_c(batch), self.dtype)
 
     cdef object _fresh(self, tuple state, int64_t batch):
         """Where the core writes its second state: the user's own array if it is one."""
+        if len(state) != self.states:
+            raise ValueError(f"a state must be a contiguous array for each of {self.states} parts, got {len(state)}")
         if self.states < 3:
             return state[1] if self.states == 2 else None
         return np.empty(self._shape_of_c(batch), self.dtype)

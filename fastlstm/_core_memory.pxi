@@ -60,6 +60,15 @@ cdef class Rooms:
         self.workspaces, self.caches = Pool(), Pool(2)
 
 
+cdef object unwritable(array):
+    """A view of an array, or None for None."""
+    if array is None:
+        return None
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 @cython.no_gc_clear
 cdef class Cache:
     """What a forward pass keeps for backward. Its arrays are its own, but for those that `functional.forward_cached`
@@ -68,7 +77,7 @@ cdef class Cache:
     cdef Pool pool
     cdef fl_call call  # that made it; its masks and workspace are gone
     cdef readonly int64_t steps, batch
-    cdef readonly object x, y, h0, c0, lengths, reset, dropout, masks
+    cdef object x_, y_, h0_, c0_, lengths, reset, dropout, masks  # nobody else is handed these very objects
     cdef readonly Model model
 
     def __dealloc__(self):
@@ -78,6 +87,22 @@ cdef class Cache:
     @property
     def nbytes(self):
         return self.memory.bytes
+
+    @property
+    def y(self):
+        return self.y_.view()
+
+    @property
+    def x(self):
+        return unwritable(self.x_)
+
+    @property
+    def h0(self):
+        return unwritable(self.h0_)
+
+    @property
+    def c0(self):
+        return unwritable(self.c0_)
 
     def __reduce__(self):
         raise TypeError("a cache belongs to the process that made it and cannot be pickled or copied")

@@ -247,23 +247,23 @@ cdef class Model:
                        masks=None, int threads=0, bint pooled=True):
         """Forward that keeps what backward needs. All arrays contiguous and the cache's own from here on.
 
-        masks: None, or per layer and direction a dict, kind -> array. Returns the Cache; cache.y is the output
+        masks: None, or per layer and direction a dict, kind -> array. Returns the Cache; cache.y_ is the output
         (T, B, D*R). pooled=False: memory that views may outlive.
         """
         cdef Cache cache = Cache()
         cdef fl_call call
         cdef fl_masks *table = NULL
         cache.model, cache.steps, cache.batch = self, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
-        cache.x, cache.h0, cache.c0 = x, state0[0], self._joined(state0, cache.batch)
+        cache.x_, cache.h0_, cache.c0_ = x, state0[0], self._joined(state0, cache.batch)
         cache.lengths, cache.reset, cache.dropout, cache.masks = lengths, reset, dropout, masks
-        cache.y = np.empty((cache.steps, cache.batch, self.spec.directions * self.recurrent), self.dtype)
+        cache.y_ = np.empty((cache.steps, cache.batch, self.spec.directions * self.recurrent), self.dtype)
         cdef size_t nbytes = fl_cache_bytes(self.model, cache.steps, cache.batch, cache_flags(cache))
         cn = self._fresh(staten, cache.batch)
         cache.memory = self.caches.take(nbytes) if pooled else Memory(nbytes)
         if pooled:
             cache.pool = self.caches
         start_call(&call, cache.steps, cache.batch, threads)
-        self._fill(&call, x, cache.h0, cache.c0, cache.y, staten[0], cn, lengths, reset, dropout)
+        self._fill(&call, x, cache.h0_, cache.c0_, cache.y_, staten[0], cn, lengths, reset, dropout)
         call.cache = cache.memory.data
         cache.call = call
         try:

@@ -256,3 +256,31 @@ cdef class Setting:
 
     def __exit__(self, *error):
         self.variable.reset(self.token)
+
+
+def replace_weights(list parts):
+    """parts: pairs of a module and arrays by name. The arrays take the place of the module's own of these names, and
+    what was packed of them is dropped: of all modules, as no signal's handler runs in between."""
+    for module, arrays in parts:
+        module._weights.update(arrays)
+        module._panels = None
+        module._version += 1
+
+
+cdef class Changing:
+    """A context manager for a change of weights in place. When it is left, however that may be, what was packed of all
+    these modules is dropped, and no signal's handler runs in between."""
+    cdef list modules
+
+    def __cinit__(self, list modules):
+        self.modules = modules
+
+    def __enter__(self):
+        for module in self.modules:
+            module._changing = True
+
+    def __exit__(self, *error):
+        for module in self.modules:
+            module._panels = None
+            module._version += 1
+            module._changing = False

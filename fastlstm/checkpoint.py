@@ -20,10 +20,10 @@ import numpy as np
 
 from .concurrency import hold
 from .container import Container
-from .files import build, check_metadata, check_tensors, described, write_tensors
-from .module import Module, check_num_threads
+from .files import build, check_metadata, check_tensors, described, warn_if_not_finite, write_tensors
+from .module import Module
 from .optim import Optimiser
-from .params import check_flag
+from .params import check_flag, check_num_threads
 from .read_files import is_damage, refusals, regular, steady
 from .safetensors_read import read_header, read_tensor
 
@@ -58,8 +58,9 @@ def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=No
 
     A training that is killed at any moment and goes on from its last checkpoint gives the bits of one that ran through.
 
-    Raises TypeError or ValueError that names the argument, OSError as the system gives it; a file that was there is
-    then as it was.
+    Raises TypeError or ValueError that names the argument, and for numbers of the optimiser that it could not go on
+    with; OSError as the system gives it; a file that was there is then as it was. Warns (RuntimeWarning) of NaN and
+    infinity among the weights, before anything is written: where warnings are errors, the file that was there stays.
     """
     models = _check_models(model)
     generators = _check_generators({} if generators is None else generators)
@@ -70,6 +71,8 @@ def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=No
         raise ValueError("optimiser must be that of model: it has another one, or another list")
     states, tensors = _States(), {}
     with hold(*models):
+        for leaf in (leaf for one in models for leaf in one._leaves()):
+            leaf._check_settled()
         told = {
             "several": not isinstance(model, Module),
             "models": [{"model": one.describe(), "kept": _kept(one, states)} for one in models],
@@ -78,7 +81,7 @@ def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=No
         for place, one in enumerate(models):
             tensors |= {f"{place}.{name}": weight.copy() for name, weight in one._named_weights().items()}
         if optimiser is not None:
-            told["optimiser"] = optimiser.state_dict()
+            told["optimiser"] = optimiser._checked_state()
     for name, entry in told["optimiser"]["state"].items() if optimiser is not None else ():
         for slot in [slot for slot in entry if slot != "step"]:
             tensors[f"optimiser.{name}.{slot}"] = entry.pop(slot)
@@ -88,8 +91,9 @@ def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=No
         text = json.dumps(told, allow_nan=False)
     except (TypeError, ValueError) as error:  # of a class from elsewhere
         raise TypeError(f"model or optimiser keeps something that JSON cannot express: {error}") from None
-    head = {"format": FORMAT, "version": str(VERSION), "checkpoint": text}
-    write_tensors(os.fsdecode(path), head, metadata, tensors)
+    head, path = {"format": FORMAT, "version": str(VERSION), "checkpoint": text}, os.fsdecode(path)
+    warn_if_not_finite(path, tensors, 3)
+    write_tensors(path, head, metadata, tensors)
 
 
 def _check_models(model):
@@ -138,8 +142,21 @@ class _States:
                 state = bits.state
             self._places[id(bits)] = len(self.told)
             self._alive.append(bits)
-            self.told.append(_as_json(state))
+            self.told.append(_as_json(state) | {"seed_seq": _seeds(getattr(bits, "seed_seq", None))})
         return self._places[id(bits)]
+
+
+def _seeds(sequence):
+    """What `Generator.spawn` draws new generators from; None where it cannot."""
+    if type(sequence) is not np.random.SeedSequence:
+        return None
+    entropy = sequence.entropy
+    return {
+        "entropy": entropy if entropy is None or isinstance(entropy, int) else [int(n) for n in np.ravel(entropy)],
+        "spawn_key": [int(n) for n in sequence.spawn_key],
+        "pool_size": sequence.pool_size,
+        "n_children_spawned": sequence.n_children_spawned,
+    }
 
 
 def _as_json(state):
@@ -181,6 +198,8 @@ def load_checkpoint(path):
                 raise
             raise ValueError(f"damaged: what it tells of the training does not fit together ({error})") from error
         arrays = {name: read_tensor(file, name, entry) for name, entry in tensors.items()}
+    warn_if_not_finite(path, arrays, 3)
+    with refusals(path):
         for place, model in enumerate(models):
             model._replace_weights({name: arrays.pop(f"{place}.{name}") for name in model._weight_shapes()})
         if optimiser is not None:
@@ -211,7 +230,10 @@ def _made(told, tensors):
         expected = {
             f"{name}.{slot}": weights[name] for name in told["optimiser"]["state"] for slot in type(optimiser)._slots
         }
-        check_tensors(slots, {name: w.shape for name, w in expected.items()}, models[0].dtype)
+        for dtype in {weight.dtype for weight in weights.values()}:  # modules of a list may differ
+            mine = {name: w.shape for name, w in expected.items() if w.dtype == dtype}
+            others = {name for name, w in expected.items() if w.dtype != dtype}
+            check_tensors({name: e for name, e in slots.items() if name not in others}, mine, dtype)
     elif slots:
         raise ValueError("it has tensors of an optimiser and tells of none")
     if groups:
@@ -246,7 +268,7 @@ def _give_back(module, told, states):
         raise ValueError(f"a {type(module).__name__} keeps other things")
     found = {}
     for name, one in told["extras"].items():
-        if isinstance(extras[name], np.random.Generator):
+        if isinstance(extras[name], np.random.Generator) or "generator" in one:
             found[name] = states[_index(one["generator"], states)]
         else:
             found[name] = _EXTRAS.get(name, lambda value: value)(one["value"])
@@ -265,7 +287,10 @@ def _generator(told):
             place = place[name]
         if type(place) is not int or not 0 <= place <= most:
             raise ValueError(f"{path[-1]} of a generator is {place!r}, expected 0..{most}")
-    bits = getattr(np.random, state["bit_generator"])(0)
+    seeds = state.pop("seed_seq")
+    if seeds is not None:
+        seeds = _from_seeds(**seeds)
+    bits = getattr(np.random, state["bit_generator"])(seeds)
     bits.state = state
     return np.random.Generator(bits)
 
@@ -278,3 +303,12 @@ def _from_json(told):
             raise ValueError(f"a generator holds {str(told['dtype'])[:40]!r}")
         return np.array(told["values"], told["dtype"])
     return {name: _from_json(value) for name, value in told.items()}
+
+
+def _from_seeds(*, entropy, spawn_key, pool_size, n_children_spawned):
+    numbers = [*(entropy if isinstance(entropy, list) else [entropy or 0]), *spawn_key, n_children_spawned]
+    if not all(type(n) is int and 0 <= n < 2**512 for n in numbers) or pool_size not in range(4, 1025):
+        raise ValueError("a generator's seeds are no numbers")
+    return np.random.SeedSequence(
+        entropy, spawn_key=tuple(spawn_key), pool_size=pool_size, n_children_spawned=n_children_spawned
+    )

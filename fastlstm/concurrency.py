@@ -1,10 +1,9 @@
 """Several threads, and fork(): locks of several modules taken together, weights of one moment, the child of a fork.
 
 Modules that belong together are locked together by `hold`. Calls do not hold locks while they compute: a container
-takes what its members have packed under all their locks, and its members compute with that (`at_one_moment`).
+takes what its members have packed under all their locks, and hands it to them (`at_one_moment`).
 """
 
-import contextvars
 import functools
 import itertools
 import os
@@ -14,8 +13,8 @@ from typing import NamedTuple
 
 from . import _core
 
-_moment = contextvars.ContextVar("fastlstm_moment", default=None)  # id of a member -> its `Weights`
-_modules = weakref.WeakValueDictionary()  # number -> module: those that the child of a fork gives new locks
+_modules = {}  # number -> weak reference to a module: those that the child of a fork gives new locks
+_most = 64  # references, at which those of modules that are gone are dropped
 _numbers = itertools.count()
 
 
@@ -29,8 +28,14 @@ class Weights(NamedTuple):
 
 def give_lock(module):
     """A lock of its own for a new module, which then is one of those that a fork looks after."""
+    global _most
     module._lock, module._number = threading.RLock(), next(_numbers)
-    _modules[module._number] = module
+    _modules[module._number] = weakref.ref(module)  # without a callback: a handler's exception would be lost in it
+    if len(_modules) > _most:
+        for number, found in list(_modules.items()):
+            if found() is None:
+                _modules.pop(number, None)
+        _most = 64 + 2 * len(_modules)
 
 
 def hold(*modules):
@@ -48,30 +53,44 @@ def _number(module):
     return module._number
 
 
-def of_moment(module):
-    """The `Weights` that a container took for this member at the start of its call; None outside of such a call."""
-    moment = _moment.get()
-    return None if moment is None else moment.get(id(module))
+NOTHING = {}  # a moment in which nothing was taken; else id of a member -> its `Weights`
 
 
 def at_one_moment(forward):
-    """For the forward of a container: its members compute with their weights of one moment."""
+    """For the `_forward` of a container: all members compute with their weights of one moment, which `forward` gets.
+
+    When a call for training raises, the generators of masks are as before it.
+    """
 
     @functools.wraps(forward)
-    def call(self, x, state=None, *, cache=False, **given):
-        leaves, outer = self._leaves(), _moment.get()
-        if len(leaves) < 2 or (outer and all(id(leaf) in outer for leaf in leaves)):
-            return forward(self, x, state, cache=cache, **given)
-        moment = None if cache else _as_before(self._moment, leaves)
-        if moment is None:
-            with hold(self):
-                moment = {id(leaf): leaf._for_call(cache) for leaf in leaves}
-            lent = any(weights.arrays is not None for weights in moment.values())
-            self._moment = None if cache or lent else moment
-        with _core.Setting(_moment, {**outer, **moment} if outer else moment):
-            return forward(self, x, state, cache=cache, **given)
+    def call(self, x, state=None, *, cache=False, moment=NOTHING, **given):
+        leaves = self._leaves()
+        if len(leaves) < 2 or (moment and all(id(leaf) in moment for leaf in leaves)):
+            return forward(self, x, state, cache=cache, moment=moment, **given)
+        if not cache:
+            return forward(self, x, state, cache=False, moment=_taken(self, leaves), **given)
+        with hold(self):
+            moment = {id(leaf): leaf._for_call(True) for leaf in leaves}
+            drawing = [(leaf, leaf._rng.bit_generator.state) for leaf in leaves if leaf._draws()]
+        try:
+            return forward(self, x, state, cache=True, moment=moment, **given)
+        except BaseException:
+            for leaf, before in drawing:
+                with leaf._lock:
+                    leaf._rng.bit_generator.state = before
+            raise
 
     return call
+
+
+def _taken(container, leaves):
+    moment = _as_before(container._moment, leaves)
+    if moment is None:
+        with hold(container):
+            moment = {id(leaf): leaf._for_call(False) for leaf in leaves}
+        lent = any(weights.arrays is not None for weights in moment.values())
+        container._moment = None if lent else moment
+    return moment
 
 
 def _as_before(moment, leaves):
@@ -99,8 +118,10 @@ def _after_fork():
     """
     _core.forked()
     generators = {}  # id -> (the generator, which stays alive so long, the one to go on with)
-    for module in list(_modules.values()):
-        module._lock, module._panels = threading.RLock(), None
+    for module in [found for found in (one() for one in list(_modules.values())) if found is not None]:
+        vars(module).update(_lock=threading.RLock(), _panels=None, _changing=False)
+        if "_transposed" in vars(module):
+            module._transposed = None
         rng = vars(module).get("_rng")
         if rng is not None:
             if id(rng) not in generators:

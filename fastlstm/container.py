@@ -1,6 +1,7 @@
 """`Container`: a module made of modules. Weights, locks, modes and copies are its members', under longer names."""
 
 import copy
+import functools
 from operator import attrgetter
 
 from .attributes import Constant, fixed
@@ -56,24 +57,18 @@ class Container(Module):
             for name, weight in module._named_weights().items()
         }
 
-    def _replace_weights(self, arrays):
+    def _parted(self, arrays):
         own = {part: {} for part in self._parts}
         for name, array in arrays.items():
             part, _, rest = name.partition(".")
             own[part][rest] = array
-        with self._locked():
-            self._moment = None
-            for part, module in self._parts.items():
-                module._replace_weights(own[part])
+        self._moment = None
+        return [pair for part, module in self._parts.items() for pair in module._parted(own[part])]
 
     def _take_back(self, replaced=()):
-        for module in self._parts.values():
-            module._take_back()
-
-    def _weights_changed(self):
         self._moment = None
         for module in self._parts.values():
-            module._weights_changed()
+            module._take_back()
 
     def _leaves(self):
         return self._all
@@ -125,6 +120,19 @@ class Container(Module):
         lines += [f"{name}={value!r}" for name, value in self._options().items()]
         inner = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"
+
+
+def run(module, x, state, moment, **options):
+    """A recurrent member's forward, with its weights of the moment; of a class with a forward of its own, just that."""
+    if is_ours(type(module)):
+        return module._forward(x, state, moment=moment, **options)
+    return module.forward(x, state, **options)
+
+
+@functools.cache
+def is_ours(kind):
+    """Whether the forward of a class is of this package."""
+    return kind.forward.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _reduced(module):

@@ -108,7 +108,7 @@ def save(model, path, metadata=None, *, warn=True):
     path = os.fsdecode(path)
     weights = model.state_dict()
     if warn:
-        _warn_if_not_finite(path, weights, 4)
+        warn_if_not_finite(path, weights, 4)
     head = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(model.describe(), allow_nan=False)}
     write_tensors(path, head, metadata, weights)
 
@@ -198,7 +198,7 @@ def _read(file):
     return model, weights
 
 
-def _warn_if_not_finite(path, weights, stacklevel=3):
+def warn_if_not_finite(path, weights, stacklevel=3):
     odd = not_finite(weights)
     if odd:
         warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=stacklevel)
@@ -218,6 +218,6 @@ def load(path):
     path = regular(path)
     with refusals(path), steady(path) as file:
         model, weights = _read(file)
-    _warn_if_not_finite(path, weights)
+    warn_if_not_finite(path, weights)
     model._replace_weights(weights)
     return model

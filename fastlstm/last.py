@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arguments import real_array
-from .container import Container, member
+from .concurrency import NOTHING
+from .container import Container, member, run
 from .recurrent import Recurrent
 from .wrappers import Bidirectional, Reverse, _merged, _parted
 
@@ -103,7 +104,11 @@ class Last(Container):
 
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, state)``, then the trace if asked for, then the cache if asked for; see the layer's forward."""
-        y, state, *rest = self.layer.forward(x, state, lengths=lengths, reset=reset, trace=trace, cache=cache)
+        return self._forward(x, state, lengths=lengths, reset=reset, trace=trace, cache=cache, moment=NOTHING)
+
+    def _forward(self, x, state, *, lengths, reset, trace, cache, moment):
+        options = {"lengths": lengths, "reset": reset, "trace": trace, "cache": cache}
+        y, state, *rest = run(self.layer, x, state, moment, **options)
         final = _final(self.layer, state)
         if cache:  # the caller may change the state it is handed
             rest[-1] = _Kept(rest[-1], _copied(state), y.shape)

@@ -26,8 +26,8 @@ import numpy as np
 
 from . import _core
 from .attributes import checked, fixed
-from .concurrency import Weights, give_lock, hold, of_moment
-from .params import check_flag, check_state_dict
+from .concurrency import Weights, give_lock, hold
+from .params import check_flag, check_num_threads, check_state_dict
 
 # Set while a model is built only to be filled with weights that exist already.
 _hollow = contextvars.ContextVar("fastlstm_hollow", default=False)
@@ -47,17 +47,6 @@ def hollow():
     and no random numbers are drawn only to be thrown away.
     """
     return _core.Setting(_hollow, True)
-
-
-def check_num_threads(value):
-    """None (let the plan decide) or a positive int. Raises TypeError, ValueError."""
-    if value is None:
-        return None
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"num_threads must be an integer or None, got {type(value).__name__}")
-    if not 1 <= value <= 1024:
-        raise ValueError(f"num_threads must be in 1..1024, got {value}")
-    return int(value)
 
 
 def _notes(name, value):
@@ -110,6 +99,7 @@ class Module:
         self._weights = {}
         self._panels = None
         self._lent = lambda: None  # a weak reference to the weights that open streams hold
+        self._changing = False  # while `_update` changes weights in place
         self._version = 0  # counts weight changes; lets backward see a stale cache
         give_lock(self)
 
@@ -183,15 +173,28 @@ class Module:
         return self._weights
 
     def _replace_weights(self, arrays):
-        """Take over arrays that were checked and that nobody else holds."""
-        with self._lock:
-            self._take_back(replaced=arrays)
-            self._weights.update(arrays)
-            self._weights_changed()
+        """Take over arrays that were checked and that nobody else holds: all of them at once, or none."""
+        with self._locked():
+            parts = self._parted(arrays)
+            for module, own in parts:
+                module._check_settled()
+                module._take_back(replaced=own)
+            _core.replace_weights(parts)  # no signal's handler runs in between
+
+    def _parted(self, arrays):
+        """(module, its own among the arrays) for every module that has weights of its own."""
+        return [(self, arrays)]
+
+    def _check_settled(self):
+        """RuntimeError in the middle of a change: only a signal's handler or a collected object can get here then."""
+        if self._changing:
+            words = "an optimiser's step in this very thread has not ended"
+            raise RuntimeError(f"the weights of {type(self).__name__} are being changed: {words}")
 
     def _lend_weights(self):
         """Name -> the arrays of this moment. Nobody changes them as long as somebody holds what this returns."""
         with self._lock:
+            self._check_settled()
             lent = self._lent()
             if lent is None:
                 lent = _Lent(self._weights)
@@ -206,19 +209,15 @@ class Module:
             self._weights.update({name: lent[name].copy() for name in mine if name not in replaced})
         self._lent = lambda: None
 
-    def _weights_changed(self):
-        self._panels = None
-        self._version += 1
-
     def _pack(self):
         raise NotImplementedError(f"{type(self).__name__} packs nothing")
 
     def _packed(self):
         """The packed weights of this moment, built if need be. Safe from any thread."""
-        moment = of_moment(self)
-        panels = self._panels if moment is None or moment.panels is None else moment.panels
+        panels = self._panels
         if panels is None:
             with self._lock:  # also keeps `_update` from changing weights while they are read
+                self._check_settled()
                 if self._panels is None:
                     from .machine import settle
 
@@ -235,6 +234,10 @@ class Module:
         """A context manager that holds every lock under this module."""
         return hold(self)
 
+    def _draws(self):
+        """Whether a call for training draws masks."""
+        return False
+
     def _for_call(self, cache):
         """The `Weights` of this moment for a call, with cache=True or without. Called with the lock held."""
         return Weights(self._packed() if self._packs else None, self._version)
@@ -246,20 +249,26 @@ class Module:
         dict of live arrays. The caller has checked names and shapes.
         """
         with self._locked():
+            leaves = self._leaves()
+            for leaf in leaves:
+                leaf._check_settled()
             self._take_back()
             weights = self._named_weights()
-            try:
+            with _core.Changing(leaves):  # what is packed serves calls until the change is made, and is dropped then
                 if callable(change):
                     change(weights)
                 else:
                     for name, values in change.items():
                         weights[name][...] = values
-            finally:
-                self._weights_changed()
 
     def state_dict(self):
-        """Name -> copy of the weight, with torch's names and order."""
+        """Name -> copy of the weight, with torch's names and order.
+
+        RuntimeError when a signal's handler asks while an optimiser's step in its thread has not ended.
+        """
         with self._locked():
+            for leaf in self._leaves():
+                leaf._check_settled()
             return {name: weight.copy() for name, weight in self._named_weights().items()}
 
     def load_state_dict(self, d, strict=True):

@@ -15,7 +15,6 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 def hollow() -> AbstractContextManager[None]: ...
-def check_num_threads(value: int | None) -> int | None: ...
 
 class Module:
     recurrent: bool

@@ -19,7 +19,7 @@ import numpy as np
 from . import _core
 from .arguments import _read, check_lengths, contiguous
 from .attributes import Constant, fixed, kept
-from .concurrency import Weights, of_moment
+from .concurrency import Weights
 from .module import Module
 from .params import _check_size, check_flag, model_dtype, origin
 from .spec import Layout
@@ -201,9 +201,7 @@ class Embedding(_Stateless):
         return Weights(None, self._version, self._lend_weights())
 
     def _apply(self, x, snapshot, valid=None, handed=None):
-        index, moment = self._check_index(x, valid), of_moment(self)
-        if snapshot is None and moment is not None:
-            snapshot = moment.arrays
+        index = self._check_index(x, valid)
         if snapshot is None:
             with self._lock:  # not while an optimiser is half way through
                 rows = self._weights["weight"][index]

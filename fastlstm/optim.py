@@ -71,7 +71,9 @@ class Optimiser:
     """Steps, checks and saved state; a subclass says which numbers it has and how one weight moves.
 
     model: a `Module`, or a list of Modules, no two of which share a weight. The weights of the second module in a list
-    are named ``1.weight`` in `state_dict`.
+    are named ``1.weight`` in `state_dict`. ``load_checkpoint`` makes an optimiser without calling the constructor of
+    its class: attributes beyond those that `_hyper` names are for the program to set again. A step that an exception
+    of a signal's handler ends (KeyboardInterrupt) may be half done: go on from a checkpoint then.
     """
 
     _hyper = ()  # names of the attributes that state_dict() keeps
@@ -177,14 +179,24 @@ class Optimiser:
 
     def state_dict(self):
         """Everything needed to go on exactly: hyper-parameters, step counts and running means (copies)."""
-        state = {
-            name: {key: value.copy() if key != "step" else value for key, value in kept.items()}
-            for name, kept in self._state.items()
-        }
-        return {"class": self._file_name, **self._hyper_values(), "state": state}
+        with hold(*self._modules):  # between two steps
+            state = {
+                name: {key: value.copy() if key != "step" else value for key, value in kept.items()}
+                for name, kept in self._state.items()
+            }
+            return {"class": self._file_name, **self._hyper_values(), "state": state}
 
     def _hyper_values(self):
-        return {name: getattr(self, name) for name in self._hyper}
+        """Name -> value, NumPy's numbers as Python's."""
+        return {name: _plain(getattr(self, name)) for name in self._hyper}
+
+    def _checked_state(self):
+        """`state_dict`, if `load_state_dict` would take it; else what that raises."""
+        self._check()
+        found, weights = self.state_dict(), self._named_weights()
+        for name, kept in found["state"].items():
+            self._take(name, kept, weights)
+        return found
 
     def load_state_dict(self, d):
         """Take over what `state_dict` returned for a model with the same names and shapes.
@@ -229,6 +241,12 @@ class Optimiser:
         if not np.isfinite(array).all():
             raise ValueError(f"{told} holds NaN, infinity, or a number too large for {weight.dtype}")
         return array
+
+
+def _plain(value):
+    if isinstance(value, (tuple, list)):
+        return type(value)(_plain(one) for one in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_step(name, value):

@@ -22,12 +22,16 @@ from fastlstm.variants import cell_of
 # ------------------------------------------------------------------------------- sizes, in words
 
 
+_MOST = 2**48  # nothing of that size fits a memory
+
+
 def _check_size(name, value, least=1):
     # bool is an int to Python, and hidden_size=True is a slip, not a size.
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not least <= value < _MOST:
+        bound = f"at least {least}" if value < least else "below 2**48"
+        raise ValueError(f"{name} must be {bound}, got {value}")
     return int(value)
 
 
@@ -36,6 +40,17 @@ def check_flag(name, value, hint=""):
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {type(value).__name__}{hint}")
     return bool(value)
+
+
+def check_num_threads(value):
+    """None (let the plan decide) or a positive int. Raises TypeError, ValueError."""
+    if value is None:
+        return None
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"num_threads must be an integer or None, got {type(value).__name__}")
+    if not 1 <= value <= 1024:
+        raise ValueError(f"num_threads must be in 1..1024, got {value}")
+    return int(value)
 
 
 def layer_sizes(v, name, hidden, num_layers):

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core, functional, regularizers
 from .attributes import Constant, checked, fixed
-from .concurrency import Weights, of_moment
+from .concurrency import NOTHING, Weights
 from .module import Module
 from .params import _check_size, check_flag, init_weights, layer_sizes, model_dtype, weight_shapes
 from .ragged import pack
@@ -34,6 +34,9 @@ def _rate(name):
             self._panels = None  # zoneout's expectation is packed with the weights
 
     return property(lambda self: self._rates[name], change)
+
+
+_NONE = Weights()
 
 
 class Recurrent(Module):
@@ -141,20 +144,25 @@ class Recurrent(Module):
         zoneout = (self._rates.get(name, 0.0) for name in ("zoneout_h", "zoneout_c"))
         return pack(spec, weights, self._trainable or masks is not None, *zoneout, self._rooms)
 
-    def _packed_for_training(self, masks=()):
-        """The model with what backward needs; where masks drop weights, one of its own for this call."""
-        drops, moment = any(name.startswith("mask_weight") for name in masks), of_moment(self) or Weights()
-        if moment.panels is not None and not drops:
-            return moment.panels
+    def _packed_for_training(self, masks=(), taken=_NONE):
+        """The model with what backward needs; where masks drop weights, one of its own for this call. taken: the
+        `Weights` that a container took for it."""
+        drops = any(name.startswith("mask_weight") for name in masks)
+        if taken.panels is not None and not drops:
+            return taken.panels
         with self._lock:
+            self._check_settled()
             if drops:
                 from .machine import settle
 
                 settle(self._num_threads)
-                return self._pack(masks, moment.arrays)
+                return self._pack(masks, taken.arrays)
             if not self._trainable:
                 self._trainable, self._panels = True, None
             return self._packed()
+
+    def _draws(self):
+        return self.training and bool(self.dropout or any(self._rates.values()))
 
     def _for_call(self, cache):
         if cache and self.training and self._rates.get("weight_drop"):  # its call packs what the masks leave
@@ -246,21 +254,33 @@ class Recurrent(Module):
         what a signal's handler raises meanwhile (KeyboardInterrupt): the layer is then as before, and draws the same
         masks at the next call.
         """
+        return self._forward(
+            x, state, lengths=lengths, reset=reset, trace=trace, cache=cache, masks=masks, moment=NOTHING
+        )
+
+    def _forward(self, x, state, *, lengths, reset, trace, cache, moment, masks=None):
+        """See `forward`. moment: id of a module -> the `Weights` that a container took for it."""
+        taken = moment.get(id(self), _NONE) if moment else _NONE
         threads = self._num_threads or 0
         if masks is not None and not cache:
             raise ValueError("masks are for training: forward(..., cache=True, masks=masks)")
         if not trace and not cache:
-            panels = self._packed()
+            panels = self._packed() if taken.panels is None else taken.panels
             found = None if lengths is not None or reset is not None else panels.infer(
                 x, state, self._spec.batch_first, threads
             )
             return found or functional.forward(panels, self._spec, x, state, lengths, reset, threads)
-        pack = self._packed_for_training if cache else lambda _: self._packed()
+
+        def pack(masks):
+            if cache:
+                return self._packed_for_training(masks, taken)
+            return self._packed() if taken.panels is None else taken.panels
+
         before = after = None  # states of the generator, if masks are drawn
 
         def masks_of(steps, batch):
             nonlocal before, after
-            draws = cache and self.training and masks is None and (self.dropout or any(self._rates.values()))
+            draws = cache and masks is None and self._draws()
             with self._lock:
                 before = self._rng.bit_generator.state if draws else None
                 found = self._masks(masks, cache and self.training, steps, batch)
@@ -307,8 +327,8 @@ class Recurrent(Module):
         Raises ValueError for a bidirectional layer, whose reverse direction needs the end first, and for an awake
         outside 0..1; TypeError for one that is no number.
         """
-        zoneout = tuple(self._rates.get(name, 0.0) for name in ("zoneout_h", "zoneout_c"))
-        with self._lock:  # model and weights of one moment
+        with self._lock:  # model, weights and rates of one moment
+            zoneout = tuple(self._rates.get(name, 0.0) for name in ("zoneout_h", "zoneout_c"))
             origin = Origin(self._spec, self._packed(), self._lend_weights(), zoneout, self._num_threads or 0)
         return Stream(origin, batch_size, awake)
 

@@ -1,6 +1,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, overload
 
+import numpy as np
+
 from .functional import Kept
 from .module import Module
 from .params import _Array, _ArrayLike
@@ -19,6 +21,10 @@ class Recurrent(Module, Generic[_S, _SL, _T]):
     bias: Final[bool]
     batch_first: Final[bool]
     dropout: float
+    @property
+    def rng(self) -> np.random.Generator: ...
+    @rng.setter
+    def rng(self, value: int | np.random.Generator | None) -> None: ...
     bidirectional: Final[bool]
     proj_size: Final[int]
     @overload

@@ -8,7 +8,7 @@ import numpy as np
 
 from .arguments import _read
 from .concurrency import at_one_moment
-from .container import Container
+from .container import Container, is_ours, run
 from .last import Last
 from .module import Module
 from .network import BOTH, Embedding, Handed, _Stateless, valid_positions
@@ -100,8 +100,7 @@ def _cleared(a, valid):
 
 def _is_ours(module):
     """Whether y of a module is known to be nobody else's: its forward, and those of all its members, are ours."""
-    inside = type(module).forward.__module__.partition(".")[0] == __name__.partition(".")[0]
-    return inside and all(_is_ours(part) for part in getattr(module, "_parts", {}).values())
+    return is_ours(type(module)) and all(_is_ours(part) for part in getattr(module, "_parts", {}).values())
 
 
 @functools.cache
@@ -118,10 +117,10 @@ def _copied(name, value):
 class _Call:
     """One forward call of a chain: its options, and which positions count where that matters."""
 
-    def __init__(self, lengths, reset, trace, cache, batch_first):
+    def __init__(self, lengths, reset, trace, cache, batch_first, moment):
         self.lengths, self.reset = _copied("lengths", lengths), _copied("reset", reset)
         self.trace, self.cache = trace, cache
-        self.batch_first = batch_first
+        self.batch_first, self.moment = batch_first, moment
         self._valid = None  # (booleans or None,), once they have been asked for
 
     def ended(self, module):
@@ -143,17 +142,19 @@ class _Call:
         handed: of the member's own x and y; None when no cache is asked for.
         """
         if isinstance(module, Sequential) and type(module).forward is Sequential.forward:
-            inner = _Call(self.lengths, self.reset, self.trace and module.recurrent, self.cache, self.batch_first)
+            trace = self.trace and module.recurrent
+            inner = _Call(self.lengths, self.reset, trace, self.cache, self.batch_first, self.moment)
             return module._run(x, state, inner, handed)
         if module.recurrent:
-            return module.forward(
-                x, state, lengths=self.lengths, reset=self.reset, trace=self.trace, cache=self.cache
-            )
+            options = {"lengths": self.lengths, "reset": self.reset, "trace": self.trace, "cache": self.cache}
+            return run(module, x, state, self.moment, **options)
         if self.lengths is not None:
             x = _read("x", x)
         valid = self.valid(module, x)
         if isinstance(module, _Stateless) and type(module).forward is _Stateless.forward:
-            y, kept = module._apply(x, None, valid, handed)
+            taken = self.moment.get(id(module))
+            snapshot = None if taken is None else taken.arrays if taken.panels is None else taken.panels
+            y, kept = module._apply(x, snapshot, valid, handed)
             return (y, None, kept) if self.cache else (y, None)
         return self._foreign(module, x, valid)
 
@@ -242,7 +243,6 @@ class Sequential(Container):
     def _join(self, values):
         return join_state(self._flags, values)
 
-    @at_one_moment
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False, batch_first=None):
         """``(y, state)``, then the trace if asked for, then the cache if asked for.
 
@@ -260,7 +260,12 @@ class Sequential(Container):
             if self.recurrent:
                 raise ValueError(f"batch_first is {batch_first}, the recurrent members have {first}")
             first = batch_first
-        return self._run(x, state, _Call(lengths, reset, trace, cache, first), BOTH if cache else None)
+        return self._forward(x, state, lengths=lengths, reset=reset, trace=trace, cache=cache, batch_first=first)
+
+    @at_one_moment
+    def _forward(self, x, state, *, lengths, reset, trace, cache, batch_first, moment):
+        call = _Call(lengths, reset, trace, cache, batch_first, moment)
+        return self._run(x, state, call, BOTH if cache else None)
 
     def _run(self, x, state, call, handed):
         """The members one after the other; handed: whether the caller holds x and y, None without a cache."""

@@ -6,6 +6,7 @@ not locked, and the next file that is written into the folder removes it. Device
 """
 
 import errno
+import functools
 import os
 import stat
 import time
@@ -124,18 +125,18 @@ def _remove_abandoned(folder):
 
 
 def _temporary(folder, mode):
-    """(file descriptor, path) of a new file that is locked, in a folder."""
+    """(file, path) of a new file that is locked, in a folder. An exception of a signal's handler closes it."""
     names = iter(TEMPORARY)
     while True:
         name = next(names, None) or f".fastlstm-{os.urandom(8).hex()}.tmp"
         path = os.path.join(folder, name)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _UNFOLLOWED, mode)
+            file = open(path, "x+b", opener=functools.partial(os.open, mode=mode))  # noqa: SIM115
         except FileExistsError:
             continue
-        if _lock(fd) is not False and _is_there(path, os.fstat(fd)):
-            return fd, path
-        os.close(fd)  # another writer removes it as abandoned, as it had no lock yet
+        if _lock(file.fileno()) is not False and _is_there(path, os.fstat(file.fileno())):
+            return file, path
+        file.close()  # another writer removes it as abandoned, as it had no lock yet
 
 
 def _keep_attributes(fd, target, kept):
@@ -165,12 +166,13 @@ def _replace(target, kept, pieces):
     folder = os.path.dirname(target)
     _remove_abandoned(folder)
     try:
-        fd, temporary = _temporary(folder, 0o666 if kept is None else 0o600)
+        file, temporary = _temporary(folder, 0o666 if kept is None else 0o600)
     except OSError as error:
         raise OSError(error.errno, error.strerror, target) from None  # not of a name that the caller never gave
+    fd = file.fileno()
     mine = os.fstat(fd)
     try:
-        with open(fd, "wb") as file:
+        with file:
             for piece in pieces:
                 file.write(piece)
             file.flush()
@@ -186,7 +188,7 @@ def _replace(target, kept, pieces):
             if os.path.samestat(os.lstat(temporary), mine):  # not that of another writer, after the renaming
                 os.unlink(temporary)
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, temporary):
-            error.filename, error.filename2 = target, None
+            raise type(error)(error.errno, error.strerror, target) from None  # the name that the caller gave
         raise
     _sync_folder(folder)
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from .arguments import check_dy, check_lengths, check_reset, check_x, real_array
 from .attributes import kept
-from .concurrency import at_one_moment
-from .container import Container, member
+from .concurrency import NOTHING, at_one_moment
+from .container import Container, member, run
 from .params import check_flag
 from .recurrent import Recurrent
 from .spec import Layout
@@ -112,13 +112,15 @@ class Reverse(Container):
 
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, state)``, then the trace if asked for, then the cache if asked for; see the layer's forward."""
+        return self._forward(x, state, lengths=lengths, reset=reset, trace=trace, cache=cache, moment=NOTHING)
+
+    def _forward(self, x, state, *, lengths, reset, trace, cache, moment):
         array, layout = check_x(self.layer._spec, x)
         lengths = check_lengths(lengths, layout)
         turn = _Turn(layout, lengths)
         reset = turn.cuts(check_reset(reset, layout))
-        y, state, *rest = self.layer.forward(
-            turn(layout.outward(array)), state, lengths=lengths, reset=reset, trace=trace, cache=cache
-        )
+        options = {"lengths": lengths, "reset": reset, "trace": trace, "cache": cache}
+        y, state, *rest = run(self.layer, turn(layout.outward(array)), state, moment, **options)
         ordered = turn if self.in_time else (lambda a: a)
         if trace:
             parts = ([ordered(a) for a in part] if isinstance(part, list) else ordered(part) for part in rest[0])
@@ -249,14 +251,18 @@ class Bidirectional(Container):
             raise TypeError(f"{what} must be None or a pair, one for each direction, got {type(value).__name__}")
         return value
 
-    @at_one_moment
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False):
         """``(y, (state, state))``, then the pair of traces if asked for, then the cache if asked for."""
+        return self._forward(x, state, lengths=lengths, reset=reset, trace=trace, cache=cache)
+
+    @at_one_moment
+    def _forward(self, x, state, *, lengths, reset, trace, cache, moment):
         array, layout = check_x(self.forward_layer._spec, x)  # once for both
         lengths, reset = check_lengths(lengths, layout), check_reset(reset, layout)
         reset = None if reset is None else layout.outward(reset)
+        options = {"lengths": lengths, "reset": reset, "trace": trace, "cache": cache}
         found = [
-            layer.forward(layout.outward(array), own, lengths=lengths, reset=reset, trace=trace, cache=cache)
+            run(layer, layout.outward(array), own, moment, **options)
             for layer, own in zip(self._both, self._pair("state", state), strict=True)
         ]
         ys, states, *rest = (tuple(part) for part in zip(*found, strict=True))

@@ -18,7 +18,7 @@ import os
 import warnings
 from typing import Any, NamedTuple
 
-from ..files import _warn_if_not_finite, load, save
+from ..files import load, save, warn_if_not_finite
 from ..read_files import FileFormatError, excerpt, refusals, regular, steady
 from ..safetensors_read import read_header
 from ..whole_files import write_whole
@@ -92,7 +92,7 @@ def _state_dict(kind, path, key=None, **options):
         except ValueError as error:
             refused[place] = excerpt(error, 2000)
             continue
-        _warn_if_not_finite(f"{path}: {place}" if place else path, models[place]._named_weights())
+        warn_if_not_finite(f"{path}: {place}" if place else path, models[place]._named_weights())
     others = {name: tensor for own in groups.values() for name, tensor in own.items()}
     rest = f"other tensors ({', '.join(list(others)[:3])}{', ...' if len(others) > 3 else ''})" if others else ""
     return Contents(kind, models, refused, others, rest)

@@ -16,7 +16,7 @@ Formulas, names and shapes of these are torch's (docs/equations.md), so weights 
 import os
 from collections.abc import Mapping
 
-from ..files import _warn_if_not_finite
+from ..files import warn_if_not_finite
 from ..layers import GRU, LSTM, RNN
 from ..module import hollow
 from ..network import Embedding, Linear
@@ -215,7 +215,7 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
         if given:
             raise ValueError(f"from_torch: {', '.join(given)} cannot be given with a module, which has its own")
         model = _from_module(source, prefix)
-    _warn_if_not_finite(told, model._named_weights())
+    warn_if_not_finite(told, model._named_weights())
     return model
 
 

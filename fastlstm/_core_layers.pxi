@@ -63,6 +63,7 @@ cdef class Stepper:
     cdef int64_t batch, inputs, outputs
     cdef fl_call call
     cdef readonly bint teamed
+    cdef readonly int64_t done  # steps made; counted before Python runs again, so it is true whatever a handler raises
 
     def __cinit__(self, Model model, int64_t batch, tuple states, int threads=0, int64_t awake_ns=0,
                   Busy busy=None):
@@ -101,6 +102,10 @@ cdef class Stepper:
     def release(self):
         """Its workers need not wait for a further step."""
         fl_team_rest()
+
+    def counts(self):
+        """`done`, in a list as of a chain of steppers."""
+        return [self.done]
 
     cdef fl_status _step_of_team(self, const void *x, void *y) nogil:
         """A step on several threads, which read x while they write y."""
@@ -169,6 +174,7 @@ cdef class Stepper:
             check(status)
         if self.model.states == 3:
             self._exchange(False)
+        self.done += 1
         return out
 
     cdef void _exchange(self, bint inward) noexcept:

@@ -2,8 +2,8 @@
 
 Whatever comes in passes through the ``check_*`` functions here (and in states.py) before anything is computed; they
 copy only what does not fit already. What they return is theirs: an array of the caller's comes back as another array
-object on the same memory, whose shape and dtype nobody else can set while the core reads it; of what is checked by
-value, a copy is made first. Letters: T steps, B rows, I inputs, D directions, R the width of h.
+object on the same memory, whose shape and dtype nobody else can set while the core reads it. The values of `lengths`
+are checked in a copy, which the core then reads. Letters: T steps, B rows, I inputs, D directions, R the width of h.
 """
 
 import numpy as np

@@ -164,6 +164,10 @@ class ChainStepper:
         """`step` for a call that has the flag already, within ``Busy.run``."""
         return _core.step_chain(self._steppers, self._between, x, out)
 
+    def counts(self):
+        """How many steps each layer has made."""
+        return [stepper.done for stepper in self._steppers]
+
     def release(self):
         """No layer's threads need wait for a further step."""
         for stepper in self._steppers:

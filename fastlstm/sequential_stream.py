@@ -31,6 +31,8 @@ def join_state(recurrent, values):
     if not values:
         return None
     return values[0] if sum(recurrent) == 1 else tuple(values)
+
+
 def _at_once(stream):
     """Whether its state changes while a block passes, as that of somebody else's stream."""
     return not hasattr(stream, "_advance") or getattr(stream, "_others", False)
@@ -61,9 +63,10 @@ class SequentialStream(Session):
         self._between = [
             None if width is None else np.empty((self._batch_size, width), self._dtype) for width in self._widths[:-1]
         ]
+        self._even = self._counts()
 
     def _content(self):
-        found = {name: value for name, value in vars(self).items() if name not in ("_busy", "_between")}
+        found = {name: value for name, value in vars(self).items() if name not in ("_busy", "_between", "_even")}
         ours = Session, StatelessStream  # a copy of another's stream may share the state
         streams = [copy.copy(one) if isinstance(one, ours) else copy.deepcopy(one) for one in self._streams]
         return {**found, "_streams": streams}
@@ -74,7 +77,8 @@ class SequentialStream(Session):
         With batch_size 1 the batch axis may be left out, of x_t and so of y and out.
         Raises TypeError, ValueError or IndexError before any state has moved. When a signal's handler, or a member of
         others, raises between the members, these are at different steps: until `state` is assigned, or `reset` for all
-        rows, further calls raise RuntimeError.
+        rows, further calls raise RuntimeError. If all members had made the step, or none, nothing is lost: the state is
+        that of after the step or that of before.
         """
         return self._busy.run(self._step, x_t, out)
 
@@ -100,11 +104,29 @@ class SequentialStream(Session):
                 y = stream.step(y, out=between)
                 place += 1
         except BaseException:
-            self._torn = any(self._recurrent[:place]) and any(self._recurrent[place:])
+            self._torn = True  # until it is known, as a second signal may come
+            self._torn = self._uneven(place)
             raise
         if out is not None:
             return out
         return y[0] if single else y
+
+    def _counts(self):
+        """How many steps each stepper of the recurrent members has made; none for a member of others."""
+        found = []
+        for stream, flag in zip(self._streams, self._recurrent, strict=True):
+            found += stream._counts() if flag and hasattr(stream, "_counts") else []
+        return found
+
+    def _uneven(self, place):
+        """Whether the recurrent members are at different steps, after a step that raised in the member at `place`.
+
+        `_even` has the counts of a moment when all were at the same step. A member may have made its step and not have
+        returned, so the counts say it. Members of others have none: those before `place` have made theirs.
+        """
+        if self._others:
+            return any(self._recurrent[:place]) and any(self._recurrent[place:])
+        return len({now - then for now, then in zip(self._counts(), self._even, strict=True)}) > 1
 
     def process(self, block):
         """block: (T, B, I), or (T, B) integers -> (T, B, O); B may be left out as in `step`.
@@ -153,7 +175,13 @@ class SequentialStream(Session):
         with self._all_or_nothing():
             for stream in self._streams:
                 stream.reset(mask)
-        self._torn = self._torn and mask is not None
+        if mask is None:
+            self._whole_again()
+
+    def _whole_again(self):
+        """All members are at the same step."""
+        self._even = self._counts()
+        self._torn = False
 
     def close(self):
         """Ends the streams of all members: a further step or block is a RuntimeError."""
@@ -181,4 +209,4 @@ class SequentialStream(Session):
         with self._all_or_nothing():
             for stream, own in zip(self._streams, split_state(self._recurrent, "state", value), strict=True):
                 stream.state = own
-        self._torn = False
+        self._whole_again()

@@ -63,6 +63,9 @@ class _Closed:
 
     step_inside = step
 
+    def counts(self):
+        return []
+
 
 def closed():
     """The error of a call of a closed stream."""
@@ -72,7 +75,8 @@ def closed():
 class Session:
     """What streams with a state share: one call at a time, copies, ``with``. `_content` and `_start` are a subclass's.
 
-    Whatever uses the state passes through ``self._busy.run``.
+    Whatever uses the state passes through ``self._busy.run``, but for a step of a `Stream`: its stepper takes the same
+    flag itself, and gives it back.
     """
 
     batch_size = kept("batch_size", "open another stream")
@@ -143,7 +147,9 @@ class Stream(Session):
         """x (B, I) -> h (B, R) of the last layer; (I,) -> (R,) when batch_size is 1.
 
         out: a C-contiguous (B, R) array of the layer's dtype to write into; then nothing is allocated.
-        Raises ValueError or TypeError for anything that does not fit; the state is then as before.
+        Raises ValueError or TypeError for anything that does not fit; the state is then as before. A step that is ended
+        by the exception of a signal's handler may have been made: the state is that of before the step or that of after
+        it, never a mixture.
         """
         y = self._stepper.step(x, out)
         return y if y is not None else self._busy.run(self._step_any, x, out)
@@ -170,6 +176,10 @@ class Stream(Session):
                 f"out must be a writable C-contiguous {self._spec.dtype} array of shape {shape}, got {found}"
             )
         return np.asarray(out).reshape(shape)
+
+    def _counts(self):
+        """How many steps each stepper has made since the stream was opened or copied."""
+        return self._stepper.counts()
 
     def process(self, block):
         """block (T, B, I) -> y (T, B, R); (T, I) -> (T, R) when batch_size is 1. T may be 0.

@@ -15,7 +15,7 @@ typedef struct fl_stop {
     double planned_ns; /* work since the clock was last read.  Of the calling thread, as the next one */
     int64_t ask_at;    /* when to ask next, by fl_now_ns; 0: the clock has not been read yet */
     double piece_ns;   /* longer pieces of work are cut: FL_PIECE_NS, or 1, so that all is cut */
-    int eager;         /* 1: fl_poll_force is in effect, so every look asks */
+    int eager;         /* 1: poll is asked whenever the clock would be read, as fl_poll_force, of tests, wants it */
     unsigned outside;  /* the caller's floating-point state, in which poll runs */
     atomic_int stopped;
 } fl_stop;
@@ -43,12 +43,13 @@ void fl_stop_wait(fl_stop *stop);
  * as memory that is new from the system may take a second for each gigabyte; on the calling thread. */
 void fl_stop_fill(fl_stop *stop, void *to, const void *from, size_t bytes);
 
-/* How often a loop over pieces of about equal work looks: small pieces are only counted. */
+/* A counter for a loop over pieces of about equal work.  It says after how many pieces fl_stop_look is called: small
+ * pieces are only counted, so that the clock is read once in FL_LOOK_NS of planned work. */
 typedef struct fl_pace {
     fl_stop *stop;
     int worker;
     double piece_ns;
-    int64_t every, left; /* pieces from look to look; until the next */
+    int64_t every, left; /* pieces from one fl_stop_look to the next; those still to come before it */
 } fl_pace;
 void fl_pace_begin(fl_pace *pace);
 int fl_pace_look(fl_pace *pace);

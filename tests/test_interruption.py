@@ -4,6 +4,7 @@ Python runs handlers between two steps of its interpreter; the core has it run t
 exception at one point of all those where that may be: a loop over it goes through all.
 """
 
+import copy
 import linecache
 import os
 import signal
@@ -20,6 +21,7 @@ from grids import openmp
 
 import fastlstm as fl
 from fastlstm import _core
+from fastlstm.stream import Stream
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals here")
 LONG_ENOUGH = 5  # seconds: far less than the calls that end early would take, far more than it takes to end them
@@ -174,6 +176,68 @@ def test_a_stream_has_the_state_of_before_or_that_of_after(name):
     assert late <= 2  # Python's last lines, on which y is lost on its way to the caller
     stream.state = before
     assert bits(stream.process(block)) == y
+
+
+I, B, H = 3, 2, 4
+CHAINS = {
+    "plain": lambda: fl.Sequential(fl.Linear(I, H, rng=0), fl.LSTM(H, H, rng=1), fl.GRU(H, 5, rng=2)),
+    "sizes": lambda: fl.Sequential(fl.LSTM(I, [H, 5], rng=0), fl.Linear(5, H, rng=0), fl.LSTM1997(H, H, rng=1)),
+    "nested": lambda: fl.Sequential(fl.Sequential(fl.LSTM(I, H, rng=0), fl.Linear(H, H, rng=1)), fl.Last(
+        fl.LSTM(H, H, rng=2))),
+    "one": lambda: fl.Sequential(fl.LSTM(I, [H, 5], rng=0), fl.Linear(5, H, rng=0)),
+}
+
+
+def raising_after_the_step(stream, count):
+    """Traces so that KeyboardInterrupt comes where `Stream.step` of the count-th recurrent member returns."""
+    seen = []
+
+    def trace(frame, event, _):
+        if frame.f_code is not Stream.step.__code__:
+            return trace if event == "call" else None
+        if event == "return":
+            seen.append(frame)
+            if len(seen) == count:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+@pytest.mark.parametrize("lists", [False, True], ids=["arrays", "lists"])  # the short way and Busy.run
+@pytest.mark.parametrize("kind", CHAINS)
+def test_a_step_given_up_after_a_members_own_is_not_hidden(kind, lists):
+    """The member has moved and has not returned: as with a handler that Python runs there."""
+    model, x, count = CHAINS[kind](), numbers(6, B, I), 1 if kind == "one" else 2  # members with a state
+    before = sys.gettrace()
+    for made in range(1, count + 1):
+        stream, other = model.stream(B), model.stream(B)
+        for one in (stream, other):
+            one.step(x[0])
+            one.process(x[:2])
+        stream = copy.copy(stream) if made % 2 else stream
+        sys.settrace(raising_after_the_step(stream, made))
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                stream.step(x[2].tolist() if lists else x[2])
+        finally:
+            sys.settrace(before)
+        if made == count:  # all have moved: the state of after
+            other.step(x[2])
+        else:
+            for call in (stream.step, copy.copy(stream).step):
+                with pytest.raises(RuntimeError, match="given up half-way"):
+                    call(x[2])
+            stream.state = other.state
+            assert not stream._torn and not stream._uneven(0)
+        assert bits(stream.process(x[3:])) == bits(other.process(x[3:]))
+        stream._streams[0].step(x[0]) if kind != "plain" else stream._streams[1].step(np.zeros((B, H), "f4"))
+        assert stream._uneven(0) == (count > 1)
+        stream.reset([True, False])
+        assert stream._uneven(0) == (count > 1)
+        stream.reset()
+        assert not stream._uneven(0)
 
 
 def test_an_embedding_ends_its_sums():

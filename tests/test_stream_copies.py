@@ -515,6 +515,21 @@ def test_a_step_given_up_between_members_is_not_hidden(monkeypatch):
     same(stream.process(x[2:]), other.process(x[2:]))
 
 
+def test_steppers_count_their_steps():
+    x = steps("LSTM")
+    for kind, layers in (("LSTM", 1), ("sizes", 2), ("three states", 1), ("team", 1)):
+        stream = MODELS[kind]().stream(B)
+        stream.step(x[0])
+        stream.step(x[1].tolist())
+        stream.process(x)
+        with pytest.raises(ValueError):
+            stream.step(x[0][:1])
+        assert stream._counts() == [2] * layers
+        assert copy.copy(stream)._counts() == [0] * layers
+        stream.close()
+        assert stream._counts() == []
+
+
 def test_a_block_that_fails_in_a_chain_leaves_all_members_as_they_were(monkeypatch):
     x, stream = steps("Sequential"), opened("Sequential")
     state = stream.state

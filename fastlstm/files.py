@@ -199,6 +199,7 @@ def _read(file):
 
 
 def warn_if_not_finite(path, weights, stacklevel=3):
+    """A RuntimeWarning that names the arrays which hold NaN or infinity, if there are any."""
     odd = not_finite(weights)
     if odd:
         warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=stacklevel)

@@ -215,3 +215,16 @@ def test_the_arrays_of_a_cache_changed_in_place_are_not_those_that_backward_read
         a = getattr(cache.core, name)
         a.shape = (a.size,)
     same(list(flat(layer.backward(y, cache)).values()), expected)
+
+
+def test_the_arrays_of_a_cache_cannot_be_changed():
+    layer = fl.LSTM(I, H, rng=0, variational_h=0.5)
+    x, state, y, cache = parts(layer)
+    expected = list(flat(layer.backward(y, cache)).values())
+    for name in ("x", "h0", "c0"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(cache.core, name)[...] = 7
+        with pytest.raises(ValueError, match="does not own its data"):
+            getattr(cache.core, name).resize((1, 1, 1))
+    assert not hasattr(cache.core, "masks") and not hasattr(cache.core, "lengths")
+    same(list(flat(layer.backward(y, cache)).values()), expected)

@@ -151,6 +151,49 @@ def test_several_models_and_what_they_keep(tmp_path):
     assert len(load_checkpoint(tmp_path / "c").model) == 1
 
 
+def test_what_cannot_be_loaded_is_not_saved(tmp_path):
+    path, layer = tmp_path / "c", fl.Linear(2, 2, rng=0)
+    path.write_bytes(b"before")
+    adam = fl.optim.Adam(layer)
+    with np.errstate(over="ignore"):
+        adam.step({name: np.full_like(w, 1e30) for name, w in layer.state_dict().items()})
+    with pytest.raises(ValueError, match="exp_avg_sq of weight holds NaN, infinity"):
+        save_checkpoint(path, layer, adam)
+    adam = fl.optim.Adam(layer)
+    adam.lr = -1
+    with pytest.raises(ValueError, match="lr must be at least 0"):
+        save_checkpoint(path, layer, adam)
+    layer._update({"bias": np.nan})
+    with pytest.warns(RuntimeWarning, match="NaN or infinity in 0.bias"):
+        save_checkpoint(tmp_path / "d", layer)
+    with pytest.warns(RuntimeWarning, match="NaN or infinity in 0.bias"):
+        load_checkpoint(tmp_path / "d")
+    assert path.read_bytes() == b"before"
+
+
+def test_numbers_of_numpy_and_modules_of_two_types(tmp_path):
+    models = [fl.LSTM(3, 4, rng=0), fl.Linear(4, 2, dtype="float64", rng=0)]
+    adam = fl.optim.Adam(models, lr=np.float32(0.5), betas=(np.float64(0.5), 0.25))
+    grads = [{name: np.ones_like(w) for name, w in one.state_dict().items()} for one in models]
+    adam.step(grads)
+    save_checkpoint(tmp_path / "c", models, adam)
+    found = load_checkpoint(tmp_path / "c")
+    adam.step(grads)
+    found.optimiser.step(grads)
+    for a, b in zip(models, found.model, strict=True):
+        same(list(a.state_dict().values()), list(b.state_dict().values()))
+
+
+def test_generators_spawn_as_before(tmp_path):
+    mine = {"a": np.random.default_rng(7), "b": np.random.default_rng([1, 2**40]), "c": np.random.default_rng()}
+    mine["d"] = mine["a"].spawn(3)[2]
+    save_checkpoint(tmp_path / "c", fl.LSTM(2, 2), generators=mine)
+    found = load_checkpoint(tmp_path / "c").generators
+    for name, one in mine.items():
+        for a, b in zip(one.spawn(2), found[name].spawn(2), strict=True):
+            assert a.random() == b.random()
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no signals here")
 def test_the_bits_of_an_uninterrupted_training_after_kills(tmp_path):
     steps, path = 30, tmp_path / "checkpoint"
@@ -269,6 +312,8 @@ DAMAGE = {
     "step": slot("optimiser/state/weight_ih_l0/step", -1),
     "unknown weight": slot("optimiser/state/weight", {"step": 1}),
     "generator": slot("generators/0/bit_generator", "os"),
+    "seeds": slot("generators/0/seed_seq", {"entropy": "x", "spawn_key": [], "pool_size": 4, "n_children_spawned": 0}),
+    "no seeds": slot("generators/0/seed_seq", 3),
     "state of a generator": slot("generators/0/state", "x"),
     "counter of a generator": slot("generators/1/state/counter", "x"),
     "key of a generator": slot("generators/0/state/key", {"dtype": "uint32", "values": [1, 2]}),

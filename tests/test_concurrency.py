@@ -11,7 +11,7 @@ import pytest
 from grids import BEGIN, same, says
 
 import fastlstm as fl
-from fastlstm import concurrency
+from fastlstm import _core, concurrency
 from fastlstm.concurrency import hold
 
 I = H = 6
@@ -325,6 +325,87 @@ def test_what_is_packed_is_taken_without_locks_only_while_nothing_has_changed():
     model(X)
     model.load_state_dict(weights_of(model, 1))
     assert model._moment is None  # old panels are not kept
+
+
+# ---- handlers in the middle of calls and changes ---------------------------------------------
+
+
+@pytest.mark.parametrize("make", [
+    lambda: fl.Sequential(fl.LSTM(I, H, rng=0), fl.LSTM(H, H, rng=1)),
+    lambda: fl.Bidirectional(fl.LSTM(I, H, rng=0), fl.GRU(I, H, rng=1)),
+])
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_handler_that_calls_the_model_in_the_middle_of_a_call_sees_the_weights_of_its_own_time(make, cache):
+    model, seen = make(), []
+    old, new = weights_of(model, 0.25), weights_of(model, -0.5)
+    model.load_state_dict(new)
+    expected, leaf = model(X)[0], model._leaves()[0]
+    alone = leaf(X)[0]
+    model.load_state_dict(old)
+    before = model(X)[0]
+
+    def handle():
+        _core.force_poll(False)
+        model.load_state_dict(new)
+        same(model(X)[0], expected)
+        same(leaf(X)[0], alone)
+        y, *_, kept = model.forward(X, cache=True)
+        model.backward(np.ones_like(y), kept)
+        if not isinstance(model, fl.Bidirectional):
+            same(model.stream(3).process(X), expected)
+        seen.append(True)
+
+    _core.force_poll(True, handle)
+    try:
+        y = model.forward(X, cache=cache)[0]
+    finally:
+        _core.force_poll(False)
+    assert seen == [True]
+    same(y, before)
+
+
+def test_a_handler_in_the_middle_of_a_step_is_refused_the_weights(tmp_path):
+    model, path = fl.Sequential(*layers()), tmp_path / "model"
+    calls = [
+        model.state_dict, lambda: copy.copy(model), lambda: pickle.dumps(model), lambda: model[1].state_dict(),
+        lambda: model.load_state_dict(model.state_dict()), lambda: model.stream(1), lambda: model.save(path),
+        lambda: fl.save_checkpoint(path, model), lambda: model._update({}), lambda: model.forward(X, cache=True),
+    ]
+
+    def change(live):
+        for call in calls:
+            with pytest.raises(RuntimeError, match="an optimiser's step in this very thread has not ended"):
+                call()
+
+    model._update(change)
+    for call in calls:
+        call()
+
+
+def test_an_exception_in_the_middle_of_a_change_leaves_nothing_packed_of_before():
+    model = fl.Sequential(*layers())
+    model(X)
+
+    def change(live):
+        for w in live.values():
+            w[...] = 0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model._update(change)
+    assert not model(X)[0].any()
+
+
+@pytest.mark.parametrize("make", [fl.Sequential, fl.Bidirectional])
+def test_a_call_that_is_refused_or_ended_gives_the_masks_of_all_members_back(make):
+    kind = dict(num_layers=2, dropout=0.5, variational_h=0.3)
+    model = make(fl.LSTM(I, H, rng=0, **kind), fl.GRU(I, H, rng=1, **kind))
+    states = [leaf.rng.bit_generator.state for leaf in model._leaves()]
+    with pytest.raises(ValueError, match="h0 has shape"):
+        model.forward(X, (None, np.zeros((1, 1, 1))), cache=True)
+    assert [leaf.rng.bit_generator.state for leaf in model._leaves()] == states
+    model.forward(X, cache=True)
+    assert all(leaf.rng.bit_generator.state != state for leaf, state in zip(model._leaves(), states, strict=True))
 
 
 # ---- fork ----------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import os
 import stat
 import struct
 import time
-import zipfile
 import zlib
 
 _YOUNG = 2.0  # seconds since the last change in which a file may still be in the middle of being written
@@ -104,11 +103,9 @@ def refusals(path):
         raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
     except ValueError as error:
         raise FileFormatError(f"{path}: {excerpt(error, 2000)}") from None
-    except zipfile.BadZipFile as error:
-        if isinstance(error.__context__, OSError):  # which zipfile takes for a file of another kind
-            raise error.__context__ from None
-        raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None
     except Exception as error:
+        if type(error).__name__ == "BadZipFile" and isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # which zipfile takes for a file of another kind
         if not is_damage(error):
             raise
         raise FileFormatError(f"{path}: damaged ({excerpt(error)})") from None

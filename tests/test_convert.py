@@ -35,6 +35,21 @@ def test_inspect_of_a_checkpoint(checkpoint):
         assert words in text, words
 
 
+def test_checkpoints_of_our_own(tmp_path):
+    path, out = tmp_path / "training", tmp_path / "out.safetensors"
+    lstm, chain = fl.LSTM(3, 4, rng=0), fl.Sequential(fl.GRU(3, 4, rng=0), fl.Linear(4, 2, rng=0))
+    fl.save_checkpoint(path, chain, fl.optim.Adam(chain))
+    text = succeeds("inspect", path)
+    assert "a checkpoint of fastlstm: 1 model" in text and "GRU(3, 4)" in text and "tensors of no" not in text
+    succeeds("convert", path, out)
+    assert repr(fl.load(out)) == repr(chain)
+    fl.save_checkpoint(path, [lstm, chain])
+    assert "a checkpoint of fastlstm: 2 models" in succeeds("inspect", path)
+    assert "2 recurrent layers; there are '0', '1'" in fails("convert", path, out)
+    succeeds("convert", path, out, "--name", "0")
+    assert repr(fl.load(out)) == repr(lstm)
+
+
 def test_convert_a_layer_of_a_checkpoint(checkpoint, tmp_path):
     out = tmp_path / "b.safetensors"
     assert "LSTM(3, 5, num_layers=2" in succeeds("convert", checkpoint, out, "--name", "encoder.", "--batch-first")

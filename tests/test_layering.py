@@ -149,7 +149,7 @@ ALLOWED = {
 LATER = {
     "cli": {"_progress", "arrays", "benchmark", "convert", "fastlstm", "forecast"},
     "command": {"plots"},
-    "formats": {"keras_models", "onnx_read", "onnx_write", "torch_models"},
+    "formats": {"checkpoint", "keras_models", "onnx_read", "onnx_write", "torch_models"},
     "module": {"files", "machine"},
     "plots": {"report"},
     "recurrent": {"machine", "planning"},

@@ -100,8 +100,15 @@ def _state_dict(kind, path, key=None, **options):
 
 def _safetensors(kind, path, **options):
     with refusals(path), steady(path) as file:
-        ours = (read_header(file).metadata or {}).get("format") == "fastlstm"
-    if not ours:
+        told = (read_header(file).metadata or {}).get("format")
+    if told == "fastlstm checkpoint":
+        from ..checkpoint import load_checkpoint
+
+        _no_options("a checkpoint of fastlstm", path, options)
+        found = load_checkpoint(path).model
+        models = {str(place): one for place, one in enumerate(found)} if isinstance(found, list) else {"": found}
+        return Contents("fastlstm checkpoint", models, {}, {})
+    if told != "fastlstm":
         return _state_dict(kind, path, **options)
     _no_options("a model of fastlstm", path, options)
     return Contents("fastlstm", {"": load(path)}, {}, {})

@@ -4,7 +4,7 @@ from ..container import Container
 
 _KINDS = {
     "fastlstm": "a model of fastlstm", "safetensors": "a state dict in safetensors", "torch": "a checkpoint of torch",
-    "ONNX": "an ONNX graph", "Keras": "a model of Keras",
+    "ONNX": "an ONNX graph", "Keras": "a model of Keras", "fastlstm checkpoint": "a checkpoint of fastlstm",
 }
 
 
@@ -33,7 +33,7 @@ def _shown(text):
 
 
 def _noun(found):
-    return "model" if "" in found.models else "recurrent layer"
+    return "model" if "" in found.models or found.kind == "fastlstm checkpoint" else "recurrent layer"
 
 
 def _count(number, noun):

@@ -122,19 +122,43 @@ def _by_name(spec, weights, gradients, masks):
             found[name] = found[name.replace("bias_hh", "bias_ih")].copy()
     for name, mask in masks.items():
         if name.startswith("mask_weight"):  # the model was packed from weights * mask
-            found[name.removeprefix("mask_")] *= mask
+            grad = found.get(name.removeprefix("mask_"))
+            if grad is None or getattr(mask, "shape", None) != grad.shape or mask.dtype != grad.dtype:
+                raise ValueError(f"cache must stay as forward made it; its {name} is of no weight, or of another shape")
+            grad *= mask
     return {name: found[name] for name in weights}
+
+
+def _sizes(core):
+    return getattr(core, "steps", None), getattr(core, "batch", None)
+
+
+def _belongs(core, spec, layout):
+    """Whether the core's cache, one of a chain when layers differ in size, is of that many steps, rows and layers."""
+    if not spec.ragged:
+        return not hasattr(core, "caches") and _sizes(core) == layout[:2]
+    caches, models, dropout = (getattr(core, name, None) for name in ("caches", "model", "dropout"))
+    models = getattr(models, "models", None)
+    if not all(isinstance(part, (list, tuple)) and len(part) == spec.num_layers for part in (caches, models)):
+        return False
+    if dropout is not None and [getattr(a, "shape", None) for a in dropout] != [
+        (*layout[:2], spec.inputs(layer)) for layer in range(1, spec.num_layers)
+    ]:
+        return False
+    return all(_sizes(one) == layout[:2] for one in caches)
 
 
 def backward(spec, weights, dy, kept, dstate=None, input_gradient=True, threads=0):
     """``dx, dstate, grads``; see the layers' backward. weights: names, in the order that grads shall have."""
     if not isinstance(kept, Kept):
         raise TypeError(f"cache must come from forward(..., cache=True), got {type(kept).__name__}")
+    if not isinstance(kept.spec, Spec) or not isinstance(kept.masks, dict):
+        words = f"its spec is {type(kept.spec).__name__}, its masks {type(kept.masks).__name__}"
+        raise ValueError(f"cache must stay as forward made it; {words}, expected Spec and dict")
     if kept.spec is not spec and replace(kept.spec, batch_first=spec.batch_first) != spec:
         raise ValueError(f"cache was made by a layer of other sizes: {kept.spec}, expected {spec}")
     core, layout = kept.core, kept.layout
-    sizes = getattr(core, "steps", None), getattr(core, "batch", None)
-    if not isinstance(layout, Layout) or sizes != layout[:2]:
+    if not isinstance(layout, Layout) or not _belongs(core, spec, layout):
         raise ValueError("cache must stay as forward made it; the parts of this one do not belong together")
     model = core.model
     dy = check_dy(spec, dy, layout)

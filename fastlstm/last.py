@@ -11,6 +11,8 @@ from .arguments import real_array
 from .concurrency import NOTHING
 from .container import Container, member, run
 from .recurrent import Recurrent
+from .spec import Layout
+from .states import assign, check_state, new_state, outward
 from .wrappers import Bidirectional, Reverse, _merged, _parted
 
 
@@ -39,18 +41,16 @@ def _with_final(layer, dstate, dy, state):
         return tuple(_with_final(*four) for four in zip(layers, given, dys, state, strict=True))
     if isinstance(layer, Reverse):
         return _with_final(layer.layer, dstate, dy, state)
-    spec, h = layer._spec, _h(layer, state)
-    several = len(spec.states) > 1
-    parts = list(dstate) if several and dstate is not None else [dstate] if not several else [None] * len(spec.states)
-    if parts[0] is None:
-        parts[0] = [np.zeros_like(one) for one in h]
-    else:
-        parts[0] = [real_array("dstate", one, spec.dtype).copy() for one in parts[0]]
-    width = spec.recurrent
+    spec, top = layer._spec, _h(layer, state)[-1]
+    layout = Layout(1, top.shape[0] if top.ndim == 2 else 1, top.ndim == 2, False)
+    given = check_state(spec, dstate, layout, "d{}n", "dstate")
+    whole = new_state(spec, layout.batch, np.zeros)
+    assign(whole, given)
+    found = outward(spec, whole, layout)
+    h, width = _h(layer, found), spec.recurrent
     for k in range(spec.directions):
-        parts[0][k - spec.directions] += dy[..., k * width : (k + 1) * width]
-    parts[0] = parts[0] if spec.ragged else np.stack(parts[0])
-    return tuple(parts) if several else parts[0]
+        h[k - spec.directions] += dy[..., k * width : (k + 1) * width]
+    return found
 
 
 class _Kept(NamedTuple):

@@ -146,7 +146,7 @@ def _check_options(ignore_index, label_smoothing):
 
 
 def _check_logits(logits, target):
-    given, logits, target = target, _floats("logits", logits), _read("target", target)
+    given, logits, target = target, _floats("logits", logits), _read("target", target).copy()
     if logits.ndim < 2 or logits.shape[-1] == 0:
         raise ValueError(f"logits has shape {logits.shape}, expected (T, B, C) or (T, C) with C > 0")
     if target.shape != logits.shape[:-1]:

@@ -74,6 +74,27 @@ def _check_cache(cache, kind):
         raise TypeError(f"cache must come from forward(..., cache=True), got {type(cache).__name__}")
 
 
+_CHANGED = "cache must stay as forward made it"
+
+
+def _check_lead(cache, features):
+    """How many rows a cache has. ValueError unless its `shape` ends with `features` and its `valid` fits."""
+    shape, valid = cache.shape, cache.valid
+    sizes = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
+    if not sizes or shape[-1:] != (features,):
+        raise ValueError(f"{_CHANGED}; its shape is {shape!r}, expected (..., {features})")
+    if valid is not None:
+        _check_part("valid", valid, shape[:-1], np.dtype(bool))
+    return math.prod(shape[:-1]) if valid is None else int(valid.sum())
+
+
+def _check_part(name, array, shape, dtype):
+    """ValueError unless that part of a cache is an array of this shape and dtype."""
+    if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{_CHANGED}; its {name} is {found}, expected {dtype} {shape}")
+
+
 def _check_dy(dy, shape, dtype, valid):
     """dy as (n, F), one row for each valid position, or for each at all."""
     dy = _real("dy", dy, dtype)
@@ -178,7 +199,7 @@ class Embedding(_Stateless):
         }
 
     def _check_index(self, x, valid):
-        index = _read("x", x)
+        index = _read("x", x).copy()  # what is checked is what is read, and what a cache may keep
         if index.size == 0:  # an empty list comes as float64
             index = index.astype(np.intp)
         if index.dtype.kind not in "iu":
@@ -192,7 +213,7 @@ class Embedding(_Stateless):
             raise IndexError(
                 f"x{list(where)} is {index[at]}, expected 0 <= x < num_embeddings {self.num_embeddings}"
             )
-        return (index if valid is None else index[valid]).astype(np.intp)  # a copy, which the cache may keep
+        return (index if valid is None else index[valid]).astype(np.intp, copy=False)
 
     def _snapshot(self):
         return self._lend_weights()  # the table itself: no copy unless it changes meanwhile
@@ -215,7 +236,7 @@ class Embedding(_Stateless):
 
         dy: the shape of y. Rows are added in the order of x, so the sum is the same every time.
         """
-        _check_cache(cache, _EmbeddingCache)
+        self._check_kept(cache)
         dy = _check_dy(dy, cache.shape, self.dtype, cache.valid)
         dweight = np.zeros(self._weights["weight"].shape, self.dtype)
         index, rows = cache.index.ravel(), dy.reshape(-1, self.embedding_dim)
@@ -224,6 +245,13 @@ class Embedding(_Stateless):
             for first in range(0, len(index), some):
                 np.add.at(dweight, index[first : first + some], rows[first : first + some])
         return None, None, {"weight": dweight}
+
+    def _check_kept(self, cache):
+        _check_cache(cache, _EmbeddingCache)
+        rows, index = _check_lead(cache, self.embedding_dim), cache.index
+        _check_part("index", index, cache.shape[:-1] if cache.valid is None else (rows,), np.dtype(np.intp))
+        if index.size and not 0 <= index.min() <= index.max() < self.num_embeddings:
+            raise ValueError(f"{_CHANGED}; its index has {index.min()}..{index.max()}, N is {self.num_embeddings}")
 
 
 class _LinearCache(NamedTuple):
@@ -337,9 +365,13 @@ class Linear(_Stateless):
 
         With z the pre-activation: dx = dz @ weight, dweight = dz.T @ x, dbias = sum of dz.
         Raises RuntimeError if a weight changed since the forward call, ValueError for dy that
-        has not the shape of y.
+        has not the shape of y and for a cache whose parts were replaced by others that do not fit.
         """
         _check_cache(cache, _LinearCache)
+        rows = _check_lead(cache, self.out_features)
+        _check_part("x", cache.x, (rows, self.in_features), self.dtype)
+        if self.activation:
+            _check_part("y", cache.y, (rows, self.out_features), self.dtype)
         dy = _check_dy(dy, cache.shape, self.dtype, cache.valid)
         dz = contiguous(_through_activation(self.activation, dy, cache.y))
         with self._lock:
@@ -352,7 +384,7 @@ class Linear(_Stateless):
         if input_gradient:
             dx = _spread(back.forward(dz, threads), cache.shape[:-1] + (self.in_features,), cache.valid)
         grads = {}
-        grads["weight"], bias = _core.dense_gradient(dz, cache.x, has_bias, threads)
+        grads["weight"], bias = _core.dense_gradient(dz, contiguous(cache.x), has_bias, threads)
         if has_bias:
             grads["bias"] = bias
         return dx, None, grads

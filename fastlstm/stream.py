@@ -308,12 +308,15 @@ class StatelessStream:
 
     def __init__(self, module, batch_size=1):
         self._batch_size = _check_size("batch_size", batch_size)
-        self._origin = StatelessOrigin(module)
+        self._origin, self._name = StatelessOrigin(module), type(module).__name__
 
     def _run(self, x, lead):
-        module = self._origin.module
+        origin = self._origin  # once: another thread may close the stream meanwhile
+        if origin is None:
+            raise closed()
+        module = origin.module
         x, single = batched(x, self._batch_size, lead, module.row_axes)
-        y, _ = module._apply(x, self._origin.snapshot)
+        y, _ = module._apply(x, origin.snapshot)
         return y.squeeze(lead) if single else y
 
     def step(self, x_t, out=None):
@@ -337,13 +340,14 @@ class StatelessStream:
         check_mask(mask, self._batch_size)
 
     def close(self):
-        """Nothing to end."""
+        """Lets the weights go: a further step or block is a RuntimeError."""
+        self._origin = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        pass
+        self.close()
 
     @property
     def state(self):
@@ -353,4 +357,4 @@ class StatelessStream:
     @state.setter
     def state(self, value):
         if value is not None:
-            raise ValueError(f"{type(self._origin.module).__name__} has no state; state must be None")
+            raise ValueError(f"{self._name} has no state; state must be None")

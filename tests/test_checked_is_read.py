@@ -228,3 +228,90 @@ def test_the_arrays_of_a_cache_cannot_be_changed():
             getattr(cache.core, name).resize((1, 1, 1))
     assert not hasattr(cache.core, "masks") and not hasattr(cache.core, "lengths")
     same(list(flat(layer.backward(y, cache)).values()), expected)
+
+
+class Written(np.ndarray):
+    """An array that another thread writes to between the check of its values, of which `<` is a part, and their use."""
+
+    def __lt__(self, other):
+        found = np.asarray(self) < other
+        shared[...] = BIG
+        return found
+
+
+shared = np.zeros((2, 2), np.int64)
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: fl.Embedding(4, 3, rng=0)._apply(x, None)[0],
+    lambda x: fl.losses.cross_entropy(np.eye(4)[[[0, 1], [2, 3]]], x)[1],
+], ids=["Embedding", "cross_entropy"])
+def test_integers_changed_after_their_check(monkeypatch, call):
+    values = np.array([[0, 1], [2, 3]])
+    expected = call(values)
+    shared[...] = values
+    for module in (fl.network, fl.losses):
+        monkeypatch.setattr(module, "_read", lambda name, value: value)
+    same(call(shared.view(Written)), expected)
+    assert (shared == BIG).all()
+
+
+def test_the_parts_of_a_cache_replaced_by_others():
+    """One ValueError that names the cache, before anything is read."""
+    linear, x = fl.Linear(I, H, activation="tanh", rng=0), np.ones((T, B, I), np.float32)
+    index = np.array([[0, 1], [2, 3], [0, 0]])
+    embedding, last = fl.Embedding(4, H, rng=0), fl.LSTM(I, [H, 4], rng=0, dropout=0.5)
+    drop = fl.LSTM(I, H, rng=0, weight_drop=0.5)
+    y, _, of_linear = linear.forward(x, cache=True)
+    _, _, of_some = linear.forward(x, cache=True, lengths=[T, 1])
+    _, _, of_index = embedding.forward(index, cache=True)
+    _, _, of_rows = embedding.forward(index, cache=True, lengths=[T, 1])
+    z, _, ragged = last.forward(x, cache=True)
+    _, _, masked = drop.forward(x, cache=True)
+    one, core = fl.LSTM(I, H, rng=0).forward(x, cache=True)[-1], ragged.core
+    three = fl.LSTM(I, [H, 4, 4], rng=0).forward(x, cache=True)[-1]
+    mask = next(name for name in masked.masks if name.startswith("mask_weight"))
+    a, b = of_linear.x, of_linear.y
+    shapes = [(T, B), (T, B, 3), (T + 1, B, H), (), None, 7, (T, "B", H), (T * B, -1, H), [T, B, H]]
+    for layer, good, dy, changes in [
+        (linear, of_linear, y, [dict(x=bad) for bad in (None, 3, a[:2], a[:, :2], a.astype("f8"), a.tolist(), a.T)]),
+        (linear, of_linear, y, [dict(y=bad) for bad in (None, 3, b[:2], b[:, :2], b.astype("f8"), b.tolist())]),
+        (linear, of_linear, y, [dict(shape=bad) for bad in shapes]),
+        (linear, of_linear, y, [dict(valid=bad) for bad in (3, np.ones((T, B)), np.zeros((T, B), bool), [True])]),
+        (linear, of_some, y, [dict(valid=None), dict(valid=np.ones((T, B), bool)), dict(x=a), dict(y=b)]),
+        (embedding, of_index, y, [dict(shape=bad) for bad in shapes]),
+        (embedding, of_index, y, [dict(index=bad) for bad in (None, 3, index[:2], index - 1, index + 1, index * 1.0)]),
+        (embedding, of_rows, y, [dict(valid=None), dict(valid=np.ones((T, B), bool)), dict(index=index)]),
+        (last, ragged, z, [dict(spec=None), dict(masks=None), dict(core=three.core), dict(core=one.core)]),
+        (last, ragged, z, [dict(core=core._replace(**bad)) for bad in (
+            dict(caches=None), dict(caches=[]), dict(caches=core.caches[:1]), dict(caches=core.caches * 2),
+            dict(caches=[None, None]), dict(model=None), dict(model=three.core.model), dict(model=one.core.model),
+            dict(dropout=[]), dict(dropout=[None]), dict(dropout=[x]), dict(dropout=core.dropout[0]),
+        )]),
+        (drop, masked, y, [dict(spec=None), dict(spec=3), dict(masks=None), dict(masks=[]), dict(core=core)]),
+        (drop, masked, y, [dict(masks={mask: bad}) for bad in (None, 3, x)]),
+        (drop, masked, y, [dict(masks={"mask_weight_none": x})]),
+    ]:
+        for change in changes:
+            with pytest.raises(ValueError, match="cache"):
+                layer.backward(dy, good._replace(**change))
+        layer.backward(dy, good)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "bidirectional", "three states", "layers of different sizes"])
+@pytest.mark.parametrize("unbatched", [False, True])
+def test_last_refuses_a_dstate_as_its_layer_does(kind, unbatched):
+    layer = KINDS[kind]()
+    x, state = inputs(layer)
+    x = x[:, 0] if unbatched else x
+    y, _, kept = layer.forward(x, cache=True)
+    last = fl.Last(layer)
+    z, final, cache = last.forward(x, cache=True)
+    one = np.ones(3)
+    for bad in (5, (1,), (1, 2, 3), (5, None), {}, "h", (None, 5), [[]], one, [one] * 2, (one, "c")):
+        with pytest.raises((TypeError, ValueError), match=r"dstate|d[a-z]+n") as of_layer:
+            layer.backward(y, kept, bad)
+        with pytest.raises(of_layer.type) as found:
+            last.backward(z, cache, bad)
+        assert str(found.value) == str(of_layer.value)
+    flat(last.backward(z, cache, final))

@@ -50,7 +50,7 @@ ALLOWED = {
     "foreign": set(),
     "gradients": {"arguments", "params"},
     "functional": {"arguments", "params", "spec", "states"},
-    "last": {"arguments", "concurrency", "container", "recurrent", "wrappers"},
+    "last": {"arguments", "concurrency", "container", "recurrent", "spec", "states", "wrappers"},
     "layers": {"attributes", "recurrent"},
     "losses": {"arguments", "params", "spec"},
     "machine": {"_core", "_version", "whole_files"},

@@ -217,7 +217,6 @@ static void dropout_worker(int worker, int workers, void *arg)
 static void backward_by_blas(fl_back *job)
 {
     const fl_spec *spec = &job->m->spec;
-    const unsigned saved = fl_float_enter(); /* the products are this thread's, outside teams */
     for (int l = spec->num_layers - 1; l >= 0; l--) {
         for (int d = 0; d < spec->directions; d++)
             for (int64_t s1 = job->longest; s1 > 0;) {
@@ -235,7 +234,6 @@ static void backward_by_blas(fl_back *job)
         const fl_team_work work = {.fn = dropout_worker, .arg = &part, .stop = job->stop};
         if (l && job->call->dropout) fl_team_do(job->judge.workers, &work);
     }
-    fl_float_leave(saved);
 }
 
 /* --- entry */
@@ -298,9 +296,11 @@ static void run(fl_back *job)
     } else {
         job->judge.workers = 1;
     }
-    if (job->plan.blas)
+    if (job->plan.blas) {
+        const unsigned saved = fl_float_enter(); /* the products are this thread's, outside teams */
         backward_by_blas(job);
-    else
+        fl_float_leave(saved);
+    } else
         fl_team_do(job->judge.workers, &work);
     if (fl_stopped(job->stop)) return; /* what did not end has no time */
     /* where part of the time was BLAS's, nothing is learnt from the rest */

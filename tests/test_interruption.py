@@ -64,6 +64,7 @@ def raised(call, after, python=True):
     finally:
         sys.settrace(before)
         _core.force_poll(False)
+        assert np.float32(1e-38) * np.float32(0.01) > 0, "the caller's floating-point state is lost"
     return False
 
 
@@ -303,8 +304,9 @@ expected = model(small)[0].tobytes()
 
 def run(code, signal_after=None):
     """A process that prints "ready" before its long call; the seconds from the signal to its end, what it wrote."""
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # shells may have it ignored
     process = subprocess.Popen(
-        [sys.executable, "-c", LONG + dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", heeds + LONG + dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         assert process.stdout.readline() == "ready\n"

@@ -53,7 +53,7 @@ def _number(module):
     return module._number
 
 
-NOTHING = {}  # a moment in which nothing was taken; else id of a member -> its `Weights`
+NOTHING: dict[int, Weights] = {}  # a moment in which nothing was taken; else id of a member -> its `Weights`
 
 
 def at_one_moment(forward):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from . import _core
 
-_modules: dict[int, weakref.ref] = {}  # number -> weak reference to a module: those that the child of a fork gives new locks
+_modules: dict[int, weakref.ref] = {}  # by number: those that the child of a fork gives new locks
 _most = 64  # references, at which those of modules that are gone are dropped
 _numbers = itertools.count()
 

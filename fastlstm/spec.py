@@ -5,6 +5,7 @@ L layers, D directions, W the width of a state.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -13,20 +14,14 @@ from .params import by_layer, mask_shapes, suffixes, weight_shapes
 from .variants import Variant
 
 
-class Once:
-    """A property that is computed when it is first read. Unlike functools.cached_property of Python 3.11 it has no
-    lock, which a fork could leave held for ever; two threads may compute it at once, and find the same."""
-
-    def __init__(self, compute):
-        self.compute, self.__doc__ = compute, compute.__doc__
-
-    def __set_name__(self, owner, name):
-        self.name = name
+class Once(functools.cached_property):
+    """A property that is computed when it is first read. That of Python 3.11 holds a lock meanwhile, which a fork could
+    leave held for ever; here two threads may compute it at once, and find the same."""
 
     def __get__(self, spec, owner=None):
         if spec is None:
             return self
-        found = vars(spec)[self.name] = self.compute(spec)
+        found = vars(spec)[self.attrname] = self.func(spec)
         return found
 
 

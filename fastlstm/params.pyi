@@ -62,3 +62,5 @@ def find_tensors(
 def check_state_dict(
     d: Mapping[str, Any], shapes: _Shapes, dtype: DTypeLike, strict: bool = True, warn: bool = True
 ) -> tuple[dict[str, _Array], list[str], list[str]]: ...
+
+UNREADABLE: tuple[type[Exception], ...]

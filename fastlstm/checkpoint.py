@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .concurrency import hold
-from .container import Container
+from .container import Container, check_modules
 from .files import build, check_metadata, check_tensors, described, warn_if_not_finite, write_tensors
 from .module import Module
 from .optim import Optimiser
@@ -97,15 +97,10 @@ def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=No
 
 
 def _check_models(model):
-    models = [model] if isinstance(model, Module) else model
-    if not isinstance(models, (list, tuple)) or not models:
-        raise TypeError(f"model must be a Module or a list of Modules, got {type(model).__name__}")
-    for place, one in enumerate(models):
-        if not isinstance(one, Module):
-            raise TypeError(f"model[{place}] must be a Module, got {type(one).__name__}")
+    models = check_modules(model)
     leaves = [id(leaf) for one in models for leaf in one._leaves()]
     if len(set(leaves)) < len(leaves):
-        raise ValueError("model: a module occurs twice in the list")
+        raise ValueError("model: a module occurs twice, in the list or in what is in it")
     return models
 
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from . import _core
 
 _modules: dict[int, weakref.ref] = {}  # by number: those that the child of a fork gives new locks
-_most = 64  # references, at which those of modules that are gone are dropped
 _numbers = itertools.count()
 
 
@@ -28,14 +27,9 @@ class Weights(NamedTuple):
 
 def give_lock(module):
     """A lock of its own for a new module, which then is one of those that a fork looks after."""
-    global _most
     module._lock, module._number = threading.RLock(), next(_numbers)
-    _modules[module._number] = weakref.ref(module)  # without a callback: a handler's exception would be lost in it
-    if len(_modules) > _most:
-        for number, found in list(_modules.items()):
-            if found() is None:
-                _modules.pop(number, None)
-        _most = 64 + 2 * len(_modules)
+    # dict.pop is called when the module is gone: written in Python, a callback could lose a signal handler's exception
+    _modules[module._number] = weakref.ref(module, functools.partial(_modules.pop, module._number))
 
 
 def hold(*modules):
@@ -119,9 +113,8 @@ def _after_fork():
     _core.forked()
     generators = {}  # id -> (the generator, which stays alive so long, the one to go on with)
     for module in [found for found in (one() for one in list(_modules.values())) if found is not None]:
-        vars(module).update(_lock=threading.RLock(), _panels=None, _changing=False)
-        if "_transposed" in vars(module):
-            module._transposed = None
+        vars(module).update(_lock=threading.RLock(), _changing=False)
+        module._drop_packed()
         rng = vars(module).get("_rng")
         if rng is not None:
             if id(rng) not in generators:

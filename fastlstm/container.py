@@ -122,6 +122,21 @@ class Container(Module):
         return f"{type(self).__name__}(\n  {inner}\n)"
 
 
+def check_modules(model):
+    """A Module or a list of Modules as a list. Raises TypeError, ValueError for what is neither."""
+    if isinstance(model, Module):
+        return [model]
+    if not isinstance(model, (list, tuple)):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise TypeError(f"model must be a Module or a list of Modules, got {what}")
+    if not model:
+        raise ValueError("model must be a Module or a list of Modules, got an empty list")
+    for place, one in enumerate(model):
+        if not isinstance(one, Module):
+            raise TypeError(f"model[{place}] must be a Module, got {type(one).__name__}")
+    return list(model)
+
+
 def run(module, x, state, moment, **options):
     """A recurrent member's forward, with its weights of the moment; of a class with a forward of its own, just that."""
     if is_ours(type(module)):

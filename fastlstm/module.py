@@ -209,6 +209,10 @@ class Module:
             self._weights.update({name: lent[name].copy() for name in mine if name not in replaced})
         self._lent = lambda: None
 
+    def _drop_packed(self):
+        """Forget all that was packed, in the child of a fork: another thread may have been changing the weights."""
+        self._panels = None
+
     def _pack(self):
         raise NotImplementedError(f"{type(self).__name__} packs nothing")
 

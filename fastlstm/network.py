@@ -17,145 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core
-from .arguments import _read, check_lengths, contiguous
+from .arguments import _read, contiguous
 from .attributes import Constant, fixed, kept
 from .concurrency import Weights
-from .module import Module
 from .params import _check_size, check_flag, model_dtype, origin
-from .spec import Layout
-from .stream import StatelessStream, check_awake
+from .stateless import CHANGED, Stateless, check_cache, check_lead, check_part, check_rows, real_numbers, spread
 
 ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "softmax")
-
-
-class Handed(NamedTuple):
-    """Which arrays of a call the caller holds and may change; a cache copies them if `backward` reads them."""
-
-    x: bool
-    y: bool
-
-
-BOTH = Handed(True, True)
-
-
-def valid_positions(shape, row_axes, lengths, batch_first):
-    """Booleans (T, B), (B, T) or (T,), as x has these axes, true within `lengths`; None when nothing lies beyond them.
-
-    shape: that of x, whose last `row_axes` axes are a row's. Raises TypeError, ValueError.
-    """
-    lead = shape[: len(shape) - row_axes]
-    if len(lead) not in (1, 2):
-        row = ", I" * row_axes
-        raise ValueError(f"x has shape {shape}; with lengths, expected (T, B{row}), (B, T{row}) or unbatched (T{row})")
-    batched, first = len(lead) == 2, batch_first and len(lead) == 2
-    layout = Layout(lead[first], lead[not first] if batched else 1, batched, batch_first)
-    lengths = check_lengths(lengths, layout)
-    if (lengths == layout.steps).all():
-        return None
-    return layout.outward(np.arange(layout.steps)[:, None] < lengths)
-
-
-def _real(name, value, dtype, array=None):
-    """`value` as an array of `dtype`, the same memory if it fits. TypeError for no real numbers.
-
-    array: what `_read` gave for it, if it has been asked.
-    """
-    array = _read(name, value) if array is None else array
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({origin(value)})")
-    if array.dtype == dtype:
-        return array
-    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity, as everywhere
-        return array.astype(dtype, copy=False)
-
-
-def _check_cache(cache, kind):
-    if not isinstance(cache, kind):
-        raise TypeError(f"cache must come from forward(..., cache=True), got {type(cache).__name__}")
-
-
-_CHANGED = "cache must stay as forward made it"
-
-
-def _check_lead(cache, features):
-    """How many rows a cache has. ValueError unless its `shape` ends with `features` and its `valid` fits."""
-    shape, valid = cache.shape, cache.valid
-    sizes = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
-    if not sizes or shape[-1:] != (features,):
-        raise ValueError(f"{_CHANGED}; its shape is {shape!r}, expected (..., {features})")
-    if valid is not None:
-        _check_part("valid", valid, shape[:-1], np.dtype(bool))
-    return math.prod(shape[:-1]) if valid is None else int(valid.sum())
-
-
-def _check_part(name, array, shape, dtype):
-    """ValueError unless that part of a cache is an array of this shape and dtype."""
-    if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
-        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise ValueError(f"{_CHANGED}; its {name} is {found}, expected {dtype} {shape}")
-
-
-def _check_dy(dy, shape, dtype, valid):
-    """dy as (n, F), one row for each valid position, or for each at all."""
-    dy = _real("dy", dy, dtype)
-    if dy.shape != shape:
-        raise ValueError(f"dy has shape {dy.shape}, expected {shape}, the shape of y")
-    return dy.reshape(-1, shape[-1]) if valid is None else dy[valid]
-
-
-def _spread(rows, shape, valid):
-    """Rows (n, F) in their places of an array of `shape`; 0 in the others."""
-    if valid is None:
-        return rows.reshape(shape)
-    whole = np.zeros(shape, rows.dtype)
-    whole[valid] = rows
-    return whole
-
-
-class _Stateless(Module):
-    """What Embedding and Linear share: a call without memory."""
-
-    recurrent = Constant(False)
-    row_axes = Constant(1)
-
-    def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False, batch_first=False):
-        """``(y, None)`` or, with ``cache=True``, ``(y, None, cache)``.
-
-        lengths: (B,) integers in [0, T], or one when x is unbatched. The first axes of x are then time and batch, with
-        ``batch_first=True`` batch and time. Positions beyond a row's length are not looked at: y is 0 there, and so is
-        dx, whatever x and dy hold. Without lengths x may have any number of axes, and `batch_first` means nothing.
-        `reset` is taken and ignored, so that one loop can drive any module.
-
-        What is handed in and what is returned may be changed at once: no gradient follows.
-        Raises ValueError for a `state` or `trace`, and for lengths that do not fit x.
-        """
-        name = type(self).__name__
-        if state is not None:
-            raise ValueError(f"{name} has no state; state must be None, got {type(state).__name__}")
-        if trace:
-            raise ValueError(f"{name} has no gates to trace")
-        valid = None
-        if lengths is not None:
-            x, first = _read("x", x), check_flag("batch_first", batch_first)
-            valid = valid_positions(x.shape, self.row_axes, lengths, first)
-        y, kept = self._apply(x, None, valid, BOTH if cache else None)
-        return (y, None, kept) if cache else (y, None)
-
-    def _snapshot(self):
-        """The weights of this moment, in the form `_apply` takes."""
-        return self._packed()
-
-    def _apply(self, x, snapshot, valid=None, handed=None):
-        """y and cache, with the weights of `snapshot`, or the present ones if it is None.
-
-        valid: as `valid_positions` gives it. handed: None: no cache is asked for, and None is returned for it.
-        """
-        raise NotImplementedError
-
-    def stream(self, batch_size=1, *, awake=0.0):  # awake: for recurrent layers; this one has no threads to keep
-        """A `StatelessStream` of `batch_size` rows with the weights of this moment; `awake` is checked alone."""
-        check_awake(awake)
-        return StatelessStream(self, batch_size)
 
 
 class _EmbeddingCache(NamedTuple):
@@ -164,7 +32,7 @@ class _EmbeddingCache(NamedTuple):
     valid: np.ndarray | None
 
 
-class Embedding(_Stateless):
+class Embedding(Stateless):
     """A table of vectors: ``y[t, b] = weight[x[t, b]]`` (as torch.nn.Embedding).
 
     Parameters: weight (N, E), drawn from the standard normal distribution.
@@ -229,7 +97,7 @@ class Embedding(_Stateless):
         else:
             rows = snapshot["weight"][index]
         shape = (index.shape if valid is None else valid.shape) + (self.embedding_dim,)
-        return _spread(rows, shape, valid), None if handed is None else _EmbeddingCache(index, shape, valid)
+        return spread(rows, shape, valid), None if handed is None else _EmbeddingCache(index, shape, valid)
 
     def backward(self, dy, cache, dstate=None, *, input_gradient=True):
         """``(None, None, {"weight": (N, E)})``; integers have no gradient.
@@ -237,7 +105,7 @@ class Embedding(_Stateless):
         dy: the shape of y. Rows are added in the order of x, so the sum is the same every time.
         """
         self._check_kept(cache)
-        dy = _check_dy(dy, cache.shape, self.dtype, cache.valid)
+        dy = check_rows(dy, cache.shape, self.dtype, cache.valid)
         dweight = np.zeros(self._weights["weight"].shape, self.dtype)
         index, rows = cache.index.ravel(), dy.reshape(-1, self.embedding_dim)
         some = max(1, 2**18 // self.embedding_dim)  # rows at a time: in between the interpreter looks for signals
@@ -247,11 +115,11 @@ class Embedding(_Stateless):
         return None, None, {"weight": dweight}
 
     def _check_kept(self, cache):
-        _check_cache(cache, _EmbeddingCache)
-        rows, index = _check_lead(cache, self.embedding_dim), cache.index
-        _check_part("index", index, cache.shape[:-1] if cache.valid is None else (rows,), np.dtype(np.intp))
+        check_cache(cache, _EmbeddingCache)
+        rows, index = check_lead(cache, self.embedding_dim), cache.index
+        check_part("index", index, cache.shape[:-1] if cache.valid is None else (rows,), np.dtype(np.intp))
         if index.size and not 0 <= index.min() <= index.max() < self.num_embeddings:
-            raise ValueError(f"{_CHANGED}; its index has {index.min()}..{index.max()}, N is {self.num_embeddings}")
+            raise ValueError(f"{CHANGED}; its index has {index.min()}..{index.max()}, N is {self.num_embeddings}")
 
 
 class _LinearCache(NamedTuple):
@@ -282,7 +150,7 @@ def _check_activation(name):
     raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {name!r}")
 
 
-class Linear(_Stateless):
+class Linear(Stateless):
     """``y = activation(x @ weight.T + bias)`` (as torch.nn.Linear, with an activation).
 
     Parameters: weight (O, I) and bias (O,), uniform in [-1/sqrt(I), 1/sqrt(I)), torch's default.
@@ -342,7 +210,7 @@ class Linear(_Stateless):
 
     def _apply(self, x, snapshot, valid=None, handed=None):
         source, fresh = _read("x", x), isinstance(x, (list, tuple))
-        x = _real("x", x, self.dtype, source)
+        x = real_numbers("x", x, self.dtype, source)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x has shape {x.shape}, expected (..., in_features {self.in_features})")
         shape = x.shape[:-1] + (self.out_features,)
@@ -358,7 +226,7 @@ class Linear(_Stateless):
             own = y if self.activation else None  # without one, backward needs no y
             own = y.copy() if own is not None and handed.y and valid is None else own
             kept = _LinearCache(rows, own, shape, valid, version)
-        return _spread(y, shape, valid), kept
+        return spread(y, shape, valid), kept
 
     def backward(self, dy, cache, dstate=None, *, input_gradient=True):
         """``(dx, None, grads)``: dx (..., I), grads weight (O, I) and bias (O,) if there is one.
@@ -367,12 +235,12 @@ class Linear(_Stateless):
         Raises RuntimeError if a weight changed since the forward call, ValueError for dy that
         has not the shape of y and for a cache whose parts were replaced by others that do not fit.
         """
-        _check_cache(cache, _LinearCache)
-        rows = _check_lead(cache, self.out_features)
-        _check_part("x", cache.x, (rows, self.in_features), self.dtype)
+        check_cache(cache, _LinearCache)
+        rows = check_lead(cache, self.out_features)
+        check_part("x", cache.x, (rows, self.in_features), self.dtype)
         if self.activation:
-            _check_part("y", cache.y, (rows, self.out_features), self.dtype)
-        dy = _check_dy(dy, cache.shape, self.dtype, cache.valid)
+            check_part("y", cache.y, (rows, self.out_features), self.dtype)
+        dy = check_rows(dy, cache.shape, self.dtype, cache.valid)
         dz = contiguous(_through_activation(self.activation, dy, cache.y))
         with self._lock:
             if cache.version != self._version:
@@ -382,12 +250,16 @@ class Linear(_Stateless):
         threads = self.num_threads or 0
         dx = None
         if input_gradient:
-            dx = _spread(back.forward(dz, threads), cache.shape[:-1] + (self.in_features,), cache.valid)
+            dx = spread(back.forward(dz, threads), cache.shape[:-1] + (self.in_features,), cache.valid)
         grads = {}
         grads["weight"], bias = _core.dense_gradient(dz, contiguous(cache.x), has_bias, threads)
         if has_bias:
             grads["bias"] = bias
         return dx, None, grads
+
+    def _drop_packed(self):
+        super()._drop_packed()
+        self._transposed = None
 
     def _packed_backward(self):
         """weight.T as panels of the weights of this moment; packed at the first backward after a change."""

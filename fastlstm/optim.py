@@ -26,6 +26,7 @@ import numpy as np
 
 from .arguments import _read
 from .concurrency import hold
+from .container import check_modules
 from .gradients import check_grads, check_number, clip_grad_norm, joined, not_finite
 from .module import Module
 from .params import check_flag
@@ -41,21 +42,6 @@ def _check_names(what, given, weights):
     if missing or unexpected:
         words = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in unexpected]
         raise ValueError(f"{what} do not fit the model: {', '.join(words)}")
-
-
-def _check_modules(model):
-    """The modules to be optimised, as a list. Raises TypeError, ValueError for what is neither a Module nor a list."""
-    if isinstance(model, Module):
-        return [model]
-    if not isinstance(model, (list, tuple)):
-        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-        raise TypeError(f"model must be a Module or a list of Modules, got {what}")
-    if not model:
-        raise ValueError("model must be a Module or a list of Modules, got an empty list")
-    for place, one in enumerate(model):
-        if not isinstance(one, Module):
-            raise TypeError(f"model[{place}] must be a Module, got {type(one).__name__}")
-    return list(model)
 
 
 def _check_unshared(named):
@@ -97,7 +83,7 @@ class Optimiser:
         return found
 
     def __init__(self, model):
-        self._modules = _check_modules(model)
+        self._modules = check_modules(model)
         self._several = None if isinstance(model, Module) else len(self._modules)
         self._state = {}  # weight name -> {"step": int, slot: array}
         self._warned = False

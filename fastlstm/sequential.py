@@ -11,9 +11,10 @@ from .concurrency import at_one_moment
 from .container import Container, is_ours, run
 from .last import Last
 from .module import Module
-from .network import BOTH, Embedding, Handed, _Stateless, valid_positions
+from .network import Embedding
 from .params import check_flag
 from .sequential_stream import SequentialStream, join_state, split_state
+from .stateless import BOTH, Handed, Stateless, valid_positions
 from .wrappers import Bidirectional
 
 
@@ -151,7 +152,7 @@ class _Call:
         if self.lengths is not None:
             x = _read("x", x)
         valid = self.valid(module, x)
-        if isinstance(module, _Stateless) and type(module).forward is _Stateless.forward:
+        if isinstance(module, Stateless) and type(module).forward is Stateless.forward:
             taken = self.moment.get(id(module))
             snapshot = None if taken is None else taken.arrays if taken.panels is None else taken.panels
             y, kept = module._apply(x, snapshot, valid, handed)

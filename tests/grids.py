@@ -10,6 +10,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -234,6 +235,37 @@ def assert_split(layer, split, threads, steps, batch, **kind):
 
 
 # For `says`: a model that runs on two threads, proven, and its answer.
+def at_once(callers, seconds=None):
+    """Run them all at the same time; re-raise what any of them raised. seconds: fail if one has not ended by then."""
+    failures, gate = [], threading.Barrier(len(callers))
+
+    def run(caller):
+        try:
+            gate.wait()
+            caller()
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run, args=(caller,), daemon=seconds is not None) for caller in callers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds)
+    assert not any(thread.is_alive() for thread in threads), "they wait for each other"
+    if failures:
+        raise failures[0]
+
+
+def traced(trace, function):
+    """Calls function() with `trace` as `sys.settrace` takes it."""
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return function()
+    finally:
+        sys.settrace(before)
+
+
 BEGIN = """
 import os, signal, sys, threading, time
 import numpy as np

@@ -234,7 +234,7 @@ for k in range(done, steps):
 LAYER = fl.LSTM(I, H, rng=0)
 WRONG = [
     (("x",), {}, TypeError, "model must be a Module or a list of Modules, got str"),
-    (([],), {}, TypeError, "model must be a Module or a list of Modules, got list"),
+    (([],), {}, ValueError, "model must be a Module or a list of Modules, got an empty list"),
     (([LAYER, 3],), {}, TypeError, r"model\[1\] must be a Module, got int"),
     (([LAYER, LAYER],), {}, ValueError, "a module occurs twice"),
     (([LAYER, fl.Last(LAYER)],), {}, ValueError, "a module occurs twice"),

@@ -1,6 +1,7 @@
 """Several threads, signal handlers and forks around modules that belong together. Of calls: tests/test_threads.py."""
 
 import copy
+import gc
 import os
 import pickle
 import signal
@@ -8,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from grids import BEGIN, same, says
+from grids import BEGIN, at_once, same, says
 
 import fastlstm as fl
 from fastlstm import _core, concurrency
@@ -22,24 +23,8 @@ def layers():
     return fl.LSTM(I, H, rng=0), fl.GRU(I, H, rng=1)
 
 
-def in_time(*callers, seconds=20):
-    """Run each in a thread of its own; fail if one of them has not ended in time."""
-    failures = []
-
-    def run(caller):
-        try:
-            caller()
-        except BaseException as failure:
-            failures.append(failure)
-
-    threads = [threading.Thread(target=run, args=(caller,), daemon=True) for caller in callers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(seconds)
-    assert not any(thread.is_alive() for thread in threads), "they wait for each other"
-    if failures:
-        raise failures[0]
+def in_time(*callers):
+    at_once(callers, seconds=20)
 
 
 # ---- locks ---------------------------------------------------------------------------------
@@ -534,3 +519,12 @@ def check():
 fork_while(lstm._lock, check)
 """, timeout=60)
     assert lines == ["well", "well"]
+
+
+def test_modules_that_are_gone_are_forgotten():
+    before = len(concurrency._modules)
+    modules = [fl.Linear(1, 1) for _ in range(5)]
+    assert len(concurrency._modules) == before + 5
+    del modules
+    gc.collect()
+    assert len(concurrency._modules) <= before

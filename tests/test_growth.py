@@ -3,12 +3,12 @@
 import itertools
 import json
 import struct
-import sys
 import tracemalloc
 
 import numpy as np
 import onnx_bytes as ob
 import pytest
+from grids import traced
 
 import fastlstm as fl
 from fastlstm.convert import onnx_nodes
@@ -27,12 +27,7 @@ def lines_run(function):
     def outside(frame, event, argument):
         return inside(frame, event, argument) if "fastlstm" in frame.f_code.co_filename else None
 
-    before = sys.gettrace()
-    sys.settrace(outside)
-    try:
-        function()
-    finally:
-        sys.settrace(before)
+    traced(outside, function)
     return count
 
 

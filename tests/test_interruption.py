@@ -17,7 +17,7 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
-from grids import openmp
+from grids import openmp, traced
 
 import fastlstm as fl
 from fastlstm import _core
@@ -54,15 +54,12 @@ def raised(call, after, python=True):
             look()
         return trace
 
-    before = sys.gettrace()
     _core.force_poll(True, look)
     try:
-        sys.settrace(trace if python else before)
-        call()
+        traced(trace if python else sys.gettrace(), call)
     except Stop:
         return True
     finally:
-        sys.settrace(before)
         _core.force_poll(False)
         assert np.float32(1e-38) * np.float32(0.01) > 0, "the caller's floating-point state is lost"
     return False

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_bytes as ob
 import pytest
 import torch_bytes
+from grids import traced
 from model_bytes import make
 
 import fastlstm as fl
@@ -112,12 +113,7 @@ def interrupted(function, error, at):
             if left == 0:
                 raise error
 
-    before = sys.gettrace()
-    sys.settrace(called)
-    try:
-        function()
-    finally:
-        sys.settrace(before)
+    traced(called, function)
     return left <= 0
 
 
@@ -275,20 +271,17 @@ def test_a_file_that_changes_is_refused(name, change, tmp_path):
 
         return path, inside
 
-    def traced(path, function):
-        sys.settrace(lambda frame, *_: function if f"{os.sep}fastlstm{os.sep}" in frame.f_code.co_filename else None)
-        try:
-            return read(path)
-        finally:
-            sys.settrace(None)
+    def reading(path, function):
+        inside = f"{os.sep}fastlstm{os.sep}"
+        return traced(lambda frame, *_: function if inside in frame.f_code.co_filename else None, lambda: read(path))
 
-    before = weights(traced(write(tmp_path, hidden=40), count))
+    before = weights(reading(write(tmp_path, hidden=40), count))
     for share in (0.1, 0.35, 0.6, 0.8):
         path, function = changed(int(steps * share))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             try:
-                found = weights(traced(path, function))
+                found = weights(reading(path, function))
             except FileFormatError as error:
                 assert str(error).startswith(str(path)) or "a.data" in str(error)
             else:  # the change came before it was read, or after

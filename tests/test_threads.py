@@ -6,7 +6,7 @@ import time
 from textwrap import dedent
 
 import pytest
-from grids import BEGIN, SPLITS, Case, assert_split, flat, openmp, problem, same, says
+from grids import BEGIN, SPLITS, Case, assert_split, at_once, flat, openmp, problem, same, says
 
 import fastlstm as fl
 from fastlstm import _core
@@ -15,26 +15,6 @@ BLOCKS = Case(T=5, B=3, I=128, H=200, layers=2)
 
 
 # ---------------------------------------------------------------------------------- many callers at once
-
-
-def at_once(callers):
-    """Run them all at the same time; re-raise what any of them raised."""
-    failures, gate = [], threading.Barrier(len(callers))
-
-    def run(caller):
-        try:
-            gate.wait()
-            caller()
-        except BaseException as failure:
-            failures.append(failure)
-
-    threads = [threading.Thread(target=run, args=(caller,)) for caller in callers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 @pytest.mark.parametrize("name", SPLITS)

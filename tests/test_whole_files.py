@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import fails, save_model
+from grids import at_once
 
 import fastlstm as fl
 from fastlstm import arrays
@@ -370,19 +371,12 @@ def test_threads_save_to_one_name(tmp_path):
         wholes.add(path.read_bytes())
 
     def work(one):
-        try:
-            for _ in range(8):
-                one.save(path)
-                if path.read_bytes() not in wholes:
-                    odd.append("torn")
-        except Exception as error:
-            odd.append(error)
+        for _ in range(8):
+            one.save(path)
+            if path.read_bytes() not in wholes:
+                odd.append("torn")
 
-    threads = [threading.Thread(target=work, args=(one,)) for one in models]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once([lambda one=one: work(one) for one in models])
     assert not odd and os.listdir(tmp_path) == ["a"]
 
 

@@ -194,15 +194,18 @@ def probe_read(cnp.ndarray data, int64_t n, int threads=1):
 
 
 cdef class Locks:
-    """A context manager that holds several reentrant locks, taken in the order given.
+    """A context manager that holds the reentrant locks of several modules, taken in the order given.
 
     While it holds one it does not wait for another: it gives back what it has, waits for the one that somebody else
     holds, and begins with that. Signal handlers of Python run in here only while a thread waits, when none is held.
-    """
-    cdef list locks
 
-    def __cinit__(self, list locks):
-        self.locks = locks
+    RuntimeError where a module is being changed in this very thread, which its locks let in: by a signal's handler, or
+    an object that is collected, in the middle of an optimiser's step.
+    """
+    cdef list modules, locks
+
+    def __cinit__(self, list modules):
+        self.modules, self.locks = modules, [module._lock for module in modules]
 
     def __enter__(self):
         cdef Py_ssize_t first = 0, count = len(self.locks), k, busy
@@ -220,6 +223,11 @@ cdef class Locks:
                     self.locks[k].release()
             self.locks[first].release()
             first = busy
+        for module in self.modules:
+            if module._changing:
+                self.__exit__()
+                raise RuntimeError(f"the weights of {type(module).__name__} are being changed: an optimiser's step in "
+                                   "this very thread has not ended")
         return self
 
     def __exit__(self, *error):

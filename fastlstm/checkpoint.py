@@ -71,8 +71,6 @@ def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=No
         raise ValueError("optimiser must be that of model: it has another one, or another list")
     states, tensors = _States(), {}
     with hold(*models):
-        for leaf in (leaf for one in models for leaf in one._leaves()):
-            leaf._check_settled()
         told = {
             "several": not isinstance(model, Module),
             "models": [{"model": one.describe(), "kept": _kept(one, states)} for one in models],

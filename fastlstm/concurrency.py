@@ -37,10 +37,10 @@ def hold(*modules):
 
     They are taken in the order in which the modules were made, and never is one waited for while another is held: so
     no two threads wait for each other, whatever containers the modules are in. An exception of a signal handler
-    leaves none of them taken.
+    leaves none of them taken. To enter it is a RuntimeError while one of them is being changed in this very thread.
     """
     leaves = {id(leaf): leaf for module in modules for leaf in module._leaves()}
-    return _core.Locks([leaf._lock for leaf in sorted(leaves.values(), key=_number)])
+    return _core.Locks(sorted(leaves.values(), key=_number))
 
 
 def _number(module):

@@ -177,7 +177,6 @@ class Module:
         with self._locked():
             parts = self._parted(arrays)
             for module, own in parts:
-                module._check_settled()
                 module._take_back(replaced=own)
             _core.replace_weights(parts)  # no signal's handler runs in between
 
@@ -185,16 +184,9 @@ class Module:
         """(module, its own among the arrays) for every module that has weights of its own."""
         return [(self, arrays)]
 
-    def _check_settled(self):
-        """RuntimeError in the middle of a change: only a signal's handler or a collected object can get here then."""
-        if self._changing:
-            words = "an optimiser's step in this very thread has not ended"
-            raise RuntimeError(f"the weights of {type(self).__name__} are being changed: {words}")
-
     def _lend_weights(self):
         """Name -> the arrays of this moment. Nobody changes them as long as somebody holds what this returns."""
-        with self._lock:
-            self._check_settled()
+        with self._locked():
             lent = self._lent()
             if lent is None:
                 lent = _Lent(self._weights)
@@ -220,8 +212,7 @@ class Module:
         """The packed weights of this moment, built if need be. Safe from any thread."""
         panels = self._panels
         if panels is None:
-            with self._lock:  # also keeps `_update` from changing weights while they are read
-                self._check_settled()
+            with self._locked():  # also keeps `_update` from changing weights while they are read
                 if self._panels is None:
                     from .machine import settle
 
@@ -253,12 +244,9 @@ class Module:
         dict of live arrays. The caller has checked names and shapes.
         """
         with self._locked():
-            leaves = self._leaves()
-            for leaf in leaves:
-                leaf._check_settled()
             self._take_back()
             weights = self._named_weights()
-            with _core.Changing(leaves):  # what is packed serves calls until the change is made, and is dropped then
+            with _core.Changing(self._leaves()):  # what is packed serves calls until the change is made
                 if callable(change):
                     change(weights)
                 else:
@@ -271,8 +259,6 @@ class Module:
         RuntimeError when a signal's handler asks while an optimiser's step in its thread has not ended.
         """
         with self._locked():
-            for leaf in self._leaves():
-                leaf._check_settled()
             return {name: weight.copy() for name, weight in self._named_weights().items()}
 
     def load_state_dict(self, d, strict=True):

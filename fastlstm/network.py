@@ -92,7 +92,7 @@ class Embedding(Stateless):
     def _apply(self, x, snapshot, valid=None, handed=None):
         index = self._check_index(x, valid)
         if snapshot is None:
-            with self._lock:  # not while an optimiser is half way through
+            with self._locked():  # not while an optimiser is half way through
                 rows = self._weights["weight"][index]
         else:
             rows = snapshot["weight"][index]
@@ -242,7 +242,7 @@ class Linear(Stateless):
             check_part("y", cache.y, (rows, self.out_features), self.dtype)
         dy = check_rows(dy, cache.shape, self.dtype, cache.valid)
         dz = contiguous(_through_activation(self.activation, dy, cache.y))
-        with self._lock:
+        with self._locked():
             if cache.version != self._version:
                 raise RuntimeError("weights of Linear changed between forward and backward")
             back = self._packed_backward() if input_gradient else None

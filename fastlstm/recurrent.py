@@ -150,8 +150,7 @@ class Recurrent(Module):
         drops = any(name.startswith("mask_weight") for name in masks)
         if taken.panels is not None and not drops:
             return taken.panels
-        with self._lock:
-            self._check_settled()
+        with self._locked():
             if drops:
                 from .machine import settle
 

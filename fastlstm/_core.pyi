@@ -161,8 +161,6 @@ class Model:
 
 IN_USE: str
 
-def forked() -> None: ...
-
 class Busy:
     def run(self, what: Callable[..., _T], *arguments: Any) -> _T: ...
 

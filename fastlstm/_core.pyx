@@ -54,6 +54,7 @@ cdef int check(fl_status status) except -1:
 
 include "_core_process.pxi"
 include "_core_signals.pxi"
+include "_core_locks.pxi"
 include "_core_memory.pxi"
 include "_core_teams.pxi"
 include "_core_model.pxi"

@@ -1,51 +1,6 @@
 # Part of _core.pyx: single steps and dense layers.
 
 
-IN_USE = ("the stream is in use: its call under way must end before another thread, or what that call itself runs, may "
-          "use it; copy.copy(stream) gives another one its own state")
-
-
-cdef int forks = 0  # between the first process of this program and this one
-
-
-def forked():
-    """Called in the child of a fork."""
-    global forks
-    forks += 1
-
-
-cdef class Busy:
-    """Whether a call of a stream is under way. The flag is read and set with the GIL held, which this module takes in
-    an interpreter without one, too: it does not declare that it could do without. In the child of a fork no call is
-    under way: the thread of the parent that made it is not there."""
-    cdef int taken  # the process's number of forks plus one, while a call is under way
-
-    cdef inline int take(self) except -1:
-        if self.taken == forks + 1:
-            raise RuntimeError(IN_USE)
-        self.taken = forks + 1
-        return 0
-
-    def run(self, what, *arguments):
-        """what(*arguments). Another call meanwhile is a RuntimeError. No signal handler runs between the flag and the
-        call, so the flag is down again however the call ends."""
-        self.take()
-        try:
-            return what(*arguments)
-        finally:
-            self.taken = 0
-
-
-def write_all(list targets, list values):
-    """Each array of values over that of targets, of the same shape and dtype: all of them or, when it raises, none."""
-    for target, value in zip(targets, values):
-        if target.shape != value.shape or target.dtype != value.dtype:
-            words = f"{value.dtype} {value.shape} cannot replace {target.dtype} {target.shape}"
-            raise ValueError(f"an array of {words}")
-    for target, value in zip(targets, values):  # no signal handler runs in between
-        cnp.PyArray_CopyInto(target, value)
-
-
 cdef class Stepper:
     """State and scratch memory of one stream: a step allocates its output at most.
 
@@ -201,10 +156,10 @@ def step_chain(list steppers, list between, x, out=None):
     if out is not None and (not last._fits(out, last.outputs) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
         return None  # found only by the last, the others would be a step ahead
     for stepper, row in zip(steppers, between):
-        x = stepper.step(x, row)
+        x = stepper._step(x, row)
         if x is None:
             return None
-    return last.step(x, out)
+    return last._step(x, out)
 
 
 cdef class Dense:
@@ -240,7 +195,7 @@ cdef class Dense:
         cdef poll_function poll = poll_here()
         with nogil:
             status = fl_dense_forward_polled(self.dense, rows, from_, to, threads, poll, &interruption)
-        reraise(&interruption) if status == FL_ERR_STOPPED else check(status)
+        finish(status, &interruption)
         return y
 
 
@@ -263,5 +218,5 @@ def dense_gradient(cnp.ndarray dz, cnp.ndarray x, bint bias=True, int threads=0)
     with nogil:
         status = fl_dense_gradient_polled(code, rows, outputs, inputs, dz_, x_, weight_, total_, threads, poll,
                                           &interruption)
-    reraise(&interruption) if status == FL_ERR_STOPPED else check(status)
+    finish(status, &interruption)
     return weight, total

@@ -130,23 +130,27 @@ cdef class Model:
             self.workspaces.give(workspace)
             if call.threads == 0 and status == FL_ERR_WORKSPACE:  # not asked before: small calls need no number
                 call.threads = fl_get_num_threads()
-        return reraise(&interruption) if status == FL_ERR_STOPPED else check(status)
+        return finish(status, &interruption)
 
     cdef tuple _shape_of_c(self, int64_t batch):
         return (self.spec.num_layers * self.spec.directions, batch, self.cells)
 
+    cdef int _check_parts(self, tuple state) except -1:
+        if len(state) != self.states:
+            raise ValueError(f"a state of this model must be a contiguous array for each of its {self.states} parts, "
+                             f"got {len(state)}")
+        return 0
+
     cdef object _joined(self, tuple state, int64_t batch):
         """The second state of the core from a user's, h left out; None for nothing."""
-        if len(state) != self.states:
-            raise ValueError(f"a state must be a contiguous array for each of {self.states} parts, got {len(state)}")
+        self._check_parts(state)
         if self.states == 1:
             return None
         return join_states(state[1:], self._shape_of_c(batch), self.dtype)
 
     cdef object _fresh(self, tuple state, int64_t batch):
         """Where the core writes its second state: the user's own array if it is one."""
-        if len(state) != self.states:
-            raise ValueError(f"a state must be a contiguous array for each of {self.states} parts, got {len(state)}")
+        self._check_parts(state)
         if self.states < 3:
             return state[1] if self.states == 2 else None
         return np.empty(self._shape_of_c(batch), self.dtype)

@@ -2,10 +2,11 @@
 #
 # Python runs a signal's handler in its main thread alone, between two steps of its interpreter: never within a call of
 # the core. So the core asks every 100 ms, and what a handler raises (KeyboardInterrupt is what the default one of
-# SIGINT raises) ends the call. Calls from other threads are never asked: nothing could come of it, and a thread that
-# wants the GIL while Python shuts down is ended on the spot, with its team at work on its stack.
+# SIGINT raises) ends the call. Calls from other threads are never asked: no handler would run, and a thread that
+# wants the GIL while Python shuts down is ended at once, while its workers still use its stack.
 
 cdef unsigned long main_thread = 0
+cdef int forks = 0  # between the first process of this program and this one
 
 
 cdef void find_main_thread():
@@ -15,6 +16,8 @@ cdef void find_main_thread():
 
 def _after_fork():
     """In a child, the thread that forked is the main one."""
+    global forks
+    forks += 1
     find_main_thread()
 
 
@@ -47,8 +50,10 @@ cdef inline poll_function poll_here() noexcept:
     return NULL
 
 
-cdef int reraise(Interruption *kept) except -1:
-    """After FL_ERR_STOPPED."""
+cdef int finish(fl_status status, Interruption *kept) except -1:
+    """`check`; what a handler has raised instead, where that ended the call."""
+    if status != FL_ERR_STOPPED:
+        return check(status)
     error = <object>kept.error
     Py_DECREF(error)
     kept.error = NULL

@@ -20,17 +20,19 @@ import numpy as np
 
 from .concurrency import hold
 from .container import Container, check_modules
-from .files import build, check_metadata, check_tensors, described, warn_if_not_finite, write_tensors
+from .files import CHECKPOINT, build, check_metadata, check_tensors, described, warn_if_not_finite, write_tensors
+from .gradients import joined
 from .module import Module
 from .optim import Optimiser
 from .params import check_flag, check_num_threads
 from .read_files import is_damage, refusals, regular, steady
 from .safetensors_read import read_header, read_tensor
 
-FORMAT, VERSION = "fastlstm checkpoint", 1
+VERSION = 1
 _RESERVED = ("format", "version", "checkpoint")
 _OTHERS = {None: "no checkpoint of fastlstm", "fastlstm": "a model without its training; fastlstm.load reads it"}
-# Of numpy.random; and where in their state is a place in an array, which NumPy believes: how large it may be.
+# Bit generators of numpy.random. For each: entries of its state that are an index, which NumPy does not check, and the
+# largest value of each.
 _BITS = {
     "PCG64": {}, "PCG64DXSM": {}, "SFC64": {}, "MT19937": {("state", "pos"): 624}, "Philox": {("buffer_pos",): 4},
 }
@@ -69,15 +71,14 @@ def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=No
         raise TypeError(f"optimiser must be one of fastlstm.optim or None, got {type(optimiser).__name__}")
     if optimiser is not None and not _same(optimiser.model, model):
         raise ValueError("optimiser must be that of model: it has another one, or another list")
-    states, tensors = _States(), {}
+    states = _States()
     with hold(*models):
         told = {
             "several": not isinstance(model, Module),
             "models": [{"model": one.describe(), "kept": _kept(one, states)} for one in models],
             "optimiser": None,
         }
-        for place, one in enumerate(models):
-            tensors |= {f"{place}.{name}": weight.copy() for name, weight in one._named_weights().items()}
+        tensors = joined([one.state_dict() for one in models])
         if optimiser is not None:
             told["optimiser"] = optimiser._checked_state()
     for name, entry in told["optimiser"]["state"].items() if optimiser is not None else ():
@@ -87,9 +88,9 @@ def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=No
     told["generators"] = states.told
     try:
         text = json.dumps(told, allow_nan=False)
-    except (TypeError, ValueError) as error:  # of a class from elsewhere
+    except (TypeError, ValueError) as error:  # of a class from outside this package
         raise TypeError(f"model or optimiser keeps something that JSON cannot express: {error}") from None
-    head, path = {"format": FORMAT, "version": str(VERSION), "checkpoint": text}, os.fsdecode(path)
+    head, path = {"format": CHECKPOINT, "version": str(VERSION), "checkpoint": text}, os.fsdecode(path)
     warn_if_not_finite(path, tensors, 3)
     write_tensors(path, head, metadata, tensors)
 
@@ -183,7 +184,7 @@ def load_checkpoint(path):
     path = regular(path)
     with refusals(path), steady(path) as file:
         metadata, tensors = read_header(file)
-        told = described(metadata, "checkpoint", FORMAT, VERSION, _OTHERS)
+        told = described(metadata, "checkpoint", CHECKPOINT, VERSION, _OTHERS)
         try:
             models, generators, optimiser = _made(told, tensors)
         except Exception as error:
@@ -223,10 +224,7 @@ def _made(told, tensors):
         expected = {
             f"{name}.{slot}": weights[name] for name in told["optimiser"]["state"] for slot in type(optimiser)._slots
         }
-        for dtype in {weight.dtype for weight in weights.values()}:  # modules of a list may differ
-            mine = {name: w.shape for name, w in expected.items() if w.dtype == dtype}
-            others = {name for name, w in expected.items() if w.dtype != dtype}
-            check_tensors({name: e for name, e in slots.items() if name not in others}, mine, dtype)
+        check_tensors(slots, {name: (w.shape, w.dtype) for name, w in expected.items()})
     elif slots:
         raise ValueError("it has tensors of an optimiser and tells of none")
     if groups:
@@ -236,7 +234,7 @@ def _made(told, tensors):
 
 def _model(told, tensors, states):
     model = build(told["model"], tensors)
-    check_tensors(tensors, model._weight_shapes(), model.dtype)
+    check_tensors(tensors, {name: (shape, model.dtype) for name, shape in model._weight_shapes().items()})
     _give_back(model, told["kept"], states)
     return model
 

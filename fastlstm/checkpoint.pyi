@@ -7,7 +7,6 @@ from .files import _Path
 from .module import Module
 from .optim import Optimiser
 
-FORMAT: str
 VERSION: int
 
 class Checkpoint(NamedTuple):

@@ -6,6 +6,7 @@ takes what its members have packed under all their locks, and hands it to them (
 
 import functools
 import itertools
+import operator
 import os
 import threading
 import weakref
@@ -40,11 +41,7 @@ def hold(*modules):
     leaves none of them taken. To enter it is a RuntimeError while one of them is being changed in this very thread.
     """
     leaves = {id(leaf): leaf for module in modules for leaf in module._leaves()}
-    return _core.Locks(sorted(leaves.values(), key=_number))
-
-
-def _number(module):
-    return module._number
+    return _core.Locks(sorted(leaves.values(), key=operator.attrgetter("_number")))
 
 
 NOTHING: dict[int, Weights] = {}  # a moment in which nothing was taken; else id of a member -> its `Weights`
@@ -96,7 +93,7 @@ def _as_before(moment, leaves):
         return None
     for leaf in leaves:
         panels, version, _ = moment[id(leaf)]
-        if (leaf._panels is not panels and leaf._packs) or leaf._version != version:
+        if leaf._panels is not panels or leaf._version != version:
             return None
     return moment
 
@@ -110,7 +107,6 @@ def _after_fork():
     Locks are new, and the weights as they stood are packed anew; a generator that was drawing goes on from where it
     was. One generator of several modules stays one. Streams can be used, with their state as it stood.
     """
-    _core.forked()
     generators = {}  # id -> (the generator, which stays alive so long, the one to go on with)
     for module in [found for found in (one() for one in list(_modules.values())) if found is not None]:
         vars(module).update(_lock=threading.RLock(), _changing=False)

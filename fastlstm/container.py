@@ -1,4 +1,4 @@
-"""`Container`: a module made of modules. Weights, locks, modes and copies are its members', under longer names."""
+"""`Container`: a module made of modules. Weights, modes and copies are its members', under longer names."""
 
 import copy
 import functools
@@ -86,13 +86,7 @@ class Container(Module):
     def training(self, mode):
         mode = check_flag("training", mode)
         for module in self._parts.values():
-            module.training = mode
-
-    def train(self, mode=True):
-        mode = check_flag("mode", mode)
-        for module in self._parts.values():
             module.train(mode)
-        return self
 
     def set_num_threads(self, n):
         super().set_num_threads(n)

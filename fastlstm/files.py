@@ -21,26 +21,21 @@ import warnings
 import numpy as np
 
 from .module import Module, hollow
+from .params import not_finite
 from .read_files import FileFormatError as FileFormatError
 from .read_files import excerpt, is_damage, refusals, regular, steady
 from .safetensors_read import MAX_HEADER, read_header, read_tensor
 from .whole_files import write_whole
 
-FORMAT, VERSION = "fastlstm", 1
+FORMAT, CHECKPOINT, VERSION = "fastlstm", "fastlstm checkpoint", 1
 _RESERVED = ("format", "version", "model")
 TYPES = {np.dtype("float32"): "F32", np.dtype("float64"): "F64"}
 _OTHERS = {
-    None: "a safetensors file without a fastlstm model. To use its tensors, build the "
-    "model, read them with safetensors.numpy.load_file and pass them to load_state_dict",
-    "fastlstm checkpoint": "a checkpoint; fastlstm.load_checkpoint reads it",
+    None: "a safetensors file without a fastlstm model. fastlstm.from_torch reads the recurrent layers of one; "
+    "other tensors, read with the package safetensors, go into load_state_dict",
+    CHECKPOINT: "a checkpoint; fastlstm.load_checkpoint reads it",
 }
 _MEMBERS = 1000  # described members of a model beyond those that have tensors
-
-
-def not_finite(weights):
-    """Names of the arrays that hold NaN or infinity."""
-    # A sum of squares would overflow and a mask would need memory; the extremes carry NaN along.
-    return [name for name, w in weights.items() if w.size and not np.isfinite([w.min(), w.max()]).all()]
 
 
 # ---- saving ------------------------------------------------------------------------------
@@ -170,16 +165,16 @@ def build(description, names):
         raise ValueError(f"no model can be built from its description ({excerpt(error)})") from error
 
 
-def check_tensors(tensors, expected, dtype):
-    """Compare names, shapes and dtype with the model's, naming everything that differs."""
+def check_tensors(tensors, expected):
+    """Compare names, shapes and dtypes, naming everything that differs. expected: name -> (shape, dtype)."""
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"unexpected {name}" for name in sorted(set(tensors) - set(expected))]
     for name in expected:
         if name not in tensors:
             continue
-        shape, kind = tensors[name].shape, tensors[name].dtype
-        if shape != tuple(expected[name]):
-            problems.append(f"{name} has shape {shape}, expected {tuple(expected[name])}")
+        (wanted, dtype), shape, kind = expected[name], tensors[name].shape, tensors[name].dtype
+        if shape != tuple(wanted):
+            problems.append(f"{name} has shape {shape}, expected {tuple(wanted)}")
         elif kind != TYPES[dtype]:
             problems.append(f"{name} holds {kind}, expected {TYPES[dtype]}")
     if problems:
@@ -192,7 +187,7 @@ def _read(file):
     metadata, tensors = read_header(file)
     model = build(described(metadata, "model", FORMAT, VERSION, _OTHERS), tensors)
     expected = model._weight_shapes()
-    check_tensors(tensors, expected, model.dtype)
+    check_tensors(tensors, {name: (shape, model.dtype) for name, shape in expected.items()})
     weights = {name: read_tensor(file, name, tensors[name]) for name in expected}
     model.metadata = {key: metadata[key] for key in sorted(metadata) if key not in _RESERVED}
     return model, weights

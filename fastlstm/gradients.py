@@ -39,15 +39,6 @@ def check_grads(grads, several):
     return joined(grads)
 
 
-def not_finite(grads):
-    """Names of the arrays that hold NaN or infinity. grads: name -> array of floats."""
-    # The sums are looked at first, which takes one pass and no memory: NaN and infinity stay in a sum.
-    if all(math.isfinite(np.add.reduce(grad, axis=None)) for grad in grads.values()):
-        return []
-    # Large finite numbers may have an infinite sum.
-    return [name for name, grad in grads.items() if not np.isfinite(grad).all()]
-
-
 # ---- one array under two names ----------------------------------------------------------------------------------
 
 

@@ -41,16 +41,15 @@ def _within(shape, lengths, batch_first):
     if len(shape) not in (1, 2):
         raise ValueError(f"lengths needs positions (T, B) or (T,), got {shape}")
     lengths = _read("lengths", lengths)
-    batched, first = len(shape) == 2, batch_first and len(shape) == 2
-    if not batched and lengths.ndim:
+    layout = Layout.of(shape, batch_first)
+    if not layout.batched and lengths.ndim:
         raise ValueError(f"lengths has shape {lengths.shape}, expected one number")
-    layout = Layout(shape[first], shape[not first] if batched else 1, batched, batch_first)
     try:
         lengths = check_lengths(lengths, layout)
     except ValueError as error:
-        other = batched and lengths.shape == (layout.steps,) and (lengths <= layout.batch).all()
+        other = layout.batched and lengths.shape == (layout.steps,) and (lengths <= layout.batch).all()
         raise ValueError(f"{error}{_LAYOUT[not batch_first] if other else ''}") from None
-    return layout.outward(np.arange(layout.steps)[:, None] < lengths)
+    return layout.within(lengths)
 
 
 _LAYOUT = {
@@ -78,7 +77,9 @@ def _check_layout(name, array, within, batch_first):
 
 
 def _check_mask(mask, shapes):
-    """A mask as booleans or as float64 weights, of one of `shapes`."""
+    """A mask as booleans or as float64 weights, of one of `shapes`; None for none."""
+    if mask is None:
+        return None
     array = _read("mask", mask)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"mask must hold booleans or weights, got {array.dtype} ({origin(mask)})")
@@ -95,14 +96,13 @@ def _check_mask(mask, shapes):
 def _counted(name, array, shape, lengths, mask, batch_first):
     """(booleans of `shape`: what counts; weights of what counts, (n,) float64, or None: all the same).
 
-    shape: that of the positions, the first axes of `array`.
+    shape: that of the positions, the first axes of `array`. mask: of this shape, as `_check_mask` gives it.
     """
     batch_first, valid, weights = check_flag("batch_first", batch_first), np.ones(shape, bool), None
     if lengths is not None:
         valid = _within(shape, lengths, batch_first)
         _check_layout(name, array, valid, batch_first)
     if mask is not None:
-        mask = _check_mask(mask, [shape])
         valid = valid & (mask != 0)
         weights = None if mask.dtype.kind == "b" else mask[valid]
     return valid, weights
@@ -225,7 +225,7 @@ def cross_entropy(
     _check_options(ignore_index, label_smoothing)
     _check_reduction(reduction)
     weight = _check_class_weights(weight, logits.shape[-1])
-    valid, positions = _counted("logits", logits, target.shape, lengths, mask, batch_first)
+    valid, positions = _counted("logits", logits, target.shape, lengths, _check_mask(mask, [target.shape]), batch_first)
     if ignore_index is not None:
         ignored = valid & (target == ignore_index)
         positions = positions if positions is None else positions[~ignored[valid]]
@@ -277,7 +277,7 @@ def mse(y, target, lengths=None, *, batch_first=False, mask=None, reduction="mea
         raise ValueError(f"target has shape {target.shape}, expected {y.shape}, the shape of y")
     if lengths is not None and y.ndim not in (2, 3):
         raise ValueError(f"with lengths, y must be (T, B, F) or (T, F); got {y.shape}")
-    numbers = None if mask is None else _check_mask(mask, [y.shape[:-1], y.shape])
+    numbers = _check_mask(mask, [y.shape[:-1], y.shape])
     lead = y.shape[:-1]  # of the positions
     if (numbers is not None and numbers.shape == y.shape) or not y.ndim:
         valid, weights = _counted("y", y, y.shape, None, numbers, batch_first)

@@ -49,6 +49,13 @@ def hollow():
     return _core.Setting(_hollow, True)
 
 
+def file_name(cls):
+    """What a class is called in files. The package's own go by their bare name, anyone else's by module and name, so
+    that a file which says "LSTM" can never come out as somebody's subclass."""
+    inside = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return cls.__name__ if inside else f"{cls.__module__}.{cls.__qualname__}"
+
+
 def _notes(name, value):
     from .files import check_metadata
 
@@ -85,10 +92,7 @@ class Module:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        # The package's own classes go by their bare name. Anyone else's go by module and name,
-        # so that a file which says "LSTM" can never come out as somebody's subclass.
-        inside = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
-        cls._file_name = cls.__name__ if inside else f"{cls.__module__}.{cls.__qualname__}"
+        cls._file_name = file_name(cls)
         if "_pack" in vars(cls):
             cls._packs = True
         Module._classes[cls._file_name] = cls

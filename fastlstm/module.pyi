@@ -14,6 +14,7 @@ class LoadResult(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
 
+def file_name(cls: type[Any]) -> str: ...
 def hollow() -> AbstractContextManager[None]: ...
 
 class Module:

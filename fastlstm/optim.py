@@ -27,9 +27,9 @@ import numpy as np
 from .arguments import _read
 from .concurrency import hold
 from .container import check_modules
-from .gradients import check_grads, check_number, clip_grad_norm, joined, not_finite
-from .module import Module
-from .params import check_flag
+from .gradients import check_grads, check_number, clip_grad_norm, joined
+from .module import Module, file_name
+from .params import check_flag, not_finite
 
 __all__ = ["SGD", "Adam", "Optimiser", "clip_grad_norm"]
 
@@ -68,8 +68,7 @@ class Optimiser:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        inside = cls.__module__ == __name__
-        cls._file_name = cls.__name__ if inside else f"{cls.__module__}.{cls.__qualname__}"
+        cls._file_name = file_name(cls)
         Optimiser._classes[cls._file_name] = cls
 
     @staticmethod
@@ -179,10 +178,10 @@ class Optimiser:
     def _checked_state(self):
         """`state_dict`, if `load_state_dict` would take it; else what that raises."""
         self._check()
-        found, weights = self.state_dict(), self._named_weights()
-        for name, kept in found["state"].items():
-            self._take(name, kept, weights)
-        return found
+        with hold(*self._modules):
+            weights = self._named_weights()
+            state = {name: self._take(name, kept, weights) for name, kept in self._state.items()}
+            return {"class": self._file_name, **self._hyper_values(), "state": state}
 
     def load_state_dict(self, d):
         """Take over what `state_dict` returned for a model with the same names and shapes.
@@ -211,12 +210,12 @@ class Optimiser:
             raise ValueError(f"state: unexpected {name}")
         if not isinstance(kept, dict) or set(kept) != {"step", *self._slots}:
             raise ValueError(f"state: {name} must have step, {', '.join(self._slots)}")
-        slots = {slot: self._take_slot(f"state: {slot} of {name}", kept[slot], weights[name]) for slot in self._slots}
+        slots = {slot: self._take_slot(slot, name, kept[slot], weights[name]) for slot in self._slots}
         return {"step": _check_step(name, kept["step"]), **slots}
 
-    @staticmethod
-    def _take_slot(told, value, weight):
+    def _take_slot(self, slot, name, value, weight):
         """A checked copy of one saved array."""
+        told = f"state: {slot} of {name}"
         array = _read(told, value)
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{told} must hold real numbers, got {array.dtype}")
@@ -312,10 +311,10 @@ class Adam(Optimiser):
         for place, beta in enumerate(self.betas):
             check_number(f"betas[{place}]", beta, below=1.0)
 
-    def _take_slot(self, told, value, weight):
-        array = super()._take_slot(told, value, weight)
-        if "exp_avg_sq" in told and (array < 0).any():
-            raise ValueError(f"{told} holds numbers below 0, a mean of squares has none")
+    def _take_slot(self, slot, name, value, weight):
+        array = super()._take_slot(slot, name, value, weight)
+        if slot == "exp_avg_sq" and (array < 0).any():
+            raise ValueError(f"state: {slot} of {name} holds numbers below 0, a mean of squares has none")
         return array
 
     def _move(self, weight, grad, kept):

@@ -266,6 +266,16 @@ def init_weights(shapes, rng, dtype, hidden_size):
     return {name: draw(name, shape) for name, shape in shapes.items()}
 
 
+def not_finite(arrays):
+    """Names of the arrays that hold NaN or infinity. arrays: name -> array of floats."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The sums are looked at first, which takes one pass and no memory: NaN and infinity stay in a sum.
+        if all(math.isfinite(np.add.reduce(array, axis=None)) for array in arrays.values()):
+            return []
+    # Large finite numbers may have an infinite sum.
+    return [name for name, array in arrays.items() if not np.isfinite(array).all()]
+
+
 # ---------------------------------------------------------------------------------- a checkpoint
 
 
@@ -349,12 +359,12 @@ def check_state_dict(d, shapes, dtype, strict=True, warn=True):
     """
     dtype = _float_dtype(dtype)
     found, missing, unexpected = find_tensors(d, shapes, strict)
-    arrays, not_finite = {}, []
+    arrays, odd = {}, []
     for name, array in found.items():
         arrays[name], finite = _convert(name, array, dtype)
         if not finite:
-            not_finite.append(name)
-    if not_finite and warn:
-        words = f"state dict: NaN or infinity in {', '.join(not_finite)}"
+            odd.append(name)
+    if odd and warn:
+        words = f"state dict: NaN or infinity in {', '.join(odd)}"
         warnings.warn(words, RuntimeWarning, stacklevel=2)
     return arrays, missing, unexpected

@@ -14,7 +14,7 @@ from .concurrency import NOTHING, Weights
 from .module import Module
 from .params import _check_size, check_flag, init_weights, layer_sizes, model_dtype, weight_shapes
 from .ragged import pack
-from .regularizers import check_rate
+from .regularizers import check_dropout, check_rate
 from .spec import Spec
 from .stream import Origin, Stream
 from .variants import OPTIONS, variant
@@ -51,7 +51,7 @@ class Recurrent(Module):
     input_size, num_layers, proj_size, batch_first = (
         fixed(attrgetter(f"_spec.{name}"), name) for name in ("input_size", "num_layers", "proj_size", "batch_first")
     )
-    dropout = checked("dropout", check_rate, "Rate between layers, in [0, 1); may be set between calls.")
+    dropout = checked("dropout", check_dropout, "Rate between layers, in [0, 1]; may be set between calls.")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -259,7 +259,7 @@ class Recurrent(Module):
 
     def _forward(self, x, state, *, lengths, reset, trace, cache, moment, masks=None):
         """See `forward`. moment: id of a module -> the `Weights` that a container took for it."""
-        taken = moment.get(id(self), _NONE) if moment else _NONE
+        taken = moment.get(id(self), _NONE)
         threads = self._num_threads or 0
         if masks is not None and not cache:
             raise ValueError("masks are for training: forward(..., cache=True, masks=masks)")

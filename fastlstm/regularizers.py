@@ -49,13 +49,18 @@ def rates_of(v):
     return [rate for rate, kind in MASKS.items() if kind in v.masks]
 
 
-def check_rate(name, value):
-    """A number in [0, 1), or in [0, 1] for dropout, as in torch; as a float. ValueError for anything else."""
-    whole = name == "dropout"
+def check_rate(name, value, words="[0, 1)"):
+    """A number in [0, 1), as a float. ValueError, with other `words` for where it must be, for anything else."""
     number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-    if not number or not (0 <= value < 1 or (whole and value == 1)):
-        raise ValueError(f"{name} must be a number in {'[0, 1]' if whole else '[0, 1)'}, got {value!r}")
+    if not number or not 0 <= value < 1:
+        raise ValueError(f"{name} must be a number in {words}, got {value!r}")
     return float(value)
+
+
+def check_dropout(name, value):
+    """The same for dropout, which may also be 1, as in torch."""
+    is_one = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)) and value == 1
+    return 1.0 if is_one else check_rate(name, value, "[0, 1]")
 
 
 def _kind(name):

@@ -150,7 +150,7 @@ class SequentialStream(Session):
             if hasattr(stream, "_advance"):
                 y, its, becomes = stream._advance(y)
                 to, new = to + its, new + becomes
-            else:  # of somebody else
+            else:  # without a state, or of a class from outside this package
                 y = stream.process(y)
         return y, to, new
 

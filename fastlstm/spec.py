@@ -113,6 +113,16 @@ class Layout(NamedTuple):
     batched: bool
     batch_first: bool
 
+    @classmethod
+    def of(cls, lead, batch_first):
+        """That of an array whose first axes are `lead`: (T, B), (B, T) or, unbatched, (T,)."""
+        batched, first = len(lead) == 2, batch_first and len(lead) == 2
+        return cls(lead[first], lead[not first] if batched else 1, batched, batch_first)
+
+    def within(self, lengths):
+        """Booleans of the first axes, true within lengths (B,)."""
+        return self.outward(np.arange(self.steps)[:, None] < lengths)
+
     def outward(self, a):
         """A (T, B, ...) array in the caller's layout."""
         if not self.batched:

@@ -36,12 +36,11 @@ def valid_positions(shape, row_axes, lengths, batch_first):
     if len(lead) not in (1, 2):
         row = ", I" * row_axes
         raise ValueError(f"x has shape {shape}; with lengths, expected (T, B{row}), (B, T{row}) or unbatched (T{row})")
-    batched, first = len(lead) == 2, batch_first and len(lead) == 2
-    layout = Layout(lead[first], lead[not first] if batched else 1, batched, batch_first)
+    layout = Layout.of(lead, batch_first)
     lengths = check_lengths(lengths, layout)
     if (lengths == layout.steps).all():
         return None
-    return layout.outward(np.arange(layout.steps)[:, None] < lengths)
+    return layout.within(lengths)
 
 
 def real_numbers(name, value, dtype, array=None):

@@ -43,7 +43,7 @@ enum fl_status {
     FL_ERR_GEMM,      /* FASTLSTM_GEMM is not one of auto, panel, blas */
     FL_ERR_LENGTH,    /* a length is negative or greater than T */
     FL_ERR_BACKWARD,  /* the model was created without FL_MODEL_BACKWARD */
-    FL_ERR_BLAS,      /* FASTLSTM_GEMM=blas, but the call carries no BLAS table */
+    FL_ERR_BLAS,      /* FASTLSTM_GEMM=blas, but the call carries no BLAS table, or not the product of its type */
     FL_ERR_THREADS,   /* FASTLSTM_NUM_THREADS is no integer in 0..FL_MOST_THREADS */
     FL_ERR_STOPPED    /* the call's poll ended it: what it was to write holds nothing of use */
 };
@@ -244,8 +244,8 @@ typedef struct fl_call {
     const unsigned char *reset; /* (T, B); non-zero: no state crosses from step t-1 to t, in either direction; NULL */
     const void *h0, *c0;        /* (L*D, B, R), (L*D, B, C); NULL: zeros; h0 may be or overlap hn, and c0 cn, but no
                                  * other array that is written */
-    fl_sequence y;              /* (T, B, D*R), written; zero beyond each length; not over x; its rows apart, one
-                                 * stride reaching over all rows of the other */
+    fl_sequence y;              /* (T, B, D*R), written; zero beyond each length; not over x; rows must not
+                                 * overlap, and the larger stride reaches over all rows of the smaller one */
     void *hn, *cn;              /* (L*D, B, R), (L*D, B, C), written */
     void *cache;                /* fl_cache_bytes(), 64-byte aligned, kept for fl_backward; NULL: inference */
     const void *dropout;        /* (L-1, T, B, D*R) factors on the outputs between layers; NULL: none; needs a cache */
@@ -265,7 +265,8 @@ typedef struct fl_call {
 void fl_team_rest(void); /* workers that wait for the next call of a stream go to sleep */
 
 /* A poll is called on the thread that made the call, in the floating-point state in which it was made, every 100 ms at
- * most, and never by a call of less than that.  It must return, and may itself make calls.  0: go on.  Else the call
+ * most, and never by a call of less than that.  It must return, and may itself make calls.  A child
+ * that it forks must not return from it, but exit: the call's other threads are not there.  0: go on.  Else the call
  * ends with FL_ERR_STOPPED, usually within some 10 ms: it finishes the pieces of work at hand, of up to 10 ms by the
  * plan, or what BLAS does with one of its products.  Then all that the call was to write (y, hn, cn and the cache of
  * fl_forward, all gradients of fl_backward) has undefined contents, and all that it read is as before: so h0 and c0
@@ -355,9 +356,9 @@ typedef struct fl_gradients {
 } fl_gradients;
 
 /* `call` is the one given to fl_forward (same x, y, h0, c0, lengths, reset, dropout, masks, cache), with workspace of
- * fl_backward_bytes().  x, y, h0 and c0 must hold what they held then: no hn over h0, no cn over c0.  hn and cn are not
- * looked at.  dh0 may be or overlap dhn, and dc0 dcn; nothing else that is written may overlap anything, not dx dy
- * either, nor one gradient another. */
+ * fl_backward_bytes().  x, y, h0 and c0 must hold what they held then: no hn over h0, no cn over c0.  hn and cn must
+ * not be NULL, but are neither read nor written.  dh0 may be or overlap dhn, and dc0 dcn; nothing else that is written
+ * may overlap anything, not dx dy either, nor one gradient another. */
 typedef struct fl_backward_call {
     fl_sequence dy;          /* (T, B, D*R); ignored beyond each length */
     const void *dhn, *dcn;   /* (L*D, B, R), (L*D, B, C); NULL: zeros */

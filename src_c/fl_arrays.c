@@ -8,7 +8,8 @@
 
 static fl_array block_of(const void *data, size_t bytes)
 {
-    const int64_t first = (int64_t)(uintptr_t)data, width = data ? (int64_t)bytes : 0;
+    const int64_t first = (int64_t)(uintptr_t)data, room = INT64_MAX - first;
+    const int64_t width = !data ? 0 : (uint64_t)bytes < (uint64_t)room ? (int64_t)bytes : room;
     return (fl_array){first, first + width, first, 1, 1, 0, 0, width};
 }
 
@@ -26,8 +27,9 @@ static int rows_of(const fl_sequence *s, int64_t steps, int64_t batch, int64_t w
     if (!s->data || steps == 0 || batch == 0) return 1;
     const size_t outer = reach(steps, s->step, unit), inner = reach(batch, s->row, unit);
     const size_t row = fl_bytes(width, 1, 1, unit);
-    if (fl_bytes_sum(fl_bytes_sum(outer, inner), row) == SIZE_MAX) return 0;
+    const size_t whole = fl_bytes_sum(fl_bytes_sum(outer, inner), row);
     const int64_t data = (int64_t)(uintptr_t)s->data;
+    if (whole == SIZE_MAX || (uint64_t)whole > (uint64_t)(INT64_MAX - data)) return 0;
     const int64_t before = (s->step < 0 ? (int64_t)outer : 0) + (s->row < 0 ? (int64_t)inner : 0);
     *out = (fl_array){.first = data - before, .data = data, .outer = steps, .inner = batch, .width = (int64_t)row};
     out->end = out->first + (int64_t)outer + (int64_t)inner + (int64_t)row;
@@ -93,10 +95,8 @@ static int rows_meet(fl_array a, const fl_array *b)
     return 0;
 }
 
-static int meet(const fl_array *a, const fl_array *b)
-{
-    return a->first < b->end && b->first < a->end && rows_meet(*a, b);
-}
+static int in_range(const fl_array *a, const fl_array *b) { return a->first < b->end && b->first < a->end; }
+static int meet(const fl_array *a, const fl_array *b) { return in_range(a, b) && rows_meet(*a, b); }
 
 /* --- a call */
 
@@ -138,7 +138,7 @@ static int meets_masks(const fl_model *m, const fl_call *call, const fl_array *a
 
 /* Sizes that both kinds of calls have. */
 typedef struct fl_call_sizes {
-    size_t h, c, dropout;
+    size_t h, c, dropout, cache;
     fl_array x, y;
 } fl_call_sizes;
 
@@ -148,6 +148,7 @@ static int measure(const fl_model *m, const fl_call *call, fl_call_sizes *s)
     const int64_t outputs = m->recurrent * m->spec.directions, unit = m->unit;
     const int64_t widest = m->spec.hidden_size > m->spec.input_size ? m->spec.hidden_size : m->spec.input_size;
     s->h = fl_bytes(slots, B, m->recurrent, unit);
+    s->cache = call->cache ? fl_cache_bytes(m, T, B, fl_cache_flags(m, call)) : 0;
     s->c = fl_bytes(slots, B, m->cells, unit);
     s->dropout = 0;
     if (call->dropout) s->dropout = fl_bytes((m->spec.num_layers - 1) * T, B, outputs, unit);
@@ -204,8 +205,7 @@ enum fl_status fl_forward_arrays(const fl_model *m, const fl_call *call, size_t 
     add(&all, hn);
     add(&all, cn);
     add(&all, s.y);
-    if (call->cache)
-        add(&all, block_of(call->cache, fl_cache_bytes(m, call->steps, call->batch, fl_cache_flags(m, call))));
+    add(&all, block_of(call->cache, s.cache));
     add(&all, block_of(call->workspace, workspace_used));
     all.written = all.count;
     add_inputs(&all, call, &s);
@@ -233,8 +233,6 @@ static fl_array range_of(const fl_model *m, const fl_backward_call *back, int sl
     }
     return all;
 }
-
-static int in_range(const fl_array *a, const fl_array *b) { return a->first < b->end && b->first < a->end; }
 
 /* Whether two of them meet, one of each slot; of one slot, two different ones. */
 static int slots_meet(const fl_model *m, const fl_backward_call *back, int slot, int other)
@@ -288,7 +286,7 @@ enum fl_status fl_backward_arrays(const fl_model *m, const fl_call *call, const 
     add(&all, dy);
     add(&all, block_of(call->h0, s.h));
     if (m->cells) add(&all, block_of(call->c0, s.c));
-    if (call->cache) add(&all, block_of(call->cache, fl_cache_bytes(m, T, B, fl_cache_flags(m, call))));
+    add(&all, block_of(call->cache, s.cache));
     if (any_written_meets(m, call, &all) || states_meet(&all, &dh0, &dc0, back->dhn, dcn)) return FL_ERR_ARGUMENT;
     add(&all, block_of(back->dhn, s.h));
     add(&all, block_of(dcn, s.c));

@@ -290,8 +290,7 @@ static void run(fl_back *job)
     if (job->plan.threads > 1) {
         fl_judge_begin(&job->judge, key, job->plan.threads);
         fl_barrier_init(&team, job->judge.workers, &job->judge);
-        team.stop = job->stop;
-        team.asker = 0;
+        fl_barrier_stop(&team, job->stop, 0);
         job->team = &team;
     } else {
         job->judge.workers = 1;
@@ -328,7 +327,7 @@ enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_back
 
     start_state(&job);
     clear_gradients(&job);
-    if (empty) return FL_OK;
+    if (empty || fl_stopped(job.stop)) return fl_stopped(job.stop) ? FL_ERR_STOPPED : FL_OK;
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = job.order.length[0];
     job.free = call->masks || m->zones[0] || m->zones[1];

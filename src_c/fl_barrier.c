@@ -79,8 +79,13 @@ static int decide(fl_barrier *b, int workers, double plan_ns)
         }
     }
     if (!b->judge || left <= 1) return left;
-    const int late = atomic_load_explicit(&b->late, memory_order_relaxed);
+    int late = atomic_load_explicit(&b->late, memory_order_relaxed);
     if (late) atomic_store_explicit(&b->late, 0, memory_order_relaxed);
+    if (b->asker >= 0 && b->stop && atomic_load_explicit(&b->stop->asked_ns, memory_order_relaxed)) {
+        const int64_t now = fl_now_ns(), asked = atomic_exchange_explicit(&b->stop->asked_ns, 0, memory_order_relaxed);
+        b->judge->last = now - b->judge->last < asked ? now : b->judge->last + asked;
+        late = 0; /* the others have waited for the caller's answer */
+    }
     return fl_judge_work(b->judge, plan_ns, late);
 }
 

@@ -31,6 +31,12 @@ typedef struct fl_barrier {
 
 /* For at most so many workers, without a stop. */
 void fl_barrier_init(fl_barrier *barrier, int most, fl_judge *judge);
+/* From now on `stop` may end the call; asker: the worker that asks while it waits, -1: none. */
+static inline void fl_barrier_stop(fl_barrier *barrier, fl_stop *stop, int asker)
+{
+    barrier->stop = stop;
+    barrier->asker = asker;
+}
 /* From now on it has so many workers, and so has its judge; while nobody is on the way to it. */
 void fl_barrier_shrink(fl_barrier *barrier, int workers);
 

@@ -42,10 +42,8 @@ enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_
     dense->panel = fl_arena_take3(&arena, padded, inputs, 1, unit); /* first: fl_dense_free frees the whole by it */
     dense->bias = fl_arena_take(&arena, padded, unit);
     const fl_piece rows = {weight, outputs};
-    const unsigned saved = fl_float_enter();
     fl_pack_rows(dtype, dense->panel, &rows, 1, 0, inputs, inputs, width);
     if (bias) memcpy(dense->bias, bias, (size_t)(outputs * unit));
-    fl_float_leave(saved);
     *out = dense;
     return FL_OK;
 }

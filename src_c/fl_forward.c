@@ -70,7 +70,6 @@ static void run_direction(fl_job *job, int layer, int d, int64_t s0, int64_t s1,
     const int64_t batch = job->call->batch, row_step = by_rows ? of->workers : 1, row0 = by_rows ? of->worker : 0;
     fl_pass pass = {
         .job = job,
-        .layer = layer,
         .dir = d,
         .slot = layer * m->spec.directions + d,
         .x = fl_job_input(job, layer, s0),
@@ -271,10 +270,11 @@ static void run(fl_job *job)
         job->team = &team;
         job->half = half;
         fl_barrier_init(&team, job->workers, &job->judge);
-        for (int i = 0; i < 2 && job->m->spec.directions == 2; i++)
+        fl_barrier_stop(&team, job->stop, 0);
+        for (int i = 0; i < 2 && job->m->spec.directions == 2; i++) {
             fl_barrier_init(&half[i], job->workers, &job->half_judge[i]);
-        team.stop = half[0].stop = half[1].stop = job->stop;
-        team.asker = half[0].asker = 0; /* the caller's thread is in the first half */
+            fl_barrier_stop(&half[i], job->stop, i == 0 ? 0 : -1); /* the caller's thread is in the first half */
+        }
     }
     const fl_team_work work = {.fn = forward_worker, .arg = job, .begin = start_judges,
                                .awake_ns = job->call->awake_ns, .stop = job->stop};
@@ -310,6 +310,7 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     if (status != FL_OK) return status;
 
     start_state(m, call, job.stop);
+    if (fl_stopped(job.stop)) return FL_ERR_STOPPED;
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = call->batch ? job.order.length[0] : 0;
     job.turn = fl_snake(m, job.longest);

@@ -1,4 +1,4 @@
-/* Input products of some steps, made before the steps that eat them. */
+/* Input products of some steps, made before the steps that use them. */
 #include "fl_layer.h"
 
 /* The count of steps that a clockwork's row r has at step s. */
@@ -39,7 +39,7 @@ static void hoist_modules(const fl_pass *p, int64_t s, int64_t s0, int64_t span,
     }
 }
 
-void fl_hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t first, int64_t end, int64_t slot, int piece,
+void fl_hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t first, int64_t end, int64_t pre_slot, int piece,
                      int pieces)
 {
     const fl_job *job = p->job;
@@ -51,7 +51,7 @@ void fl_hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t first, i
         for (int64_t i = first; i < end; i++) {
             const int64_t r = p->row0 + i * p->row_step;
             a[n] = fl_at(&p->x, fl_time(p->dir, s + q, job->order.length[r]), job->order.row[r]);
-            out[n++] = fl_pass_pre(p, slot + q, r);
+            out[n++] = fl_pass_pre(p, pre_slot + q, r);
         }
     }
     fl_turn_inputs(job->m, fl_pass_weights(p), n, a, out, piece, pieces);

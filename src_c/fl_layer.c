@@ -28,8 +28,7 @@ static void prepare_stop(fl_pass *p)
     p->pace = fl_pace_of(stop, p->worker, (double)p->rows * row_ns / p->mates);
     p->slices = (fl_slices){stop, p->worker, 1, 0};
     if (!stop || p->job->plan.ahead || (double)p->rows * row_ns <= stop->piece_ns) return;
-    const double count = (double)strip * row_ns / stop->piece_ns, most = (double)p->job->m->blocks;
-    p->slices.count = count < most ? 1 + (int64_t)count : (int64_t)most;
+    p->slices.count = fl_stop_parts(stop, (double)strip * row_ns, p->job->m->blocks);
     p->slices.slice_ns = (double)strip * row_ns / p->mates / (double)p->slices.count;
     p->turn.slices = &p->slices;
 }

@@ -1,4 +1,4 @@
-/* One layer, one direction, some steps, as one worker of a forward call sees it. */
+/* A forward call as its workers share it, and one layer and direction of it: fl_layer.c, fl_hoist.c, fl_views.c. */
 #ifndef FL_LAYER_H
 #define FL_LAYER_H
 
@@ -41,8 +41,8 @@ typedef struct fl_rows { /* the pointer lists of one strip of a step, all (strip
 /* One worker's part of it: rows order[row0], order[row0 + row_step], ... and blocks [block0, block1). */
 typedef struct fl_pass {
     const fl_job *job;
-    int layer, dir;
-    int64_t slot; /* of the two */
+    int dir;
+    int64_t slot; /* number of this layer and direction: layer * directions + dir */
     fl_view x, y;           /* y already at this direction's columns */
     fl_view c, lower;       /* c of every step, of this layer and of that below; data NULL: in cn alone; not read */
     fl_cache_offsets cache; /* with call->cache only */
@@ -114,7 +114,7 @@ void fl_job_drop_out(const fl_job *job, int layer, int64_t s0, int64_t s1, int w
 
 /* bias + W_ih . x for steps [s, s + span) of this worker's rows [first, end), as one product, to `pre` from `slot` on:
  * of the blocks that worker number `piece` of `pieces` has.  There is at most a strip of rows. */
-void fl_hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t first, int64_t end, int64_t slot, int piece,
+void fl_hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t first, int64_t end, int64_t pre_slot, int piece,
                      int pieces);
 /* The same for this worker's first `rows` rows, strip after strip, and its blocks, from the first slot on.  s0: first
  * step of the chunk. */

@@ -1,21 +1,16 @@
 /* Long products in pieces: see fl_pieces.h. */
 #include "fl_pieces.h"
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+#include "fl_internal.h"
 
-/* Pieces that so much work is cut into, 1 to `most`. */
-static int64_t count(double ns, const fl_stop *stop, int64_t most)
-{
-    const double pieces = ns / stop->piece_ns;
-    return pieces >= (double)most ? most : 1 + (int64_t)pieces;
-}
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Blocks of columns one after the other, and rows within them, as the kernel goes itself. */
 static void cut_product(const fl_real_kernels *real, const fl_product_args *product, const fl_pieces *of, double ns)
 {
-    enum { ROWS = 240 }; /* fill tiles of 2, 4 and 6 rows; reading the weights again costs nothing beside them */
+    enum { ROWS = FL_STRIP_ROWS }; /* reading the weights again costs nothing beside so many rows */
     const int64_t blocks = product->block1 - product->block0, strips = (product->rows + ROWS - 1) / ROWS;
-    const int64_t parts = count(ns / (double)strips, of->stop, blocks);
+    const int64_t parts = fl_stop_parts(of->stop, ns / (double)strips, blocks);
     for (int64_t i = 0; i < parts; i++)
         for (int64_t r = 0; r < product->rows; r += ROWS) {
             if (fl_stop_look(of->stop, of->worker, ns / (double)(parts * strips))) return;
@@ -49,7 +44,7 @@ static void cut_outer(const fl_real_kernels *real, const fl_outer_args *outer, c
     const double group_ns = FL_OUTER_ROWS * row_ns, groups = of->stop->piece_ns / group_ns;
     const int64_t most = (outer->rows + FL_OUTER_ROWS - 1) / FL_OUTER_ROWS;
     const int64_t rows = FL_OUTER_ROWS * (groups < 1 ? 1 : groups < (double)most ? (int64_t)groups : most);
-    const int64_t parts = count((double)rows * row_ns, of->stop, wide);
+    const int64_t parts = fl_stop_parts(of->stop, (double)rows * row_ns, wide);
     for (int64_t r = 0; r < outer->rows; r += rows)
         for (int64_t i = 0; i < parts; i++) {
             fl_outer_args piece = *outer;

@@ -19,6 +19,7 @@ fl_stop *fl_stop_begin(fl_stop *stop, int (*poll)(void *), void *data)
                       .eager = eager,
                       .outside = fl_float_now()};
     atomic_init(&stop->stopped, 0);
+    atomic_init(&stop->asked_ns, 0);
     return stop;
 }
 
@@ -26,21 +27,24 @@ fl_stop *fl_stop_begin(fl_stop *stop, int (*poll)(void *), void *data)
 static void ask(fl_stop *stop)
 {
     const unsigned inside = fl_float_now();
+    const int64_t begin = fl_now_ns();
     fl_float_leave(stop->outside);
     const int end = stop->poll(stop->data);
     fl_float_leave(inside);
-    stop->ask_at = fl_now_ns() + FL_ASK_NS;
+    const int64_t now = fl_now_ns();
+    atomic_fetch_add_explicit(&stop->asked_ns, now - begin, memory_order_relaxed);
+    stop->ask_at = now + FL_ASK_NS;
     if (end) atomic_store_explicit(&stop->stopped, 1, memory_order_relaxed);
 }
 
 void fl_stop_wait(fl_stop *stop)
 {
     if (!stop || fl_stopped(stop)) return;
-    const int64_t now = stop->eager ? stop->ask_at : fl_now_ns();
-    if (!stop->ask_at && !stop->eager)
-        stop->ask_at = now + FL_ASK_NS;
-    else if (now >= stop->ask_at)
+    const int64_t now = stop->eager ? 0 : fl_now_ns();
+    if (stop->eager || (stop->ask_at && now >= stop->ask_at))
         ask(stop);
+    else if (!stop->ask_at)
+        stop->ask_at = now + FL_ASK_NS;
 }
 
 int fl_stop_look(fl_stop *stop, int worker, double plan_ns)

@@ -1,4 +1,4 @@
-/* Calls that end before their time: the caller's `poll` is asked now and then whether to go on. */
+/* Calls that are ended early: the caller's `poll` is asked now and then whether to go on. */
 #ifndef FL_STOP_H
 #define FL_STOP_H
 
@@ -18,6 +18,7 @@ typedef struct fl_stop {
     int eager;         /* 1: poll is asked whenever the clock would be read, as fl_poll_force, of tests, wants it */
     unsigned outside;  /* the caller's floating-point state, in which poll runs */
     atomic_int stopped;
+    _Atomic int64_t asked_ns; /* time that poll took: the caller's, not the team's.  A judge takes it away */
 } fl_stop;
 
 enum {
@@ -42,6 +43,13 @@ void fl_stop_wait(fl_stop *stop);
 /* Copies so many bytes from `from`, which may overlap `to`; NULL: zeros, `to` itself: nothing.  Large arrays in pieces,
  * as memory that is new from the system may take a second for each gigabyte; on the calling thread. */
 void fl_stop_fill(fl_stop *stop, void *to, const void *from, size_t bytes);
+
+/* Pieces that work of so many ns is cut into, 1 to `most`. */
+static inline int64_t fl_stop_parts(const fl_stop *stop, double ns, int64_t most)
+{
+    const double parts = ns / stop->piece_ns;
+    return parts >= (double)most ? most : 1 + (int64_t)parts;
+}
 
 /* A counter for a loop over pieces of about equal work.  It says after how many pieces fl_stop_look is called: small
  * pieces are only counted, so that the clock is read once in FL_LOOK_NS of planned work. */

@@ -18,7 +18,7 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
-/* An x86 of 32 bits counts where the compiler computes in its vector registers, as that state has no part in others. */
+/* An x86 of 32 bits is treated alike if the compiler computes in vector registers: MXCSR changes nothing in others. */
 #if defined(__SSE2_MATH__) || defined(_M_X64)
 #define FL_MXCSR 1
 #include <immintrin.h>
@@ -234,7 +234,7 @@ static void give_workers(const fl_team *team)
  * is to end, since the others may have much left to do. */
 static void await_workers(fl_team *team, fl_stop *stop)
 {
-    enum { SPINS = 1000, YIELD_NS = 500000, ASK_NS = 20000000 };
+    enum { SPINS = 1000, YIELD_NS = 500000, NAP_NS = 20000000 };
     for (int i = 0; i < SPINS; i++) {
         if (!atomic_load_explicit(&team->left, memory_order_acquire)) return;
         fl_relax();
@@ -249,7 +249,7 @@ static void await_workers(fl_team *team, fl_stop *stop)
     while (left != ASLEEP) {
         fl_stop_wait(stop);
         if (stop && !fl_stopped(stop))
-            fl_sleep_for(&team->left, left, ASK_NS);
+            fl_sleep_for(&team->left, left, NAP_NS);
         else
             fl_sleep_on(&team->left, left);
         left = atomic_load(&team->left);
@@ -279,6 +279,8 @@ static void after_fork(void)
     fl_lock_free(&pool_lock);
 }
 
+static atomic_uint forks; /* between the first process of this program and this one */
+
 /* The other threads do not exist in the child: it starts with an empty pool. */
 static void in_child(void)
 {
@@ -286,6 +288,7 @@ static void in_child(void)
     started = 0;
     refused_until = 0;
     atomic_store(&threads_active, 0);
+    atomic_fetch_add(&forks, 1);
     fl_sleepers_after_fork(1);
     fl_lock_free(&pool_lock);
 }
@@ -358,6 +361,7 @@ static void run_team(int wanted, const fl_team_work *work)
 
 void fl_team_do(int wanted, const fl_team_work *work)
 {
+    const unsigned born = atomic_load_explicit(&forks, memory_order_relaxed);
     const int n = reserve(wanted < 1 ? 1 : wanted > FL_MOST_THREADS ? FL_MOST_THREADS : wanted);
     if (n == 1) {
         if (work->begin) work->begin(1, work->arg);
@@ -365,7 +369,8 @@ void fl_team_do(int wanted, const fl_team_work *work)
     } else {
         run_team(n, work);
     }
-    atomic_fetch_sub(&threads_active, n);
+    /* in a child that was forked meanwhile, by the caller's poll, nothing is counted yet */
+    if (atomic_load_explicit(&forks, memory_order_relaxed) == born) atomic_fetch_sub(&threads_active, n);
 }
 
 void fl_team_rest(void) { atomic_fetch_add(&rests, 1); }

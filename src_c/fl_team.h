@@ -25,6 +25,6 @@ void fl_team_do(int wanted, const fl_team_work *work);
 /* The same floating-point state without a team, for calls that stay on their thread. */
 unsigned fl_float_enter(void);
 void fl_float_leave(unsigned saved);
-unsigned fl_float_now(void);
+unsigned fl_float_now(void); /* the state in force; changes nothing */
 
 #endif

@@ -1,4 +1,4 @@
-/* Memory: aligned blocks, the arena that lays out workspaces, the layout of the cache, the order of rows.
+/* Memory: checked sizes, aligned blocks, the arena that lays out workspaces, the cache's layout, the order of rows.
  *
  *   workspace   | slot | pad | slot | pad | ...        every slot 64-byte aligned, sizes from one function
  *

@@ -99,7 +99,7 @@ TRUE_SIZES = {
 }
 # Would take hours, or describe arrays that are not there.
 LEFT_OUT = {
-    "fl_rehearse.steps": ("INT_MAX", "INT64_MAX"), "fl_rehearse.one_ns": (), "fl_probe.n": ("INT_MAX",),
+    "fl_rehearse.steps": ("INT_MAX", "INT64_MAX"), "fl_probe.n": ("INT_MAX",),
     "fl_sequence.step": ("-1", "INT_MAX"), "fl_sequence.row": ("-1", "INT_MAX"),
     "fl_disturbance.steps": ("INT_MAX", "INT64_MAX"), "fl_disturbance.workers": ("INT_MAX",),
 }
@@ -130,7 +130,6 @@ STRUCTS = {
 }
 # Members of members, as the headers nest them.
 NESTED = {"fl_options", "fl_function", "fl_sequence", "fl_gradients", "fl_blas_t"}
-OPAQUE = {"fl_model", "fl_dense", "fl_plan", "fl_processors"}
 AFTER = {"fl_team_disturb": "fl_rehearse(2, 3, 1000.0, NULL, NULL); fl_team_disturb(NULL);"}
 
 FIXTURE = r"""

@@ -176,8 +176,7 @@ static void begin_waiting(int workers, void *arg)
     waiting *w = arg;
     fl_judge_start(&w->judge, workers);
     fl_barrier_init(&w->barrier, workers, &w->judge);
-    w->barrier.stop = &w->stop;
-    w->barrier.asker = 0;
+    fl_barrier_stop(&w->barrier, &w->stop, 0);
 }
 
 static void test_stop_waiting(int meet)

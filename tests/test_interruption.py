@@ -135,6 +135,12 @@ def test_a_call_ends_anywhere_and_changes_nothing(name, gemm):
         _core.force_gemm(None)
 
 
+def test_an_empty_call_that_is_ended_says_so():
+    layer = LAYERS["lstm"]()
+    y, _, cache = layer.forward(numbers(0, 2, 20), cache=True)
+    assert points(lambda: layer.backward(y, cache)) >= 1
+
+
 @openmp
 @pytest.mark.parametrize("split", ["rows", "blocks", "directions"])
 def test_teams_end_together(split, favour):

@@ -41,7 +41,7 @@ ALLOWED = {
     "attributes": set(),
     "cli": set(),  # what a command needs, it imports itself: --help is quick
     "checkpoint": {
-        "concurrency", "container", "files", "module", "optim", "params", "read_files", "safetensors_read",
+        "concurrency", "container", "files", "gradients", "module", "optim", "params", "read_files", "safetensors_read",
     },
     "concurrency": {"_core"},
     "container": {"attributes", "module", "params"},
@@ -92,7 +92,7 @@ ALLOWED = {
     "wrappers": {"arguments", "attributes", "concurrency", "container", "params", "recurrent", "spec"},
     # fastlstm/convert/: models in and out
     "formats": {"files", "read_files", "safetensors_read", "torch_states", "whole_files"},
-    "inspection": {"container"},
+    "inspection": {"container", "files"},
     "hdf5_read": set(),
     "keras_files": {"hdf5_read"},
     "keras_graphs": set(),
@@ -105,7 +105,7 @@ ALLOWED = {
     "onnx_layers": {"layers", "module", "onnx_orders", "variants", "wrappers"},
     "onnx_nodes": {"onnx_wire"},
     "onnx_orders": set(),
-    "onnx_read": {"files", "onnx_layers", "onnx_nodes", "onnx_tensors", "onnx_wire", "read_files"},
+    "onnx_read": {"params", "onnx_layers", "onnx_nodes", "onnx_tensors", "onnx_wire", "read_files"},
     "onnx_recurrent": {"onnx_build", "onnx_ways"},
     "onnx_tensors": {"onnx_wire", "read_files"},
     "onnx_ways": {"onnx_orders"},

@@ -18,7 +18,7 @@ import os
 import warnings
 from typing import Any, NamedTuple
 
-from ..files import load, save, warn_if_not_finite
+from ..files import CHECKPOINT, load, save, warn_if_not_finite
 from ..read_files import FileFormatError, excerpt, refusals, regular, steady
 from ..safetensors_read import read_header
 from ..whole_files import write_whole
@@ -101,13 +101,13 @@ def _state_dict(kind, path, key=None, **options):
 def _safetensors(kind, path, **options):
     with refusals(path), steady(path) as file:
         told = (read_header(file).metadata or {}).get("format")
-    if told == "fastlstm checkpoint":
+    if told == CHECKPOINT:
         from ..checkpoint import load_checkpoint
 
         _no_options("a checkpoint of fastlstm", path, options)
         found = load_checkpoint(path).model
         models = {str(place): one for place, one in enumerate(found)} if isinstance(found, list) else {"": found}
-        return Contents("fastlstm checkpoint", models, {}, {})
+        return Contents(CHECKPOINT, models, {}, {})
     if told != "fastlstm":
         return _state_dict(kind, path, **options)
     _no_options("a model of fastlstm", path, options)

@@ -1,10 +1,11 @@
 """What `fastlstm inspect` prints of a file."""
 
 from ..container import Container
+from ..files import CHECKPOINT
 
 _KINDS = {
     "fastlstm": "a model of fastlstm", "safetensors": "a state dict in safetensors", "torch": "a checkpoint of torch",
-    "ONNX": "an ONNX graph", "Keras": "a model of Keras", "fastlstm checkpoint": "a checkpoint of fastlstm",
+    "ONNX": "an ONNX graph", "Keras": "a model of Keras", CHECKPOINT: "a checkpoint of fastlstm",
 }
 
 
@@ -33,7 +34,7 @@ def _shown(text):
 
 
 def _noun(found):
-    return "model" if "" in found.models or found.kind == "fastlstm checkpoint" else "recurrent layer"
+    return "model" if "" in found.models or found.kind == CHECKPOINT else "recurrent layer"
 
 
 def _count(number, noun):

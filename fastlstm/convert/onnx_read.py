@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from ..files import not_finite
+from ..params import not_finite
 from ..read_files import refusals, regular, steady
 from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
 from .onnx_nodes import STANDARD, Search, Values

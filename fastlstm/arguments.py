@@ -28,15 +28,18 @@ def is_array(value):
     return type(value) is np.ndarray or (isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray))
 
 
-def real_array(name, value, dtype):
-    """`value` as a new array object of dtype, on the same memory when it fits. TypeError for no real numbers."""
+def real_array(name, value, dtype, kinds="fiub", array=None):
+    """`value` as a new array object of dtype, on the same memory when it fits. TypeError for no real numbers.
+
+    kinds: of NumPy's types that are taken. array: what `_read` gave for the value, if it has been asked.
+    """
     if type(value) is np.ndarray:
         array = value.view()
         if array.dtype == dtype:
             return array
     else:
-        array = _read(name, value).view()
-    if array.dtype.kind not in "fiub":
+        array = (_read(name, value) if array is None else array).view()
+    if array.dtype.kind not in kinds:
         raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({origin(value)})")
     with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity, as everywhere
         return np.asarray(array, dtype=dtype)

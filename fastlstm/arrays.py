@@ -9,7 +9,7 @@ import numpy as np
 
 from .network import Embedding
 from .read_files import is_damage
-from .sequential import Sequential
+from .sequential import at_end
 from .whole_files import write_whole
 
 SUFFIXES = (".npy", ".npz", ".csv")
@@ -93,9 +93,7 @@ def as_steps(model, x, path):
     """The input as (T, B, I), or (T, B) integers for a model that starts with an embedding."""
     if x.dtype.kind not in "fiub" or x.ndim == 0 or x.size == 0:
         raise BadInput(f"{path} must hold numbers, one row per step; got {x.dtype} of shape {x.shape}")
-    first = model
-    while isinstance(first, Sequential):
-        first = first[0]
+    first = at_end(model, 0)
     if x.ndim == 1:
         x = x[:, None]
     if isinstance(first, Embedding):

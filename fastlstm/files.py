@@ -32,7 +32,7 @@ _RESERVED = ("format", "version", "model")
 TYPES = {np.dtype("float32"): "F32", np.dtype("float64"): "F64"}
 _OTHERS = {
     None: "a safetensors file without a fastlstm model. fastlstm.from_torch reads the recurrent layers of one; "
-    "other tensors, read with the package safetensors, go into load_state_dict",
+    "other tensors, read with safetensors.numpy.load_file (pip install safetensors), go into load_state_dict",
     CHECKPOINT: "a checkpoint; fastlstm.load_checkpoint reads it",
 }
 _MEMBERS = 1000  # described members of a model beyond those that have tensors

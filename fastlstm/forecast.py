@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._progress import Progress
-from .whole_files import write_whole
+from .whole_files import write_figure, write_whole
 
 DATA = Path(__file__).parent / "data"
 SERIES = DATA / "sunspots.csv"
@@ -267,9 +267,7 @@ def write_png(path, months, values, methods, band, first, horizon=6):
     _draw_rmse(axes["rmse"], values, methods, first)
     title = f"Sunspots, forecast {horizon} months ahead by a streaming {name}"
     figure.suptitle(title, fontsize=15, x=0.01, ha="left")
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    write_whole(path, [file.getbuffer()])
+    write_figure(path, figure, "png")
 
 
 def _draw_series(axis, dates, truth, ours, band, horizon):

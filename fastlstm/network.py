@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core
-from .arguments import _read, contiguous
+from .arguments import _read, contiguous, real_array
 from .attributes import Constant, fixed, kept
 from .concurrency import Weights
 from .params import _check_size, check_flag, model_dtype, origin
-from .stateless import CHANGED, Stateless, check_cache, check_lead, check_part, check_rows, real_numbers, spread
+from .stateless import CHANGED, Stateless, check_cache, check_lead, check_part, check_rows, spread
 
 ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "softmax")
 
@@ -210,7 +210,7 @@ class Linear(Stateless):
 
     def _apply(self, x, snapshot, valid=None, handed=None):
         source, fresh = _read("x", x), isinstance(x, (list, tuple))
-        x = real_numbers("x", x, self.dtype, source)
+        x = real_array("x", x, self.dtype, "fiu", source)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x has shape {x.shape}, expected (..., in_features {self.in_features})")
         shape = x.shape[:-1] + (self.out_features,)

@@ -26,7 +26,9 @@ DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "u1", "C64": "<c8",
 }
-_OTHERS = {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}  # bits of types NumPy lacks
+# those of types that NumPy lacks, too
+_BITS = {name: 8 * np.dtype(kind).itemsize for name, kind in DTYPES.items()}
+_BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
 
 
 class Entry(NamedTuple):
@@ -59,7 +61,7 @@ def _entry(name, value, start):
         raise ValueError(f"damaged: {name[:100]!r} has an impossible shape or place")
     if len(shape) > _MAX_AXES:
         raise ValueError(f"damaged: {name[:100]!r} has {len(shape)} axes, at most {_MAX_AXES} are read")
-    bits = 8 * np.dtype(DTYPES[kind]).itemsize if kind in DTYPES else _OTHERS.get(kind) if type(kind) is str else None
+    bits = _BITS.get(kind) if isinstance(kind, str) else None
     if bits is None:
         raise ValueError(f"damaged: {name[:100]!r} is of the unknown type {str(kind)[:40]!r}")
     if bits * math.prod(shape) != 8 * (ends[1] - ends[0]):
@@ -127,8 +129,13 @@ def read_tensor(file, name, entry):
             raise ValueError(f"damaged: {name[:100]!r} is cut short")
     if entry.dtype == "BOOL":
         return found != 0
-    if entry.dtype == "BF16":  # the upper half of a float32
-        wide = found.astype(np.uint32)
-        wide <<= 16
-        return wide.view(np.float32)
+    if entry.dtype == "BF16":
+        return from_bfloat16(found)
     return found.astype(found.dtype.newbyteorder("="), copy=False)
+
+
+def from_bfloat16(bits):
+    """New float32 array of numbers of which `bits` (uint16) are the upper halves."""
+    wide = np.array(bits, np.uint32, order="C")
+    wide <<= 16
+    return wide.view(np.float32)

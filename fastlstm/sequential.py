@@ -18,15 +18,17 @@ from .stateless import BOTH, Handed, Stateless, valid_positions
 from .wrappers import Bidirectional
 
 
+def at_end(module, place):
+    """The first (place 0) or last (-1) member of a chain, of the chain in that place, and so on; else the module."""
+    while isinstance(module, Sequential):
+        module = module[place]
+    return module
+
+
 def _widths(module):
     """(features taken, features given), None where a module does not say."""
     if isinstance(module, Sequential):
-        first = last = module
-        while isinstance(first, Sequential):
-            first = first[0]
-        while isinstance(last, Sequential):
-            last = last[-1]
-        return _widths(first)[0], _widths(last)[1]
+        return _widths(at_end(module, 0))[0], _widths(at_end(module, -1))[1]
     if isinstance(module, Embedding):
         return None, module.embedding_dim
     if hasattr(module, "hidden_size"):
@@ -37,16 +39,16 @@ def _widths(module):
     return getattr(module, "in_features", None), getattr(module, "out_features", None)
 
 
-def _leaves(module):
+def _flat(module):
     """The members of a chain, those of chains inside among them, in order."""
-    return [leaf for one in module for leaf in _leaves(one)] if isinstance(module, Sequential) else [module]
+    return [leaf for one in module for leaf in _flat(one)] if isinstance(module, Sequential) else [module]
 
 
 def _check_sequences(modules):
     """Who takes sequences must be given one, in one layout."""
     ended, layout = None, None
     for place, module in enumerate(modules):
-        for leaf in _leaves(module):
+        for leaf in _flat(module):
             if ended is not None and (leaf.recurrent or ended[1] == "a pair"):
                 what = "sequences" if leaf.recurrent else "an array"
                 raise ValueError(f"member {place} takes {what}, member {ended[0]} gives {ended[1]}")
@@ -124,11 +126,6 @@ class _Call:
         self.batch_first, self.moment = batch_first, moment
         self._valid = None  # (booleans or None,), once they have been asked for
 
-    def ended(self, module):
-        """Behind `module`, which gives one output per row, there are no positions any more."""
-        if self.lengths is not None and any(isinstance(leaf, Last) for leaf in _leaves(module)):
-            self.lengths = None
-
     def valid(self, module, x):
         """The positions within the lengths as `valid_positions` tells them; x: what `module` is given."""
         if self.lengths is None:
@@ -205,6 +202,7 @@ class Sequential(Container):
         super().__init__({str(place): module for place, module in enumerate(modules)})
         self._members = tuple(modules)
         self._flags = tuple(module.recurrent for module in modules)
+        self._ends = [any(isinstance(leaf, Last) for leaf in _flat(module)) for module in modules]
         self._ours = [_is_ours(module) for module in modules]
 
     @property
@@ -215,7 +213,7 @@ class Sequential(Container):
     @property
     def batch_first(self):
         """That of the members that have one; False where none has."""
-        found = (getattr(leaf, "batch_first", None) for leaf in _leaves(self))
+        found = (getattr(leaf, "batch_first", None) for leaf in _flat(self))
         return next((bool(first) for first in found if first is not None), False)
 
     def __len__(self):
@@ -237,12 +235,6 @@ class Sequential(Container):
         return cls(*(Module.from_description(module) for module in config["modules"]))
 
     # ---- calls ---------------------------------------------------------------------------
-
-    def _split(self, what, value):
-        return split_state(self._flags, what, value)
-
-    def _join(self, values):
-        return join_state(self._flags, values)
 
     def forward(self, x, state=None, *, lengths=None, reset=None, trace=False, cache=False, batch_first=None):
         """``(y, state)``, then the trace if asked for, then the cache if asked for.
@@ -272,21 +264,23 @@ class Sequential(Container):
         """The members one after the other; handed: whether the caller holds x and y, None without a cache."""
         states, traces, caches, here = [], [], [], None
         own_x = handed is not None and not handed.x
-        for place, (module, own) in enumerate(zip(self._members, self._split("state", state), strict=True)):
+        each = split_state(self._flags, "state", state)
+        for place, (module, own) in enumerate(zip(self._members, each, strict=True)):
             if call.cache:  # a member of somebody else may hand its x on
                 hands_y = handed.y if place == len(self._ours) - 1 else not self._ours[place + 1]
                 here = Handed(not own_x, hands_y)
             x, own, *extras = call.member(module, x, own, here)
-            call.ended(module)
+            if self._ends[place]:  # it gives one output per row, and behind it there are no positions any more
+                call.lengths = None
             if module.recurrent:
                 states.append(own)
                 if call.trace:
                     traces.append(extras.pop(0))
             caches += extras
             own_x = self._ours[place]
-        result = (x, self._join(states))
+        result = (x, join_state(self._flags, states))
         if call.trace:
-            result += (self._join(traces),)
+            result += (join_state(self._flags, traces),)
         return result + (tuple(caches),) if call.cache else result
 
     def backward(self, dy, cache, dstate=None, *, input_gradient=True):
@@ -296,7 +290,7 @@ class Sequential(Container):
         """
         if not isinstance(cache, tuple) or len(cache) != len(self._members):
             raise TypeError(f"cache must come from forward(..., cache=True), got {type(cache).__name__}")
-        dstates, grads = self._split("dstate", dstate), {}
+        dstates, grads = split_state(self._flags, "dstate", dstate), {}
         for place in reversed(range(len(self._members))):
             module, options = self._members[place], {}
             if place == 0 and not input_gradient:
@@ -308,7 +302,7 @@ class Sequential(Container):
             for name in module._named_weights()
         }
         given = [d for d, module in zip(dstates, self._members, strict=True) if module.recurrent]
-        return dy, self._join(given), ordered
+        return dy, join_state(self._flags, given), ordered
 
     def stream(self, batch_size=1, *, awake=0.0):
         """A `SequentialStream` over the members' own streams; `awake` as in a recurrent layer's `stream`."""

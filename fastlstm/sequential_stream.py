@@ -33,7 +33,7 @@ def join_state(recurrent, values):
     return values[0] if sum(recurrent) == 1 else tuple(values)
 
 
-def _at_once(stream):
+def _changes_during_block(stream):
     """Whether its state changes while a block passes, as that of somebody else's stream."""
     return not hasattr(stream, "_advance") or getattr(stream, "_others", False)
 
@@ -49,12 +49,12 @@ class SequentialStream(Session):
     def __init__(self, model, widths, batch_size=1, awake=0.0):
         self._batch_size = _check_size("batch_size", batch_size)
         with model._locked():  # all members at the same moment
-            options = {"awake": awake} if awake else {}  # modules from elsewhere may not know it
+            options = {"awake": awake} if awake else {}  # modules from outside this package may not know it
             self._streams = [module.stream(batch_size, **options) for module in model]
-        self._recurrent, self._closed, self._torn = model._flags, False, False
+        self._recurrent, self._closed, self._steps_differ = model._flags, False, False
         self._axes, self._dtype = model.row_axes, model.dtype
         pairs = zip(self._streams, self._recurrent, strict=True)
-        self._others = any(flag and _at_once(stream) for stream, flag in pairs)
+        self._others = any(flag and _changes_during_block(stream) for stream, flag in pairs)
         self._widths = widths
         self._start()
 
@@ -63,10 +63,11 @@ class SequentialStream(Session):
         self._between = [
             None if width is None else np.empty((self._batch_size, width), self._dtype) for width in self._widths[:-1]
         ]
-        self._even = self._counts()
+        self._counts_before = self._counts()
 
     def _content(self):
-        found = {name: value for name, value in vars(self).items() if name not in ("_busy", "_between", "_even")}
+        own = "_busy", "_between", "_counts_before"
+        found = {name: value for name, value in vars(self).items() if name not in own}
         ours = Session, StatelessStream  # a copy of another's stream may share the state
         streams = [copy.copy(one) if isinstance(one, ours) else copy.deepcopy(one) for one in self._streams]
         return {**found, "_streams": streams}
@@ -85,7 +86,7 @@ class SequentialStream(Session):
     def _check_open(self):
         if self._closed:
             raise closed()
-        if self._torn:
+        if self._steps_differ:
             words = "its members are at different steps: assign state or call reset()"
             raise RuntimeError(f"a step of the stream was given up half-way, and {words}")
 
@@ -104,8 +105,8 @@ class SequentialStream(Session):
                 y = stream.step(y, out=between)
                 place += 1
         except BaseException:
-            self._torn = True  # until it is known, as a second signal may come
-            self._torn = self._uneven(place)
+            self._steps_differ = True  # until it is known, as a second signal may come
+            self._steps_differ = self._uneven(place)
             raise
         if out is not None:
             return out
@@ -121,12 +122,12 @@ class SequentialStream(Session):
     def _uneven(self, place):
         """Whether the recurrent members are at different steps, after a step that raised in the member at `place`.
 
-        `_even` has the counts of a moment when all were at the same step. A member may have made its step and not have
-        returned, so the counts say it. Members of others have none: those before `place` have made theirs.
+        `_counts_before` has the counts of a moment when all were at the same step. A member may have made its step and
+        not have returned, so the counts say it. Members of others have none: those before `place` have made theirs.
         """
         if self._others:
             return any(self._recurrent[:place]) and any(self._recurrent[place:])
-        return len({now - then for now, then in zip(self._counts(), self._even, strict=True)}) > 1
+        return len({now - then for now, then in zip(self._counts(), self._counts_before, strict=True)}) > 1
 
     def process(self, block):
         """block: (T, B, I), or (T, B) integers -> (T, B, O); B may be left out as in `step`.
@@ -176,12 +177,12 @@ class SequentialStream(Session):
             for stream in self._streams:
                 stream.reset(mask)
         if mask is None:
-            self._whole_again()
+            self._steps_agree()
 
-    def _whole_again(self):
+    def _steps_agree(self):
         """All members are at the same step."""
-        self._even = self._counts()
-        self._torn = False
+        self._counts_before = self._counts()
+        self._steps_differ = False
 
     def close(self):
         """Ends the streams of all members: a further step or block is a RuntimeError."""
@@ -190,7 +191,7 @@ class SequentialStream(Session):
     def _close(self):
         self._closed = True
         for stream in self._streams:
-            getattr(stream, "close", lambda: None)()  # modules from elsewhere may have nothing to end
+            getattr(stream, "close", lambda: None)()  # modules from outside this package may have nothing to end
 
     @property
     def state(self):
@@ -209,4 +210,4 @@ class SequentialStream(Session):
         with self._all_or_nothing():
             for stream, own in zip(self._streams, split_state(self._recurrent, "state", value), strict=True):
                 stream.state = own
-        self._whole_again()
+        self._steps_agree()

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arguments import _read, check_lengths
+from .arguments import _read, check_lengths, real_array
 from .attributes import Constant
 from .module import Module
-from .params import check_flag, origin
+from .params import check_flag
 from .spec import Layout
 from .stream import StatelessStream, check_awake
 
@@ -41,20 +41,6 @@ def valid_positions(shape, row_axes, lengths, batch_first):
     if (lengths == layout.steps).all():
         return None
     return layout.within(lengths)
-
-
-def real_numbers(name, value, dtype, array=None):
-    """`value` as an array of `dtype`, the same memory if it fits. TypeError for no real numbers.
-
-    array: what `_read` gave for it, if it has been asked.
-    """
-    array = _read(name, value) if array is None else array
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype} ({origin(value)})")
-    if array.dtype == dtype:
-        return array
-    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinity, as everywhere
-        return array.astype(dtype, copy=False)
 
 
 def check_cache(cache, kind):
@@ -86,7 +72,7 @@ def check_part(name, array, shape, dtype):
 
 def check_rows(dy, shape, dtype, valid):
     """dy as (n, F), one row for each valid position, or for each at all."""
-    dy = real_numbers("dy", dy, dtype)
+    dy = real_array("dy", dy, dtype, "fiu")
     if dy.shape != shape:
         raise ValueError(f"dy has shape {dy.shape}, expected {shape}, the shape of y")
     return dy.reshape(-1, shape[-1]) if valid is None else dy[valid]

@@ -7,6 +7,7 @@ not locked, and the next file that is written into the folder removes it. Device
 
 import errno
 import functools
+import io
 import os
 import stat
 import time
@@ -45,6 +46,13 @@ def write_whole(path, pieces):
         _write_into(path, found, pieces)
 
 
+def write_figure(path, figure, kind):
+    """Write a figure of matplotlib, in the format `kind` ("png"), to the file `path`: the whole of it or nothing."""
+    file = io.BytesIO()
+    figure.savefig(file, format=kind)
+    write_whole(path, [file.getbuffer()])
+
+
 # ---- the target -------------------------------------------------------------------------------------------------
 
 
@@ -66,7 +74,7 @@ def _existing(path):
 
 def _is_there(path, found):
     try:
-        return os.path.samestat(os.stat(path), found)
+        return os.path.samestat(os.lstat(path), found)
     except OSError:
         return False
 
@@ -115,7 +123,7 @@ def _remove_abandoned(folder):
         except OSError:  # nothing is there, in most cases
             continue
         with suppress(OSError):
-            if _is_abandoned(fd) and os.path.samestat(os.lstat(path), os.fstat(fd)):
+            if _is_abandoned(fd) and _is_there(path, os.fstat(fd)):
                 if fcntl is None:
                     os.close(fd)  # Windows removes no file that is open
                     fd = None
@@ -185,7 +193,7 @@ def _replace(target, kept, pieces):
             os.replace(temporary, target)  # Windows renames no file that is open
     except BaseException as error:
         with suppress(OSError):
-            if os.path.samestat(os.lstat(temporary), mine):  # not that of another writer, after the renaming
+            if _is_there(temporary, mine):  # not that of another writer, after the renaming
                 os.unlink(temporary)
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, temporary):
             raise type(error)(error.errno, error.strerror, target) from None  # the name that the caller gave

@@ -95,7 +95,7 @@ static void test_not_a_number(void)
     }
 }
 
-#if defined(__SSE2_MATH__) || defined(__aarch64__)
+#ifdef ODD_FLOAT
 /* By way of BLAS the products are the caller's own thread's. */
 static void test_float_state_of_blas(void)
 {
@@ -126,7 +126,7 @@ static void test_float_state_of_blas(void)
 /* The caller's rounding mode changes no result, and is back afterwards with its flags; nor do subnormals linger. */
 static void test_float_state(void)
 {
-#if defined(__SSE2_MATH__) || defined(__aarch64__)
+#ifdef ODD_FLOAT
     const problem p = make(FL_F32, 2, 1, (int[]){20, 33, 5, 30, 8}, RESET);
     fl_model *m = model_of(&p);
     fl_dense *dense = NULL;

@@ -234,7 +234,7 @@ def test_a_step_given_up_after_a_members_own_is_not_hidden(kind, lists):
                 with pytest.raises(RuntimeError, match="given up half-way"):
                     call(x[2])
             stream.state = other.state
-            assert not stream._torn and not stream._uneven(0)
+            assert not stream._steps_differ and not stream._uneven(0)
         assert bits(stream.process(x[3:])) == bits(other.process(x[3:]))
         stream._streams[0].step(x[0]) if kind != "plain" else stream._streams[1].step(np.zeros((B, H), "f4"))
         assert stream._uneven(0) == (count > 1)

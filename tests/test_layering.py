@@ -114,7 +114,7 @@ ALLOWED = {
         "files", "last", "layers", "module", "network", "onnx_build", "onnx_recurrent", "onnx_ways", "params",
         "recurrent", "sequential", "whole_files", "wrappers",
     },
-    "torch_files": {"read_files", "torch_pickle"},
+    "torch_files": {"read_files", "safetensors_read", "torch_pickle"},
     "torch_models": {"files", "layers", "module", "network", "sequential", "torch_states"},
     "torch_pickle": set(),
     "torch_states": {"layers", "module", "params", "read_files", "safetensors_read", "torch_files"},

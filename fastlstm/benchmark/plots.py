@@ -1,9 +1,8 @@
 """The picture of a run: the roofline with every case on it, and how far each group is from the best rival."""
 
-import io
 import os
 
-from ..whole_files import write_whole
+from ..whole_files import write_figure
 
 INK, SOFT, FAINT = "#1f2430", "#6b7280", "#e5e7eb"
 COLOURS = {
@@ -38,9 +37,7 @@ def write(path, document):
         f"{threads} thread{'s' if threads > 1 else ''}{beside}",
         fontsize=12, x=0.01, ha="left", color=INK,
     )
-    file = io.BytesIO()
-    figure.savefig(file, format=os.path.splitext(path)[1][1:].lower())
-    write_whole(path, [file.getbuffer()])
+    write_figure(path, figure, os.path.splitext(path)[1][1:].lower())
 
 
 def _ceiling(document, kind, of):

@@ -21,7 +21,7 @@ from ..files import not_finite
 from ..last import Last
 from ..module import hollow
 from ..read_files import refusals, regular, steady
-from ..sequential import Sequential
+from ..sequential import Sequential, at_end
 from ..wrappers import Bidirectional, Reverse
 from . import keras_layers as kl
 from .keras_files import read_file
@@ -183,9 +183,7 @@ def _check_told(model, told):
 
     told: (layer, shape). The first layer of a model may be told more than once: by itself and by an InputLayer.
     """
-    first = model
-    while isinstance(first, Sequential):
-        first = first[0]
+    first = at_end(model, 0)
     for layer, shape in told:
         width = getattr(first, "input_size", None) or getattr(first, "in_features", None)
         if first.recurrent and len(shape) != 3:

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..read_files import refusals, regular, steady
+from ..safetensors_read import from_bfloat16
 from .torch_pickle import MAX_AXES, STORAGES, Tensor, read
 
 _LEGACY = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02")  # torch's magic number, pickled; any pickle
@@ -111,10 +112,8 @@ def _array(numbers, tensor):
     view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.size, strides)
     if kind == "bool":
         return view != 0
-    if kind == "bfloat16":  # the upper half of a float32
-        wide = np.array(view, np.uint32, order="C")
-        wide <<= 16
-        return wide.view(np.float32)
+    if kind == "bfloat16":
+        return from_bfloat16(view)
     return np.array(view, kind, order="C")
 
 

@@ -2,6 +2,8 @@
  * their registers (OSXSAVE and XGETBV): CPUID alone says yes under a kernel that would lose the upper halves. */
 #include "fl_cpu.h"
 
+#include <stdatomic.h>
+
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #include <cpuid.h>
 
@@ -12,7 +14,7 @@ static unsigned long long saved_state(void)
     return (unsigned long long)high << 32 | low;
 }
 
-unsigned fl_cpu_features(void)
+static unsigned asked(void)
 {
     enum { YMM = 0x6, ZMM = 0xe6 }; /* XCR0: SSE+AVX; those, opmask, upper ZMM halves, ZMM16-31 */
     unsigned a, b, c, d, found = 0;
@@ -34,7 +36,7 @@ unsigned fl_cpu_features(void)
 #elif defined(_M_X64)
 #include <intrin.h>
 
-unsigned fl_cpu_features(void)
+static unsigned asked(void)
 {
     int r[4];
     unsigned found = 0;
@@ -51,7 +53,20 @@ unsigned fl_cpu_features(void)
     return found;
 }
 #elif defined(__aarch64__)
-unsigned fl_cpu_features(void) { return FL_CPU_NEON; } /* part of the base architecture */
+static unsigned asked(void) { return FL_CPU_NEON; } /* part of the base architecture */
 #else
-unsigned fl_cpu_features(void) { return 0; }
+static unsigned asked(void) { return 0; }
 #endif
+
+/* Once: in a virtual machine each CPUID is a call of the system below, which takes microseconds. */
+unsigned fl_cpu_features(void)
+{
+    enum { KNOWN = 1 << 30 };
+    static atomic_uint features;
+    unsigned found = atomic_load_explicit(&features, memory_order_relaxed);
+    if (!(found & KNOWN)) {
+        found = asked() | KNOWN;
+        atomic_store_explicit(&features, found, memory_order_relaxed);
+    }
+    return found & ~KNOWN;
+}

@@ -60,6 +60,7 @@ typedef struct fl_packed {
     const void *panel_side; /* plain panel of row bodies: h -> second sums ("ba"), or former gates -> sums */
     const void *panel_fed;  /* LSTM_1997: plain panel, former gates -> sums */
     const void *panel_r;    /* plain panel of weight_hr, (H -> P); NULL without projection */
+    fl_one_row one_row;     /* where the model has it */
     double flops;           /* of a step of one row */
     double bytes;           /* weights it reads */
     double input_weights;   /* those that meet x, in elements */
@@ -105,6 +106,10 @@ struct fl_model {
     int truncated;       /* 1: no gradient goes back but by way of c */
     int depth;           /* 1: layers read the c of the layer below */
     int simple;          /* 1: a plain body, which BLAS may help */
+    int one_row;         /* 1: the kernel of that name runs steps of one row of its layers */
+    struct {
+        size_t x, h, c, y, workspace; /* bytes of what a step of one row is given */
+    } step;
     int64_t cycle;       /* CLOCKWORK: steps after which it repeats itself */
     int64_t rows;        /* of weight_ih */
     int64_t fed;         /* width of the former gates in the state, behind c; or 0 */
@@ -286,6 +291,12 @@ int fl_part_count(const fl_spec *spec, int layer);
 void fl_shape_layer(const fl_model *m, fl_packed *w, int layer); /* w->inputs, part and part_count are set */
 /* The tensors that a layer must have, as a set of bits by enum fl_tensor; biases are never among them. */
 unsigned fl_tensors_needed(const fl_spec *spec, int layer);
+
+/* --- fl_one_row.c: models whose `one_row` is set */
+
+/* w->one_row but for its groups, of which it gets the room: part of laying a model out */
+void fl_one_row_place(const fl_model *m, fl_arena *arena, fl_packed *w);
+void fl_one_row_prepare(fl_model *m); /* the groups of all layers, and m->step */
 
 /* --- fl_call.c: what forward and backward have in common */
 

@@ -125,6 +125,43 @@ typedef struct fl_ahead_args {
     void *const *pre;     /* (ahead_rows) -> (wide); complete after the last share */
 } fl_ahead_args;
 
+/* Steps of one row of a plain body: see one_row.inc.h.  A group: up to two full blocks, and the narrow one after the
+ * last of them.  What is found once for all steps is here. */
+typedef struct fl_one_row_group {
+    /* the sums of its gates, to `tile`; of gates that are apart, their x-parts to x_tile */
+    void (*sums)(const struct fl_one_row_group *, const void *x, const void *h, void *tile, void *x_tile);
+    const void *panel_x, *panel_h, *bias, *bias_h; /* its first block's */
+    int64_t k_x, k_h;
+    int64_t first;      /* its first block */
+    int full, last;     /* how many full blocks, how many vectors of the narrow one */
+    double joint_lanes; /* lanes of the narrow block, its first ones, whose gates are joint */
+} fl_one_row_group;
+
+/* One layer. */
+typedef struct fl_one_row {
+    const fl_one_row_group *group;
+    int64_t groups, hidden;
+    int64_t full; /* of all groups together */
+    int narrow;
+    int whole;        /* 1: all sums fit the kernel's memory, so a step reads all before it writes */
+    int hoists;       /* 1: input products are quicker when made for many steps at once */
+    const fl_cell_options *options;
+} fl_one_row;
+
+/* Distances are in elements. */
+typedef struct fl_one_row_args {
+    const fl_one_row *layer;
+    int64_t steps; /* 1 at least */
+    const void *x; /* (k_x) of the first step */
+    const void *h; /* (H) before it */
+    void *c;       /* (H) in place, of cells that have it */
+    void *y;       /* (H) of the first step; each step reads that of the one before.  Of whole steps it may be x or h */
+    int64_t x_step, y_step;
+    int backward_sweep;
+    void *also; /* (H) the last step's h goes there too; or NULL */
+} fl_one_row_args;
+typedef void (*fl_one_row_sums)(const fl_one_row_group *, const void *, const void *, void *, void *);
+
 /* Backward of a cell's element-wise part for units [unit0, unit1). */
 typedef struct fl_cell_grad_args {
     int64_t rows, hidden;
@@ -184,6 +221,9 @@ typedef struct fl_real_kernels {
     int ahead_rows; /* 0: none of step_ahead is there */
     /* one row; three gates, four, or one of four vectors; NULL: not offered */
     void (*step_ahead[FL_BODY_COUNT])(const fl_step_args *, const fl_ahead_args *);
+    int one_row_vectors; /* vectors of sums of a step that is whole */
+    void (*one_row[FL_BODY_COUNT])(const fl_one_row_args *); /* NULL: not offered */
+    fl_one_row_sums (*one_row_sums)(int vectors, int full, int last); /* of a group */
     void (*cell_grad[FL_BODY_COUNT])(const fl_cell_grad_args *);
     void (*row[FL_ROW_COUNT])(const fl_step_args *);
     void (*row_grad[FL_ROW_COUNT])(const fl_cell_grad_args *);

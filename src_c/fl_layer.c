@@ -263,6 +263,40 @@ static void run_ahead(fl_pass *p, int64_t s0, int64_t s1)
     }
 }
 
+/* Whether one kernel runs all steps: of one row that has no mates, where nothing but the states is kept.  Its weights
+ * are so few that the arithmetic takes no longer than pointer lists would. */
+static int is_one_row(const fl_pass *p, int64_t span)
+{
+    const fl_job *job = p->job;
+    const fl_call *call = job->call;
+    const fl_one_row *layer = &fl_pass_weights(p)->one_row;
+    return job->m->one_row && p->rows == 1 && p->mates == 1 && layer->whole && !(span && layer->hoists) &&
+           !call->cache && !call->reset && !job->free && !job->more && p->slices.count == 1;
+}
+
+static void run_one_row(fl_pass *p, int64_t s0, int64_t s1)
+{
+    const fl_model *m = p->job->m;
+    const fl_packed *w = fl_pass_weights(p);
+    const int64_t b = p->job->order.row[p->row0], length = p->job->order.length[p->row0];
+    const int64_t end = length < s1 ? length : s1, unit = p->dir ? -m->unit : m->unit;
+    fl_one_row_args args = {
+        .layer = &w->one_row,
+        .h = fl_pass_state(p, p->job->call->hn, b, m->recurrent),
+        .c = m->cells ? fl_pass_state(p, p->job->call->cn, b, m->cells) : NULL,
+        .x_step = p->x.step / unit,
+        .y_step = p->y.step / unit,
+    };
+    for (int64_t s = s0; s < end && !ends(p); s += args.steps) {
+        const int64_t t = fl_time(p->dir, s, length);
+        args.steps = 1 + fl_pace_more(&p->pace, end - s - 1);
+        args.x = fl_at(&p->x, t, b);
+        args.y = fl_at(&p->y, t, b);
+        m->real->one_row[w->part->body](&args);
+        args.h = fl_at(&p->y, fl_time(p->dir, s + args.steps - 1, length), b);
+    }
+}
+
 /* x times mask_x goes to the cache, which backward reads too, and is x from here on. */
 static void mask_inputs(fl_pass *p, int64_t s0, int64_t s1)
 {
@@ -294,6 +328,8 @@ int fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
     prepare(&p);
     if (span && plan->ahead && hoist_here && p.rows && fl_pass_weights(pass)->part_count == 1)
         run_ahead(&p, s0, s1);
+    else if (is_one_row(&p, span))
+        run_one_row(&p, s0, s1);
     else
         run_steps(&p, s0, s1, span, hoist_here);
     if (p.mate < p.mates) keep_state(&p, s0, s1);

@@ -50,6 +50,7 @@ static void place(const fl_model *m, fl_arena *arena, fl_packed *w, int layer)
     w->panel_side = take(arena, plain(m, m->side), w->options.fed ? m->fed : m->recurrent, m);
     w->panel_fed = take(arena, plain(m, m->fed && !w->options.fed ? m->rows : 0), m->fed, m);
     w->panel_r = take(arena, plain(m, pr), H, m);
+    if (m->one_row) fl_one_row_place(m, arena, w);
     w->blocked_x = take(arena, m->gemm == FL_GEMM_BLAS ? m->wide : 0, w->inputs, m);
     if (!(m->spec.flags & FL_MODEL_BACKWARD)) return;
     w->plain_x = take(arena, m->gemm == FL_GEMM_BLAS ? m->rows : 0, w->inputs, m);
@@ -266,6 +267,7 @@ static void shape_layers(fl_model *m, fl_packed *layers, fl_part *parts)
     int64_t recurrent = 0;
     for (int i = 0; i < layers[0].part_count; i++) recurrent += layers[0].part[i].wide * layers[0].part[i].k_h;
     m->snake = recurrent * m->unit > FL_FIRST_CACHE;
+    m->one_row = m->simple && !m->spec.proj_size && !(m->spec.options.zoneout_h > 0 || m->spec.options.zoneout_c > 0);
 }
 
 enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_weights *weights)
@@ -312,6 +314,7 @@ enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_wei
     fill(&m, m.zones[1], spec->options.zoneout_c, spec->hidden_size);
     fl_float_leave(saved);
     *model = m;
+    if (model->one_row) fl_one_row_prepare(model);
     *out = model;
     return FL_OK;
 

@@ -113,6 +113,13 @@ static inline fl_block block_of(const void *data, size_t bytes)
 }
 
 /* x is read before y and h are written, so it may overlap these; y may be where the last layer's h is. */
+static inline int apart(fl_block x, fl_block h, fl_block c, fl_block y, fl_block work)
+{
+    const int in_place = y.end == h.end;
+    return !(meet(c, x) | meet(c, h) | meet(c, y) | (meet(y, h) & !in_place) | meet(work, x) | meet(work, h) |
+             meet(work, c) | meet(work, y));
+}
+
 static enum fl_status check_arrays(const fl_model *m, int64_t batch, const void *x, const void *h, const void *c,
                                    const void *y, const void *workspace, size_t workspace_used)
 {
@@ -120,18 +127,52 @@ static enum fl_status check_arrays(const fl_model *m, int64_t batch, const void 
     const size_t hs = fl_bytes(layers, batch, m->recurrent, m->unit), cs = fl_bytes(layers, batch, m->cells, m->unit);
     const size_t xs = fl_bytes(rows, m->spec.input_size, 1, 1), ys = (size_t)(rows * m->recurrent); /* less than hs */
     if ((hs == SIZE_MAX) | (cs == SIZE_MAX) | (xs == SIZE_MAX)) return FL_ERR_OVERFLOW;
-    const fl_block of_x = block_of(x, xs), of_h = block_of(h, hs), of_c = block_of(m->cells ? c : NULL, cs);
-    const fl_block of_y = block_of(y, ys), work = block_of(workspace, workspace_used);
-    const int in_place = of_y.end == of_h.end;
-    const int bad = meet(of_c, of_x) | meet(of_c, of_h) | meet(of_c, of_y) | (meet(of_y, of_h) & !in_place) |
-                    meet(work, of_x) | meet(work, of_h) | meet(work, of_c) | meet(work, of_y);
-    return bad ? FL_ERR_ARGUMENT : FL_OK;
+    return apart(block_of(x, xs), block_of(h, hs), block_of(m->cells ? c : NULL, cs), block_of(y, ys),
+                 block_of(workspace, workspace_used))
+               ? FL_OK
+               : FL_ERR_ARGUMENT;
+}
+
+/* One row of plain layers.  What a layer hands on is its h. */
+static void one_row_layers(const fl_model *m, const char *x, char *h, char *c, char *y, char *scratch)
+{
+    const int layers = m->spec.num_layers, turn = fl_snake(m, 1);
+    const size_t bytes = m->step.y, c_bytes = m->step.c / (size_t)layers;
+    void (*const run)(const fl_one_row_args *) = m->real->one_row[m->body];
+    for (int l = 0; l < layers; l++, x = h, h += bytes, c += c_bytes) {
+        const fl_one_row *layer = &m->layers[l].one_row;
+        fl_one_row_args args = {.layer = layer, .steps = 1, .x = x, .h = h, .c = c, .y = h, .backward_sweep = turn};
+        char *beside = l == layers - 1 && y != h ? y : NULL;
+        args.also = beside;
+        if (!layer->whole) {
+            args.y = scratch;
+            args.also = h;
+        }
+        run(&args);
+        if (!layer->whole && beside) memcpy(y, h, bytes);
+    }
+}
+
+static enum fl_status step_one_row(const fl_model *m, const void *x, void *h, void *c, void *y, void *workspace,
+                                   size_t workspace_bytes)
+{
+    if (!x || !h || (m->cells && !c) || !y) return FL_ERR_ARGUMENT;
+    const int misplaced = !workspace || (uintptr_t)workspace % FL_ALIGN;
+    if (misplaced || workspace_bytes < m->step.workspace) return FL_ERR_WORKSPACE;
+    const fl_block of_c = block_of(m->cells ? c : NULL, m->step.c), work = block_of(workspace, m->step.workspace);
+    if (!apart(block_of(x, m->step.x), block_of(h, m->step.h), of_c, block_of(y, m->step.y), work))
+        return FL_ERR_ARGUMENT;
+    const unsigned saved = fl_float_enter();
+    one_row_layers(m, x, h, c, y, workspace);
+    fl_float_leave(saved);
+    return FL_OK;
 }
 
 enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace,
                        size_t workspace_bytes)
 {
     if (!m || batch < 0 || m->spec.directions != 1) return FL_ERR_ARGUMENT;
+    if (m->one_row && batch == 1) return step_one_row(m, x, h, c, y, workspace, workspace_bytes);
     if (batch && (!x || !h || (m->cells && !c) || !y)) return FL_ERR_ARGUMENT;
     if (batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     fl_arena arena = {.base = workspace};

@@ -69,6 +69,13 @@ static inline fl_pace fl_pace_of(fl_stop *stop, int worker, double piece_ns)
 }
 /* Before each piece.  1: the call is to end, and this worker has just looked. */
 static inline int fl_pace_step(fl_pace *pace) { return --pace->left == 0 && fl_pace_look(pace); }
+/* After fl_pace_step: how many more pieces, `most` at most, can follow at once. */
+static inline int64_t fl_pace_more(fl_pace *pace, int64_t most)
+{
+    const int64_t more = most < pace->left - 1 ? most : pace->left - 1;
+    pace->left -= more;
+    return more;
+}
 /* After the loop: hands on the work since the last look, for the next loop may be as short. */
 static inline void fl_pace_end(const fl_pace *pace)
 {

@@ -68,6 +68,7 @@ static void V(product)(const fl_product_args *p)
 
 #include "step.inc.h"
 #include "ahead.inc.h"
+#include "one_row.inc.h"
 
 FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
                                 void (*cell)(const fl_cell_grad_args *, int64_t, int64_t, int))
@@ -103,6 +104,14 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
 #define FL_AHEAD_IF_1(name) NULL
 #define FL_AHEAD_IF_0(name) NULL
 #endif
+#define FL_ONE_ROW_1(name, gates, apart, units)                                                                      \
+    static void V(name##_one_row)(const fl_one_row_args *a)                                                          \
+    {                                                                                                                \
+        V(one_row_any)(a, FL_SHAPE_OF(gates, apart, units), V(name##_whole), V(name##_cut));                         \
+    }
+#define FL_ONE_ROW_0(name, gates, apart, units)
+#define FL_ONE_ROW_IF_1(name) V(name##_one_row)
+#define FL_ONE_ROW_IF_0(name) NULL
 /* Bodies with options are called, once for a vector of units: that costs little, and copies of them would fill every
  * loop.  The plain ones are inlined. */
 #define FL_WHOLE_0 static FL_NOINLINE
@@ -123,6 +132,7 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
         V(name##_forward_lanes)(s, tile, x_part, gap, row, unit, n);                                                 \
     }                                                                                                                \
     FL_AHEAD_##alone(name, fewest, gates, apart, units)                                                              \
+    FL_ONE_ROW_##inlined(name, gates, apart, units)                                                                  \
     static void V(name##_step)(const fl_step_args *s)                                                                \
     {                                                                                                                \
         FL_STEP_CASE(name, 1, fewest, gates, apart, units)                                                           \
@@ -276,6 +286,14 @@ static const fl_real_kernels V(kernels) = {
 #include "bodies.def"
 #undef FL_BODY_ROW
 #undef FL_ROW_BODY
+#define FL_ROW_BODY(ID, name)
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone) \
+    .one_row[FL_BODY_##ID] = FL_ONE_ROW_IF_##inlined(name),
+#include "bodies.def"
+#undef FL_BODY_ROW
+#undef FL_ROW_BODY
+    .one_row_vectors = V(ONE_ROW_VECTORS),
+    .one_row_sums = V(one_row_sums),
     .outer = V(outer),
     .colsum = V(colsum),
     .map = V(map),
@@ -291,6 +309,10 @@ static const fl_real_kernels V(kernels) = {
 #undef FL_AHEAD_IF_0
 #undef FL_AHEAD_IF_1
 #undef FL_AHEAD_CASE
+#undef FL_ONE_ROW_0
+#undef FL_ONE_ROW_1
+#undef FL_ONE_ROW_IF_0
+#undef FL_ONE_ROW_IF_1
 #undef FL_SHAPE_OF
 #undef FL_STEP_CASE
 #undef FL_WHOLE_0

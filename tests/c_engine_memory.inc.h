@@ -262,24 +262,28 @@ static void test_overlap_of_gradients(void)
 }
 
 /* y over x and over the last layer's h; whatever else is refused. */
-static void test_overlap_of_steps(int P)
+static void test_overlap_of_steps(int H, int P, int B)
 {
-    const problem p = make(FL_F32, 2, 1, (int[]){P ? P : 6, 6, P, 1, 8}, 0);
+    const problem p = make(FL_F32, 2, 1, (int[]){P ? P : H, H, P, 1, B}, 0);
     fl_model *m = model_of(&p);
-    const size_t row = (size_t)(p.B * p.out) * 4, h_bytes = 2 * row, c_bytes = 2 * 8 * 6 * 4, n = fl_step_bytes(m, 8);
+    const size_t row = (size_t)(p.B * p.out) * 4, h_bytes = 2 * row, c_bytes = (size_t)(2 * B * H) * 4;
+    const size_t n = fl_step_bytes(m, B);
     char *y = take(row), *h = take(h_bytes), *c = take(c_bytes), *x = take(2 * row), *w = take(n);
     const struct {
         const char *name;
         const void *x;
         void *y;
-    } cases[] = {{"apart", p.x, y}, {"y over x", x, x}, {"y half over x", x, x + 12}, {"x half over y", x + 12, x},
-                 {"y over the last h", p.x, h + row}};
-    char expected[3][8 * 6 * 8];
-    for (int i = 0; i < 5; i++) {
+    } cases[] = {{"apart", p.x, y},     {"y over x", x, x},           {"y half over x", x, x + 12},
+                 {"x half over y", x + 12, x}, {"y over the last h", p.x, h + row}, {"x over the first h", h, y},
+                 {"x over the last h", h + row, y}, {"all over the last h", h + row, h + row}};
+    char *expected[3] = {take(row), take(h_bytes), take(c_bytes)};
+    memcpy(p.h0, p.x, row); /* so that x may lie there */
+    memcpy((char *)p.h0 + row, p.x, row);
+    for (int i = 0; i < 8; i++) {
         memcpy(h, p.h0, h_bytes);
         memcpy(c, p.c0, c_bytes);
         if (cases[i].x != p.x) memcpy((void *)cases[i].x, p.x, row);
-        check(fl_step(m, 8, cases[i].x, h, c, cases[i].y, w, n) == FL_OK, "fl_step, %s", cases[i].name);
+        check(fl_step(m, B, cases[i].x, h, c, cases[i].y, w, n) == FL_OK, "fl_step, %s", cases[i].name);
         if (i == 0) {
             memcpy(expected[0], y, row);
             memcpy(expected[1], h, h_bytes);
@@ -289,12 +293,19 @@ static void test_overlap_of_steps(int P)
         same_bits(h, expected[1], h_bytes, "h", cases[i].name);
         same_bits(c, expected[2], c_bytes, "c", cases[i].name);
     }
-    expect(fl_step(m, 8, p.x, h, c, h, w, n), FL_ERR_ARGUMENT, "fl_step, y over the first h");
-    expect(fl_step(m, 8, p.x, h, c, h + row - 4, w, n), FL_ERR_ARGUMENT, "fl_step, y half over the last h");
-    expect(fl_step(m, 8, p.x, h, c, c, w, n), FL_ERR_ARGUMENT, "fl_step, y over c");
-    expect(fl_step(m, 8, p.x, h, h, y, w, n), FL_ERR_ARGUMENT, "fl_step, c over h");
-    expect(fl_step(m, 8, c, h, c, y, w, n), FL_ERR_ARGUMENT, "fl_step, x over c");
-    expect(fl_step(m, 8, w, h, c, y, w, n), FL_ERR_ARGUMENT, "fl_step, x in the workspace");
+    expect(fl_step(m, B, p.x, h, c, h, w, n), FL_ERR_ARGUMENT, "fl_step, y over the first h");
+    expect(fl_step(m, B, p.x, h, c, h + row - 4, w, n), FL_ERR_ARGUMENT, "fl_step, y half over the last h");
+    expect(fl_step(m, B, p.x, h, c, c, w, n), FL_ERR_ARGUMENT, "fl_step, y over c");
+    expect(fl_step(m, B, p.x, h, h, y, w, n), FL_ERR_ARGUMENT, "fl_step, c over h");
+    expect(fl_step(m, B, c, h, c, y, w, n), FL_ERR_ARGUMENT, "fl_step, x over c");
+    expect(fl_step(m, B, w, h, c, y, w, n), FL_ERR_ARGUMENT, "fl_step, x in the workspace");
+    expect(fl_step(m, B, p.x, w, c, y, w, n), FL_ERR_ARGUMENT, "fl_step, h in the workspace");
+    expect(fl_step(m, B, p.x, h, w, y, w, n), FL_ERR_ARGUMENT, "fl_step, c in the workspace");
+    expect(fl_step(m, B, p.x, h, c, w, w, n), FL_ERR_ARGUMENT, "fl_step, y in the workspace");
+    expect(fl_step(m, B, p.x, h, c, y, w, n - 1), FL_ERR_WORKSPACE, "fl_step, a short workspace");
+    expect(fl_step(m, B, p.x, h, c, y, w + 8, n), FL_ERR_WORKSPACE, "fl_step, a crooked workspace");
+    expect(fl_step(m, B, p.x, h, c, y, NULL, n), FL_ERR_WORKSPACE, "fl_step, no workspace");
+    same_bits(h, expected[1], h_bytes, "h", "refused steps");
     fl_model_free(m);
     release("steps");
 }
@@ -333,7 +344,9 @@ static void test_memory(void)
     test_overlap_of_sequences();
     test_overlap_of_states();
     test_overlap_of_gradients();
-    test_overlap_of_steps(0);
-    test_overlap_of_steps(4);
+    test_overlap_of_steps(6, 0, 8);
+    test_overlap_of_steps(6, 4, 8);
+    test_overlap_of_steps(6, 0, 1);   /* by the kernel for one row, in which a step is whole */
+    test_overlap_of_steps(300, 0, 1); /* and is not */
     test_overlap_of_dense();
 }

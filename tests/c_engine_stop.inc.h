@@ -195,6 +195,22 @@ static void test_stop_waiting(int meet)
     check(ms >= 190 && ms < 10000, "two questions of a caller that waits took %.0f ms", ms);
 }
 
+/* Pieces are counted one by one or several at once. */
+static void test_pace(void)
+{
+    fl_stop stop;
+    fl_pace pace = fl_pace_of(fl_stop_begin(&stop, ask, NULL), 0, FL_LOOK_NS / 10.0);
+    const int64_t every = pace.every, left = pace.left;
+    check(every > 2 && left <= every, "a look after every %d pieces", (int)every);
+    check(!fl_pace_step(&pace) && pace.left == left - 1, "one piece");
+    check(fl_pace_more(&pace, 2) == 2 && pace.left == left - 3, "two more");
+    check(fl_pace_more(&pace, 1000) == left - 4 && pace.left == 1, "as many as are left");
+    check(fl_pace_more(&pace, 1000) == 0 && pace.left == 1, "none is left");
+    check(!fl_pace_step(&pace) && pace.left == every, "a look, and all over again");
+    pace = fl_pace_of(NULL, 0, 1);
+    check(!fl_pace_step(&pace) && fl_pace_more(&pace, 5000) == 5000, "nobody asks");
+}
+
 /* Without fl_poll_force: a call that takes less than 100 ms never asks. */
 static void test_stop_clock(void)
 {
@@ -250,6 +266,7 @@ static void test_stop(int quick)
     }
     check(fl_machine_set(NULL) == FL_OK, "the built-in machine");
     test_stop_clock();
+    test_pace();
     test_stop_float_state();
     for (int meet = 0; meet < 2; meet++) test_stop_waiting(meet);
 }

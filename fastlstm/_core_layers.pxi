@@ -1,6 +1,12 @@
 # Part of _core.pyx: single steps and dense layers.
 
 
+# A thread that gives the interpreter away waits some microseconds for it. A step that is planned to take less keeps it:
+# other threads lose less by waiting than by taking turns.
+cdef enum:
+    BRIEF_NS = 2000
+
+
 cdef class Stepper:
     """State and scratch memory of one stream: a step allocates its output at most.
 
@@ -17,7 +23,7 @@ cdef class Stepper:
     cdef int typenum
     cdef int64_t batch, inputs, outputs
     cdef fl_call call
-    cdef readonly bint teamed
+    cdef readonly bint teamed, brief  # brief: shorter than what it takes to hand the interpreter to another thread
     cdef readonly int64_t done  # steps made; counted before Python runs again, so it is true whatever a handler raises
 
     def __cinit__(self, Model model, int64_t batch, tuple states, int threads=0, int64_t awake_ns=0,
@@ -44,6 +50,7 @@ cdef class Stepper:
         call.awake_ns = awake_ns
         check(fl_plan_call(self.model.model, 1, self.batch, call.threads, awake_ns > 0, &plan))
         self.teamed = plan.threads > 1
+        self.brief = not self.teamed and plan.estimate_ns < BRIEF_NS
         call.h0 = call.hn = self.h_data
         call.c0 = call.cn = self.c_data
         call.x.step, call.x.row = self.batch * self.inputs, self.inputs
@@ -61,6 +68,10 @@ cdef class Stepper:
     def counts(self):
         """`done`, in a list as of a chain of steppers."""
         return [self.done]
+
+    cdef fl_status _step_alone(self, const void *x, void *y) noexcept nogil:
+        return fl_step(self.model.model, self.batch, x, self.h_data, self.c_data, y, self.workspace.data,
+                       self.workspace.bytes)
 
     cdef fl_status _step_of_team(self, const void *x, void *y) nogil:
         """A step on several threads, which read x while they write y."""
@@ -119,12 +130,11 @@ cdef class Stepper:
             from_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         if self.model.states == 3:
             self._exchange(True)
-        with nogil:
-            if self.teamed:
-                status = self._step_of_team(from_, to)
-            else:
-                status = fl_step(self.model.model, self.batch, from_, self.h_data, self.c_data, to,
-                                 self.workspace.data, self.workspace.bytes)
+        if self.brief:
+            status = self._step_alone(from_, to)
+        else:
+            with nogil:
+                status = self._step_of_team(from_, to) if self.teamed else self._step_alone(from_, to)
         if status != FL_OK:
             check(status)
         if self.model.states == 3:

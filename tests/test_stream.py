@@ -379,3 +379,12 @@ def test_a_closed_stream_says_so():
 def test_awake_that_is_none(awake, error):
     with pytest.raises(error, match="awake"):
         fl.LSTM(3, 4).stream(awake=awake)
+
+
+@pytest.mark.parametrize(("hidden", "batch", "brief"), [(8, 1, True), (64, 1, True), (8, 4, True), (512, 1, False),
+                                                        (64, 256, False)])
+def test_only_short_steps_keep_the_interpreter(hidden, batch, brief):
+    layer = fl.LSTM(3, hidden, rng=0)
+    stream, x = layer.stream(batch), np.ones((batch, 3), "f4")
+    assert stream._stepper.brief is brief
+    same(stream.step(x), layer(x[None])[0][0])

@@ -25,7 +25,7 @@ from .gradients import joined
 from .module import Module
 from .optim import Optimiser
 from .params import check_flag, check_num_threads
-from .read_files import is_damage, refusals, regular, steady
+from .read_files import as_source, is_damage, refusals, steady
 from .safetensors_read import read_header, read_tensor
 
 VERSION = 1
@@ -181,7 +181,7 @@ def load_checkpoint(path):
     newer version or an unknown class; OSError, MemoryError and whatever else has nothing to do with the file's bytes
     as they come. Nothing is built then. A class from outside this package is known once its module was imported.
     """
-    path = regular(path)
+    path = as_source(path)
     with refusals(path), steady(path) as file:
         metadata, tensors = read_header(file)
         told = described(metadata, "checkpoint", CHECKPOINT, VERSION, _OTHERS)

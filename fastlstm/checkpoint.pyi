@@ -6,6 +6,7 @@ import numpy as np
 from .files import _Path
 from .module import Module
 from .optim import Optimiser
+from .read_files import _Given
 
 VERSION: int
 
@@ -19,4 +20,4 @@ def save_checkpoint(
     path: _Path, model: Module | Sequence[Module], optimiser: Optimiser | None = None, *,
     generators: Mapping[str, np.random.Generator] | None = None, metadata: dict[str, str] | None = None,
 ) -> None: ...
-def load_checkpoint(path: _Path) -> Checkpoint: ...
+def load_checkpoint(path: _Given) -> Checkpoint: ...

@@ -23,7 +23,7 @@ import numpy as np
 from .module import Module, hollow
 from .params import not_finite
 from .read_files import FileFormatError as FileFormatError
-from .read_files import excerpt, is_damage, refusals, regular, steady
+from .read_files import as_source, excerpt, is_damage, refusals, steady
 from .safetensors_read import MAX_HEADER, read_header, read_tensor
 from .whole_files import write_whole
 
@@ -211,7 +211,7 @@ def load(path):
     file, 30 times that of its header (names, shapes, notes) and 10 kB for each layer, of which
     there are no more than tensors.
     """
-    path = regular(path)
+    path = as_source(path)
     with refusals(path), steady(path) as file:
         model, weights = _read(file)
     warn_if_not_finite(path, weights)

@@ -66,7 +66,7 @@ ALLOWED = {
         "stream", "variants",
     },
     "read_files": set(),
-    "safetensors_read": set(),
+    "safetensors_read": {"read_files"},
     "whole_files": set(),
     # a twin that shares code shares bugs
     "reference": {"params", "reference_activations", "reference_time", "variants"},
@@ -94,7 +94,7 @@ ALLOWED = {
     "formats": {"files", "read_files", "safetensors_read", "torch_states", "whole_files"},
     "inspection": {"container", "files"},
     "hdf5_read": set(),
-    "keras_files": {"hdf5_read"},
+    "keras_files": {"hdf5_read", "read_files"},
     "keras_graphs": set(),
     "keras_layers": {"layers", "network", "onnx_orders"},
     "keras_models": {
@@ -115,7 +115,7 @@ ALLOWED = {
         "recurrent", "sequential", "whole_files", "wrappers",
     },
     "torch_files": {"read_files", "safetensors_read", "torch_pickle"},
-    "torch_models": {"files", "layers", "module", "network", "sequential", "torch_states"},
+    "torch_models": {"files", "layers", "module", "network", "read_files", "sequential", "torch_states"},
     "torch_pickle": set(),
     "torch_states": {"layers", "module", "params", "read_files", "safetensors_read", "torch_files"},
     # fastlstm/onnx/, for those who import it

@@ -68,7 +68,7 @@ def test_a_key_of_a_file(tmp_path):
     with pytest.raises(FileFormatError, match="holds no dict under 'state_dict'"):
         fl.from_torch(path, "lstm.", key="state_dict")
     equal(fl.from_torch(str(path), "lstm."), layer)
-    equal(fl.from_torch(bytes(path), "lstm."), layer)
+    equal(fl.from_torch(path.read_bytes(), "lstm."), layer)
 
 
 def edited(change, make=LAYERS["stack"]):

@@ -19,7 +19,7 @@ import warnings
 from typing import Any, NamedTuple
 
 from ..files import CHECKPOINT, load, save, warn_if_not_finite
-from ..read_files import FileFormatError, excerpt, refusals, regular, steady
+from ..read_files import FileFormatError, as_source, excerpt, first_bytes, refusals, steady
 from ..safetensors_read import read_header
 from ..whole_files import write_whole
 from .torch_states import is_safetensors, layer_of, places, read_tensors
@@ -55,18 +55,17 @@ def _kind_of_zip(path):
 
 def kind_of(path):
     """The format of a file, by its first bytes; FileFormatError for what is none, OSError as it comes."""
-    path = regular(path)
-    with open(path, "rb") as file:
-        head = file.read(8)
+    path = as_source(path)
+    head, name = first_bytes(path, 8), str(path).lower()
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
     if head == b"\x89HDF\r\n\x1a\n":
         return "Keras"
-    if path.lower().endswith(".onnx"):
+    if name.endswith(".onnx"):
         return "ONNX"
-    if path.lower().endswith((".pt", ".pth")) and not is_safetensors(path):
+    if name.endswith((".pt", ".pth")) and not is_safetensors(path):
         return "torch"  # which says what is wrong with it
-    if is_safetensors(path) or path.lower().endswith(".safetensors"):
+    if is_safetensors(path) or name.endswith(".safetensors"):
         return "safetensors"
     raise FileFormatError(f"{path}: neither safetensors nor a checkpoint of torch, a model of Keras or .onnx")
 
@@ -136,7 +135,7 @@ def contents(path, **options):
 
     Raises FileFormatError (path and reason), OSError as it comes, ImportError where the format needs a library.
     """
-    path = os.fsdecode(path)
+    path = as_source(path)
     kind = kind_of(path)
     return _READERS[kind](kind, path, **options)
 
@@ -146,6 +145,7 @@ def only_model(path, name=None, **options):
 
     Raises FileFormatError that lists the names where there are several, or says why one was refused.
     """
+    path = as_source(path)
     found = contents(path, **options)
     names = [*found.models, *found.refused]
     if name is None and len(names) == 1:

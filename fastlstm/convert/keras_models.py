@@ -20,7 +20,7 @@ import numpy as np
 from ..files import not_finite
 from ..last import Last
 from ..module import hollow
-from ..read_files import refusals, regular, steady
+from ..read_files import as_source, refusals, steady
 from ..sequential import Sequential, at_end
 from ..wrappers import Bidirectional, Reverse
 from . import keras_layers as kl
@@ -319,7 +319,7 @@ def from_keras(path):
     has nothing to do with the file's bytes, come as they are. Memory stays within about twice the size of the file, 30
     times that of its description, of 16 MB at most, and 10 kB for each layer.
     """
-    path = regular(path)
+    path = as_source(path)
     with refusals(path), steady(path) as handle:
         model, found = _model(read_file(handle), path)
     for kind, words in found:

@@ -13,13 +13,12 @@ Source: torch/serialization.py.
 """
 
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
-from ..read_files import refusals, regular, steady
+from ..read_files import as_source, refusals, size_of, steady
 from ..safetensors_read import from_bfloat16
 from .torch_pickle import MAX_AXES, STORAGES, Tensor, read
 
@@ -192,10 +191,10 @@ def read_torch(path, key=None):
     """
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a string or None, got {type(key).__name__}")
-    path = regular(path)
+    path = as_source(path)
     with refusals(path), steady(path) as file:
         _start(file)
-        archive = _Archive(file, os.fstat(file.fileno()).st_size)
+        archive = _Archive(file, size_of(file))
         return _arrays(archive, _tensors(read(archive.read("data.pkl")), key))
 
 

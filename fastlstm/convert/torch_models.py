@@ -13,13 +13,14 @@ nn.Sequential              `Sequential`, whose places count what is left
 Formulas, names and shapes of these are torch's (docs/equations.md), so weights are copied bit by bit.
 """
 
-import os
+import sys
 from collections.abc import Mapping
 
 from ..files import warn_if_not_finite
 from ..layers import GRU, LSTM, RNN
 from ..module import hollow
 from ..network import Embedding, Linear
+from ..read_files import as_source, is_source
 from ..sequential import Sequential
 from .torch_states import fill, layer_of, layer_of_file
 
@@ -172,6 +173,13 @@ def _from_module(source, prefix):
     return model
 
 
+def _is_file(source):
+    """Whether it is a path, contents or a file object. A dict or a module may have a `read` of its own."""
+    torch = sys.modules.get("torch")
+    is_module = torch is not None and isinstance(source, torch.nn.Module)
+    return is_source(source) and not is_module and not isinstance(source, Mapping)
+
+
 def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, nonlinearity=None):
     """The model here that computes what a torch model computes, with copies of its weights.
 
@@ -201,9 +209,9 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
         raise TypeError(f"prefix must be a string, got {type(prefix).__name__}")
     options = {"batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity}
     told = "from_torch"
-    if isinstance(source, (str, bytes, os.PathLike)):
-        told = os.fsdecode(source)
-        model = layer_of_file(source, prefix, key, **options)
+    if _is_file(source):
+        told = as_source(source, "source")
+        model = layer_of_file(told, prefix, key, **options)
     elif isinstance(source, Mapping):
         if key is not None:
             raise ValueError("key is for a file; of a dict of state dicts give source[key]")

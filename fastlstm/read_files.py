@@ -57,7 +57,22 @@ class Source:
 
     def open(self):
         """A new file object with these bytes, at position 0."""
-        return io.BytesIO(self.data) if self.fd is None else io.BufferedReader(_Rest(self.fd, self.start))
+        return _Memory(self.data) if self.fd is None else io.BufferedReader(_Rest(self.fd, self.start))
+
+
+def _check_place(offset):
+    """The error of the system for a place before the start of a file, to which damage may send a reader."""
+    if offset < 0:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+class _Memory(io.BytesIO):
+    """Bytes; what is impossible in a file on a disk is so here."""
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        if whence == os.SEEK_SET:
+            _check_place(offset)
+        return super().seek(offset, whence)
 
 
 class _Rest(io.RawIOBase):
@@ -80,8 +95,7 @@ class _Rest(io.RawIOBase):
             offset += self._at
         elif whence == os.SEEK_END:
             offset += max(0, os.fstat(self._fd).st_size - self._start)
-        if offset < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        _check_place(offset)
         self._at = offset
         return offset
 

@@ -42,6 +42,7 @@ ALLOWED = {
     "cli": set(),  # what a command needs, it imports itself: --help is quick
     "checkpoint": {
         "concurrency", "container", "files", "gradients", "module", "optim", "params", "read_files", "safetensors_read",
+        "whole_files",
     },
     "concurrency": {"_core"},
     "container": {"attributes", "module", "params"},
@@ -67,7 +68,7 @@ ALLOWED = {
     },
     "read_files": set(),
     "safetensors_read": {"read_files"},
-    "whole_files": set(),
+    "whole_files": {"read_files"},
     # a twin that shares code shares bugs
     "reference": {"params", "reference_activations", "reference_time", "variants"},
     "reference_1997": {"reference_activations", "reference_cells"},
@@ -151,7 +152,7 @@ ALLOWED = {
 LATER = {
     "cli": {"_progress", "arrays", "benchmark", "convert", "fastlstm", "forecast"},
     "command": {"plots"},
-    "formats": {"checkpoint", "keras_models", "onnx_read", "onnx_write", "torch_models"},
+    "formats": {"checkpoint", "keras_models", "onnx_read", "onnx_wire", "onnx_write", "torch_models"},
     "module": {"files", "machine"},
     "plots": {"report"},
     "recurrent": {"machine", "planning"},

@@ -7,7 +7,7 @@ fastlstm        safetensors with a model's description   `fastlstm.load`
 safetensors     a length, then JSON                      `fastlstm.from_torch`
 torch           a zip archive with data.pkl              `fastlstm.from_torch`
 Keras           a zip archive with config.json, or HDF5  `fastlstm.from_keras`
-ONNX            its name: .onnx                          `fastlstm.from_onnx`
+ONNX            its name: .onnx, or its first fields     `fastlstm.from_onnx`
 ==============  =======================================  ================================
 
 Written are .safetensors, .onnx (with the package onnx) and .pt, .pth (with torch), by their names.
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from ..files import CHECKPOINT, load, save, warn_if_not_finite
 from ..read_files import FileFormatError, as_source, excerpt, first_bytes, refusals, steady
 from ..safetensors_read import read_header
-from ..whole_files import write_whole
+from ..whole_files import as_target, write_whole
 from .torch_states import is_safetensors, layer_of, places, read_tensors
 
 SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
@@ -54,7 +54,7 @@ def _kind_of_zip(path):
 
 
 def kind_of(path):
-    """The format of a file, by its first bytes; FileFormatError for what is none, OSError as it comes."""
+    """The format of a file, by its first bytes and its name; FileFormatError for what is none, OSError as it comes."""
     path = as_source(path)
     head, name = first_bytes(path, 8), str(path).lower()
     if head.startswith(b"PK\x03\x04"):
@@ -67,7 +67,14 @@ def kind_of(path):
         return "torch"  # which says what is wrong with it
     if is_safetensors(path) or name.endswith(".safetensors"):
         return "safetensors"
-    raise FileFormatError(f"{path}: neither safetensors nor a checkpoint of torch, a model of Keras or .onnx")
+    if head.startswith(b"\x80\x02"):
+        return "torch"  # a pickle, as before torch 1.6
+    from .onnx_wire import is_model
+
+    with refusals(path), steady(path) as file:
+        if is_model(file):
+            return "ONNX"
+    raise FileFormatError(f"{path}: neither safetensors nor a checkpoint of torch, a model of Keras or of ONNX")
 
 
 def _no_options(kind, path, options):
@@ -195,14 +202,17 @@ def _write_onnx(model, path):
     to_onnx(model, path)
 
 
-def write(model, path):
+def write(model, path, suffix=None):
     """Write a model in the format that the end of `path` names, whole or not at all.
+
+    path: a path, or a binary file object, as `Module.save` takes them. suffix: one of SUFFIXES, where it is not that of
+    the path, or of the file object's name.
 
     Raises ValueError for another ending and for what the format cannot express, ImportError without its library. Warns
     (UserWarning) where a state dict does not tell all of the model.
     """
-    path = os.fsdecode(path)
-    suffix = os.path.splitext(path)[1].lower()
+    path = as_target(path)
+    suffix = os.path.splitext(str(path))[1].lower() if suffix is None else suffix
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot write {path}: the suffix must be one of {', '.join(SUFFIXES)}")
     if suffix == ".safetensors":

@@ -158,8 +158,8 @@ def _from_module(source, prefix):
     import torch
 
     if not isinstance(source, torch.nn.Module):
-        words = f"got {type(source).__name__}"
-        raise TypeError(f"from_torch: source must be a torch.nn.Module, a state dict or a path, {words}")
+        words = "a torch.nn.Module, a state dict, a path, a file's contents (bytes) or a binary file object"
+        raise TypeError(f"from_torch: source must be {words}, got {type(source).__name__}")
     try:
         module = source.get_submodule(prefix.rstrip("."))
     except AttributeError:

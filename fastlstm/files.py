@@ -205,8 +205,8 @@ def warn_if_not_finite(path, weights, stacklevel=3):
 def load(path):
     """The model saved in the file `path`, its notes in ``model.metadata``.
 
-    path: str or os.PathLike; or the file's contents: bytes, bytearray, memoryview; or a binary file object, of which
-    all from its present position on is the file, and which is left open, at its end.
+    path: str or os.PathLike; or the file's contents: bytes, bytearray, memoryview; or a binary file
+    object: what follows from its present position is the file, and it is left open, at its end.
 
     Raises FileFormatError (a ValueError: path and reason) for a file that is damaged, cut short,
     not ours, of a newer version, of an unknown class, or whose tensors do not fit its
@@ -215,8 +215,8 @@ def load(path):
     object raises and whatever has nothing to do with the file's bytes come as they are. Warns
     (RuntimeWarning) of NaN and infinity among the weights. Memory stays within the size of the
     file, 30 times that of its header (names, shapes, notes) and 10 kB for each layer, of which
-    there are no more than tensors. Contents and file objects other than files of the disk (``open``)
-    are in memory beside that.
+    there are no more than tensors. Contents and file objects are in memory beside that, but for
+    files of the disk (``open``).
     """
     path = as_source(path)
     with refusals(path), steady(path) as file:

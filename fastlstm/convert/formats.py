@@ -138,7 +138,9 @@ _READERS = {"safetensors": _safetensors, "torch": _state_dict, "ONNX": _onnx, "K
 
 
 def contents(path, **options):
-    """`Contents` of a file. options: key, batch_first, nonlinearity as of `from_torch`, for state dicts only.
+    """`Contents` of a file: a path, a file's contents or a binary file object, as `load` takes them.
+
+    options: key, batch_first, nonlinearity as of `from_torch`, for state dicts only.
 
     Raises FileFormatError (path and reason), OSError as it comes, ImportError where the format needs a library.
     """

@@ -307,6 +307,11 @@ def from_keras(path):
     file. With merge_mode None y is a pair. A ``.h5`` file names classes alone: an unregistered class of one's own that
     is named like Keras's cannot be told from it there.
 
+    In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
+    follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
+    told below, but for files of the disk (``open``). TypeError for anything else, and for text mode; what ``read``
+    raises comes as it is.
+
     Masks are not computed: where Keras would (Masking, mask_zero) a UserWarning names the layer. Pad rows at their end
     and pass ``lengths=``; results within the lengths are then Keras's, those beyond may differ. A stateful layer is
     given its state by the caller here, and returns it. Rates of dropout are left out. Mixed precision computes in

@@ -199,6 +199,11 @@ def from_onnx(path):
     bodies of If, Loop, Scan. Weights are initializers or Constant nodes, also behind Identity, float32 or float64;
     float16 and bfloat16 are widened to float32. They may lie in other files of the model's folder (external data).
 
+    In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
+    follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
+    told below, but for files of the disk (``open``). TypeError for anything else, and for text mode; what ``read``
+    raises comes as it is. Other files are found next to a path only.
+
     Returns a dict: the node's name, or that of its first output if it has none or another node has it, -> `LSTM`,
     `GRU`, `RNN` (direction="bidirectional": bidirectional=True), `Reverse` of one (direction="reverse"), or
     `Bidirectional` where the two directions differ in activations. layout=1 is batch_first=True. y is (T, B, D*H) or

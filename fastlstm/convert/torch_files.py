@@ -180,6 +180,11 @@ def read_torch(path, key=None):
     path: a ``.pt`` or ``.pth`` file with a dict of tensors or parameters: ``torch.save(model.state_dict(), path)``.
     key: where the state dict is one of several things in a dict, its name there, e.g. "state_dict".
 
+    In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
+    follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
+    told below, but for files of the disk (``open``). TypeError for anything else, and for text mode; what ``read``
+    raises comes as it is.
+
     Arrays are new, C-contiguous, in the file's order and shapes: float16, float32, float64, int8 to int64, uint8, bool;
     bfloat16 is widened to float32. Tensors that are one in the file are one array.
 

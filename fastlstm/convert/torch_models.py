@@ -194,6 +194,8 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
     * a state dict, name -> tensor or array, or the path of a file with one: ``.pt``, ``.pth`` (see `read_torch`) or
       safetensors. torch is not needed then, and nothing in the file is executed. The names and shapes of *one*
       recurrent layer tell its class and sizes. float16 and bfloat16 become float32.
+    * the contents of such a file (bytes, bytearray, memoryview), or a binary file object, which is read from its
+      present position to its end.
 
     prefix: where the layer is in a larger model, "encoder.lstm" or "encoder.lstm."; key: the state dict's name in a
     checkpoint that holds several things, "state_dict". batch_first, dropout, nonlinearity ("tanh" or "relu", of an

@@ -148,7 +148,8 @@ def _of_file(file, argument):
     """The `Source` of a file object."""
     name = name_of(file)
     if isinstance(file, io.TextIOBase):
-        raise TypeError(f"{argument} is a file object in text mode ({name}), expected a binary one: open(path, 'rb')")
+        words = "expected a binary one, such as open(path, 'rb') or its own .buffer"
+        raise TypeError(f"{argument} is a file object in text mode ({name}), {words}")
     if type(file) is io.BytesIO:
         return Source(name, file.read())  # copies nothing where all of it is read
     if type(file) in _ON_DISK and type(getattr(file, "raw", file)) is io.FileIO and file.readable():

@@ -138,8 +138,8 @@ def _status(name):
         return next(int(line.split()[1]) << 10 for line in file if line.startswith(name))
 
 
-def _read_watched(read, given, name):
-    """(whether it was read, bytes by which the process had grown at most)."""
+def _read_watched(read, given, name=None):
+    """(whether it was read, bytes by which the process had grown at most). name: of what is given, in messages."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # VmHWM starts anew
     before, read_it = _status("VmRSS:"), True
@@ -148,7 +148,7 @@ def _read_watched(read, given, name):
     except ValueError as error:  # FileFormatError is one; anything else ends this process
         from fastlstm import FileFormatError
 
-        assert type(error) is FileFormatError and str(error).startswith(f"{name}: "), repr(error)
+        assert type(error) is FileFormatError and str(error).startswith(f"{name or given}: "), repr(error)
         assert len(str(error)) < 3000
         read_it = False
     return read_it, max(0, _status("VmHWM:") - before)

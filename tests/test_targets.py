@@ -202,7 +202,7 @@ def test_formats_of_file_objects(tmp_path):
     one = fl.LSTM(3, 4, rng=0)
     for suffix in formats.SUFFIXES:
         file = io.BytesIO()
-        formats.write(one, file, suffix)
+        formats.write(one, file, suffix.upper())
         assert same(formats.only_model(file.getvalue(), "l0" if suffix == ".onnx" else None), one)
         with open(tmp_path / f"a{suffix}", "w+b") as file:  # whose name tells it
             formats.write(one, file)

@@ -214,7 +214,7 @@ def write(model, path, suffix=None):
     (UserWarning) where a state dict does not tell all of the model.
     """
     path = as_target(path)
-    suffix = os.path.splitext(str(path))[1].lower() if suffix is None else suffix
+    suffix = (os.path.splitext(str(path))[1] if suffix is None else suffix).lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot write {path}: the suffix must be one of {', '.join(SUFFIXES)}")
     if suffix == ".safetensors":

@@ -13,7 +13,6 @@ the optimiser's name of a weight, ``.``, and the name of what it keeps for it (`
 """
 
 import json
-import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +24,9 @@ from .gradients import joined
 from .module import Module
 from .optim import Optimiser
 from .params import check_flag, check_num_threads
-from .read_files import is_damage, refusals, regular, steady
+from .read_files import as_source, is_damage, refusals, steady
 from .safetensors_read import read_header, read_tensor
+from .whole_files import as_target
 
 VERSION = 1
 _RESERVED = ("format", "version", "checkpoint")
@@ -53,6 +53,7 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=None):
     """Write everything that a training needs to go on to the file `path`, whole or not at all.
 
+    path: str or os.PathLike, or a binary file object, as `Module.save` takes them.
     model: a Module or a list of Modules. optimiser: None, or one of ``fastlstm.optim`` of this very model or list.
     generators: None, or a dict of names to numpy.random.Generators of the program's own, such as the one that orders
     the data. Those that layers draw their masks from are kept without being named; one that several share stays one.
@@ -90,7 +91,7 @@ def save_checkpoint(path, model, optimiser=None, *, generators=None, metadata=No
         text = json.dumps(told, allow_nan=False)
     except (TypeError, ValueError) as error:  # of a class from outside this package
         raise TypeError(f"model or optimiser keeps something that JSON cannot express: {error}") from None
-    head, path = {"format": CHECKPOINT, "version": str(VERSION), "checkpoint": text}, os.fsdecode(path)
+    head, path = {"format": CHECKPOINT, "version": str(VERSION), "checkpoint": text}, as_target(path)
     warn_if_not_finite(path, tensors, 3)
     write_tensors(path, head, metadata, tensors)
 
@@ -177,11 +178,13 @@ def _kept(module, states):
 def load_checkpoint(path):
     """The `Checkpoint` in the file `path`: model, optimiser, generators, metadata, as `save_checkpoint` was given them.
 
+    path: a path, a file's contents or a binary file object, as `load` takes them.
+
     Raises FileFormatError (a ValueError: path and reason) for a file that is damaged, cut short, no checkpoint, or of a
     newer version or an unknown class; OSError, MemoryError and whatever else has nothing to do with the file's bytes
     as they come. Nothing is built then. A class from outside this package is known once its module was imported.
     """
-    path = regular(path)
+    path = as_source(path)
     with refusals(path), steady(path) as file:
         metadata, tensors = read_header(file)
         told = described(metadata, "checkpoint", CHECKPOINT, VERSION, _OTHERS)

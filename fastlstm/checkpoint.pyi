@@ -3,9 +3,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .files import _Path
 from .module import Module
 from .optim import Optimiser
+from .read_files import _Given
+from .whole_files import _Goal
 
 VERSION: int
 
@@ -16,7 +17,7 @@ class Checkpoint(NamedTuple):
     metadata: dict[str, str]
 
 def save_checkpoint(
-    path: _Path, model: Module | Sequence[Module], optimiser: Optimiser | None = None, *,
+    path: _Goal, model: Module | Sequence[Module], optimiser: Optimiser | None = None, *,
     generators: Mapping[str, np.random.Generator] | None = None, metadata: dict[str, str] | None = None,
 ) -> None: ...
-def load_checkpoint(path: _Path) -> Checkpoint: ...
+def load_checkpoint(path: _Given) -> Checkpoint: ...

@@ -14,7 +14,6 @@ machine.
 
 import itertools
 import json
-import os
 import struct
 import warnings
 
@@ -23,9 +22,9 @@ import numpy as np
 from .module import Module, hollow
 from .params import not_finite
 from .read_files import FileFormatError as FileFormatError
-from .read_files import excerpt, is_damage, refusals, regular, steady
+from .read_files import as_source, excerpt, is_damage, refusals, steady
 from .safetensors_read import MAX_HEADER, read_header, read_tensor
-from .whole_files import write_whole
+from .whole_files import as_target, write_whole
 
 FORMAT, CHECKPOINT, VERSION = "fastlstm", "fastlstm checkpoint", 1
 _RESERVED = ("format", "version", "model")
@@ -76,7 +75,7 @@ def _header(head, tensors):
 
 
 def write_tensors(path, head, metadata, tensors):
-    """Write a safetensors file, whole or not at all. head, metadata: str -> str; tensors: name -> C-contiguous array.
+    """Write a safetensors file, as `write_whole` does. head, metadata: str -> str; tensors: name -> C-contiguous array.
 
     The user's `metadata` are sorted by their keys, as readers hand them back in any order.
     """
@@ -87,20 +86,23 @@ def write_tensors(path, head, metadata, tensors):
 def save(model, path, metadata=None, *, warn=True):
     """Write `model` to the file `path`, whole or not at all.
 
+    path: str or os.PathLike; or a binary file object, which takes the bytes at its present position, is not flushed and
+    stays open. Of such an object nobody can take back what it has taken before an error.
     metadata: dict of str to str to keep beside the model; None writes ``model.metadata``. The
     same model always gives the same bytes. A regular file that was there stays as it was until the
     new one is complete; its mode, owner and group are kept where the system permits, links are
     followed. A device or a pipe is written into. See ``fastlstm.whole_files``. warn: whether to warn.
 
-    Raises TypeError or ValueError for metadata that are no strings or use a reserved key, OSError
-    as the system gives it: for a directory, a socket, a file that may not be written. Warns
+    Raises TypeError or ValueError for metadata that are no strings or use a reserved key, TypeError
+    for another path (bytes and text mode, too), OSError as the system gives it: for a directory, a
+    socket, a file that may not be written; what ``write`` of a file object raises comes as it is. Warns
     (RuntimeWarning) of NaN and infinity among the weights, before anything is written: where
     warnings are errors, the file that was there stays.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
     metadata = check_metadata(model.metadata if metadata is None else metadata)
-    path = os.fsdecode(path)
+    path = as_target(path)
     weights = model.state_dict()
     if warn:
         warn_if_not_finite(path, weights, 4)
@@ -109,7 +111,7 @@ def save(model, path, metadata=None, *, warn=True):
 
 
 def _little_endian(weight):
-    return weight.astype(weight.dtype.newbyteorder("<"), copy=False).data
+    return weight.astype(weight.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
 
 
 # ---- loading -----------------------------------------------------------------------------
@@ -203,15 +205,20 @@ def warn_if_not_finite(path, weights, stacklevel=3):
 def load(path):
     """The model saved in the file `path`, its notes in ``model.metadata``.
 
+    path: str or os.PathLike; or the file's contents: bytes, bytearray, memoryview; or a binary file
+    object: what follows from its present position is the file, and it is left open, at its end.
+
     Raises FileFormatError (a ValueError: path and reason) for a file that is damaged, cut short,
     not ours, of a newer version, of an unknown class, or whose tensors do not fit its
-    description, and for one that changes while it is read; nothing is loaded then. OSErrors,
-    MemoryError and whatever has nothing to do with the file's bytes come as they are. Warns
+    description, and for one that changes while it is read; nothing is loaded then. TypeError for
+    another path, a file object in text mode too. OSErrors, MemoryError, what ``read`` of a file
+    object raises and whatever has nothing to do with the file's bytes come as they are. Warns
     (RuntimeWarning) of NaN and infinity among the weights. Memory stays within the size of the
     file, 30 times that of its header (names, shapes, notes) and 10 kB for each layer, of which
-    there are no more than tensors.
+    there are no more than tensors. Contents and file objects are in memory beside that, but for
+    files of the disk (``open``).
     """
-    path = regular(path)
+    path = as_source(path)
     with refusals(path), steady(path) as file:
         model, weights = _read(file)
     warn_if_not_finite(path, weights)

@@ -348,7 +348,7 @@ class Module:
     # ---- copies --------------------------------------------------------------------------
 
     def save(self, path, metadata=None):
-        """Write the model to a safetensors file; see ``fastlstm.files.save``."""
+        """Write the model to a safetensors file, a path or a binary file object; see ``fastlstm.files.save``."""
         from .files import save
 
         save(self, path, metadata)

@@ -14,10 +14,11 @@ Source: README and safetensors/src/tensor.rs of the safetensors project, whose c
 
 import json
 import math
-import os
 from typing import NamedTuple
 
 import numpy as np
+
+from .read_files import size_of
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the format itself
 _MAX_AXES = 32  # what any NumPy can hold
@@ -92,7 +93,7 @@ def _parsed(text):
 
 def read_header(file):
     """The `Header` of an open file, everything in it checked against the file's size. ValueError in words."""
-    size = os.fstat(file.fileno()).st_size
+    size = size_of(file)
     file.seek(0)
     head = file.read(8)
     if len(head) < 8:

@@ -3,11 +3,14 @@
 A regular file is written under a temporary name in the folder of the target, brought to the disk, and renamed. There
 are few temporary names in a folder, and whoever writes holds a lock on his: what a killed process has left there is
 not locked, and the next file that is written into the folder removes it. Devices and pipes are written into.
+
+A file object that the caller has opened takes the bytes, too. What it has taken when an error comes cannot be undone.
 """
 
 import errno
 import functools
 import io
+import operator
 import os
 import stat
 import time
@@ -18,15 +21,19 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+from .read_files import CONTENTS, name_of
+
 TEMPORARY = tuple(f".fastlstm-{n}.tmp" for n in range(16))  # names in a folder; more writers at once get random ones
 _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
 _UNFOLLOWED = _PLAIN | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_PIECE = 1 << 20  # bytes that a file object is given at once
 _LEFT_BEHIND = 3600  # seconds without a change, after which a file is abandoned where the system has no locks
 
 
 def write_whole(path, pieces):
     """Write `pieces`, an iterable of bytes or C-contiguous buffers, to the file `path`: all of them or nothing.
 
+    path: or a `Target`, whose file object takes them at its present position and stays open; it is not flushed.
     A regular file that was there stays as it was until the new one is complete and on the disk; its mode, owner, group
     and extended attributes are kept as far as the system permits; links are followed. A device or a pipe is written
     into, which may wait for a reader. A process that is killed meanwhile leaves at most one temporary file, which the
@@ -35,7 +42,10 @@ def write_whole(path, pieces):
     Raises OSError as the system gives it, among them IsADirectoryError; PermissionError where ``open(path, "wb")``
     would; OSError for a socket.
     """
-    path = os.fsdecode(path)
+    path = as_target(path)
+    if isinstance(path, Target):
+        _write_to(path, pieces)
+        return
     found = _existing(path)
     target = os.path.realpath(path)
     if found is None:
@@ -51,6 +61,65 @@ def write_figure(path, figure, kind):
     file = io.BytesIO()
     figure.savefig(file, format=kind)
     write_whole(path, [file.getbuffer()])
+
+
+# ---- file objects -----------------------------------------------------------------------------------------------
+
+
+class Target:
+    """A file object that takes the bytes of a file. ``str()`` gives its name, for messages."""
+
+    def __init__(self, file):
+        self.file, self.name = file, name_of(file)
+
+    def __str__(self):
+        return self.name
+
+
+def as_target(given, argument="path"):
+    """A path as text, or the `Target` of a binary file object. argument: its name, for errors.
+
+    Raises TypeError for anything else, bytes among them: where files are read they are contents and not a path.
+    """
+    if isinstance(given, Target):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        return os.fsdecode(given)
+    if isinstance(given, CONTENTS):
+        got = f"{type(given).__name__}; os.fsdecode makes a path of bytes"
+    elif isinstance(given, io.TextIOBase):
+        got = f"one in text mode, {name_of(given)}"
+    elif isinstance(given, type) or not callable(getattr(given, "write", None)):
+        got = type(given).__name__
+    else:
+        return Target(given)
+    raise TypeError(f"{argument} must be a path or a binary file object that can be written to, got {got}")
+
+
+def _write_to(target, pieces):
+    """Give all bytes to a file object, however few it takes at a time. Of arrays it gets copies, which it may keep."""
+    for piece in pieces:
+        view = memoryview(piece)
+        if not view.nbytes:
+            continue
+        with view.cast("B") as view:
+            for at in range(0, len(view), _PIECE):
+                left = bytes(view[at : at + _PIECE])
+                while left:
+                    left = memoryview(left)[_taken(target, left) :]
+
+
+def _taken(target, data):
+    """How many of the bytes the file object has taken."""
+    count = target.file.write(data)
+    if count is None:  # of a raw file that does not wait: nothing; of a class that does not count: all
+        if isinstance(target.file, io.RawIOBase):
+            raise BlockingIOError(errno.EAGAIN, f"{target}: write() took nothing, and does not wait")
+        return len(data)
+    count = operator.index(count)
+    if not 0 < count <= len(data):
+        raise OSError(errno.EIO, f"{target}: write() of {len(data)} bytes says that it took {count}")
+    return count
 
 
 # ---- the target -------------------------------------------------------------------------------------------------

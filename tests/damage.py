@@ -1,9 +1,10 @@
 """Files damaged at random, read in a process of its own that may not crash: ``python damage.py FORMAT COUNT SEED``.
 
 Each case is a sample file of the format with one to four wounds: bits flipped, bytes overwritten, numbers replaced by
-extreme ones, pieces cut out, doubled, moved or put in, the end gone. It is read, and must come out as a model or
-tensors, or as the format's documented exception, whose message starts with the file's path. What the process holds may
-grow by no more than twice the file's size (and SLACK, which is what an allocator rounds by).
+extreme ones, pieces cut out, doubled, moved or put in, the end gone. It is read, of five cases one from bytes and one
+from a file object, and must come out as a model or tensors, or as the format's documented exception, whose message
+starts with the file's path, or what stands for it. What the process holds may grow by no more than twice the file's
+size (and SLACK, which is what an allocator rounds by).
 
 Prints {"cases", "read", "refused", "largest"} as JSON, the last of files beyond SLACK, in multiples of their size. A
 row of FORMATS is a function that gives (sample files' bytes, ending of their names, function that reads a path). The
@@ -137,17 +138,17 @@ def _status(name):
         return next(int(line.split()[1]) << 10 for line in file if line.startswith(name))
 
 
-def _read_watched(read, path):
-    """(whether it was read, bytes by which the process had grown at most)."""
+def _read_watched(read, given, name=None):
+    """(whether it was read, bytes by which the process had grown at most). name: of what is given, in messages."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # VmHWM starts anew
     before, read_it = _status("VmRSS:"), True
     try:
-        read(path)
+        read(given)
     except ValueError as error:  # FileFormatError is one; anything else ends this process
         from fastlstm import FileFormatError
 
-        assert type(error) is FileFormatError and str(error).startswith(path), repr(error)
+        assert type(error) is FileFormatError and str(error).startswith(f"{name or given}: "), repr(error)
         assert len(str(error)) < 3000
         read_it = False
     return read_it, max(0, _status("VmHWM:") - before)
@@ -183,7 +184,9 @@ def main(name, count, seed):
         data = damaged(samples[-1] if case % 16 == 0 else samples[case % (len(samples) - 1)], rng)
         Path(path).write_bytes(data)
         try:
-            good, grown = _read_watched(read, path)
+            with open(path, "rb") as file:
+                given, name = {1: (data, "<bytes>"), 3: (file, path)}.get(case % 5, (path, path))
+                good, grown = _read_watched(read, given, name)
             assert grown <= 2 * len(data) + SLACK, f"{grown} bytes for a file of {len(data)}"
         except BaseException:
             print(f"case {case} of seed {seed}: {os.path.abspath(path)}", file=sys.stderr)

@@ -513,7 +513,7 @@ def test_errors_of_the_system(tmp_path):
         fl.from_keras(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FileFormatError, match="not a regular file"):
-        fl.from_keras(os.fsencode(tmp_path / "pipe"))
+        fl.from_keras(tmp_path / "pipe")
     with pytest.raises(TypeError):
         fl.from_keras(3)
 

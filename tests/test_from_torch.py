@@ -217,7 +217,7 @@ REFUSED = {
     "dropout only": (lambda: nn.Sequential(nn.Dropout()), "nothing"),
     "dropout alone": (nn.Dropout, "nothing"),
     "empty": (nn.Sequential, "nothing"),
-    "list": (lambda: [nn.LSTM(2, 3)], "must be a torch.nn.Module, a state dict or a path, got list"),
+    "list": (lambda: [nn.LSTM(2, 3)], "must be a torch.nn.Module, a state dict, .* a binary file object, got list"),
     "mixed": (lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()), "float64"),
     "widths": (lambda: nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 2)), "features"),
 }

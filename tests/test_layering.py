@@ -42,6 +42,7 @@ ALLOWED = {
     "cli": set(),  # what a command needs, it imports itself: --help is quick
     "checkpoint": {
         "concurrency", "container", "files", "gradients", "module", "optim", "params", "read_files", "safetensors_read",
+        "whole_files",
     },
     "concurrency": {"_core"},
     "container": {"attributes", "module", "params"},
@@ -66,8 +67,8 @@ ALLOWED = {
         "stream", "variants",
     },
     "read_files": set(),
-    "safetensors_read": set(),
-    "whole_files": set(),
+    "safetensors_read": {"read_files"},
+    "whole_files": {"read_files"},
     # a twin that shares code shares bugs
     "reference": {"params", "reference_activations", "reference_time", "variants"},
     "reference_1997": {"reference_activations", "reference_cells"},
@@ -94,7 +95,7 @@ ALLOWED = {
     "formats": {"files", "read_files", "safetensors_read", "torch_states", "whole_files"},
     "inspection": {"container", "files"},
     "hdf5_read": set(),
-    "keras_files": {"hdf5_read"},
+    "keras_files": {"hdf5_read", "read_files"},
     "keras_graphs": set(),
     "keras_layers": {"layers", "network", "onnx_orders"},
     "keras_models": {
@@ -115,7 +116,7 @@ ALLOWED = {
         "recurrent", "sequential", "whole_files", "wrappers",
     },
     "torch_files": {"read_files", "safetensors_read", "torch_pickle"},
-    "torch_models": {"files", "layers", "module", "network", "sequential", "torch_states"},
+    "torch_models": {"files", "layers", "module", "network", "read_files", "sequential", "torch_states"},
     "torch_pickle": set(),
     "torch_states": {"layers", "module", "params", "read_files", "safetensors_read", "torch_files"},
     # fastlstm/onnx/, for those who import it
@@ -151,7 +152,7 @@ ALLOWED = {
 LATER = {
     "cli": {"_progress", "arrays", "benchmark", "convert", "fastlstm", "forecast"},
     "command": {"plots"},
-    "formats": {"checkpoint", "keras_models", "onnx_read", "onnx_write", "torch_models"},
+    "formats": {"checkpoint", "keras_models", "onnx_read", "onnx_wire", "onnx_write", "torch_models"},
     "module": {"files", "machine"},
     "plots": {"report"},
     "recurrent": {"machine", "planning"},

@@ -75,7 +75,7 @@ def test_forms_of_a_model(tmp_path):
     assert all(np.array_equal(a, b) for other in found for a, b in zip(found[0], other))
     layers = [fl.from_onnx(tmp_path / name)["n"] for name in ("m.onnx", "e.onnx")]
     assert all(np.array_equal(layer(X)[0], found[0].y[:, 0]) for layer in layers)
-    with pytest.raises(TypeError, match="model must be a ModelProto, bytes or a path, got int"):
+    with pytest.raises(TypeError, match="model must be a ModelProto, bytes, a path or a binary file object, got int"):
         fl.onnx.prepare(3)
 
 

@@ -197,7 +197,7 @@ def test_errors_of_the_system(tmp_path):
         fl.read_torch(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FileFormatError, match="not a regular file"):
-        fl.read_torch(os.fsencode(tmp_path / "pipe"))
+        fl.read_torch(tmp_path / "pipe")
 
 
 def test_every_truncation(read):

@@ -3,7 +3,9 @@
 Where a line must be refused it says ``type: ignore``; mypy warns of one that is not needed, so it fails either way.
 """
 
+import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,27 @@ def models(tokens: np.ndarray, targets: np.ndarray) -> None:
     model.save("model.safetensors", metadata={"epoch": 3})  # type: ignore[dict-item]
     with open(os.devnull) as file:
         fl.load(file)  # type: ignore[arg-type]
+        model.save(file)  # type: ignore[arg-type]
+    model.save(b"model.safetensors")  # type: ignore[arg-type]
+
+
+def sources(model: fl.Module, data: bytes) -> None:
+    file = io.BytesIO()
+    model.save(file)
+    fl.to_onnx(model, file)
+    fl.save_checkpoint(file, model)
+    for given in (data, bytearray(data), memoryview(data)):
+        fl.load(given)
+        fl.from_torch(given)
+    fl.load_checkpoint(io.BytesIO(data))
+    with zipfile.ZipFile("archive.zip") as archive, archive.open("model.keras") as member, open("m.onnx", "rb") as onnx:
+        assert_type(fl.from_keras(member), fl.Module)
+        fl.from_onnx(onnx)
+        fl.read_torch(archive.open("model.pt"))
+    with open("model.safetensors", "wb", buffering=0) as raw:
+        model.save(raw)
+    fl.load(3)  # type: ignore[arg-type]
+    model.save([])  # type: ignore[arg-type]
 
 
 class Doubled(fl.LSTM):

@@ -7,7 +7,7 @@ fastlstm        safetensors with a model's description   `fastlstm.load`
 safetensors     a length, then JSON                      `fastlstm.from_torch`
 torch           a zip archive with data.pkl              `fastlstm.from_torch`
 Keras           a zip archive with config.json, or HDF5  `fastlstm.from_keras`
-ONNX            its name: .onnx                          `fastlstm.from_onnx`
+ONNX            its name: .onnx, or its first fields     `fastlstm.from_onnx`
 ==============  =======================================  ================================
 
 Written are .safetensors, .onnx (with the package onnx) and .pt, .pth (with torch), by their names.
@@ -19,9 +19,9 @@ import warnings
 from typing import Any, NamedTuple
 
 from ..files import CHECKPOINT, load, save, warn_if_not_finite
-from ..read_files import FileFormatError, excerpt, refusals, regular, steady
+from ..read_files import FileFormatError, as_source, excerpt, first_bytes, refusals, steady
 from ..safetensors_read import read_header
-from ..whole_files import write_whole
+from ..whole_files import as_target, write_whole
 from .torch_states import is_safetensors, layer_of, places, read_tensors
 
 SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
@@ -54,21 +54,27 @@ def _kind_of_zip(path):
 
 
 def kind_of(path):
-    """The format of a file, by its first bytes; FileFormatError for what is none, OSError as it comes."""
-    path = regular(path)
-    with open(path, "rb") as file:
-        head = file.read(8)
+    """The format of a file, by its first bytes and its name; FileFormatError for what is none, OSError as it comes."""
+    path = as_source(path)
+    head, name = first_bytes(path, 8), str(path).lower()
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
     if head == b"\x89HDF\r\n\x1a\n":
         return "Keras"
-    if path.lower().endswith(".onnx"):
+    if name.endswith(".onnx"):
         return "ONNX"
-    if path.lower().endswith((".pt", ".pth")) and not is_safetensors(path):
+    if name.endswith((".pt", ".pth")) and not is_safetensors(path):
         return "torch"  # which says what is wrong with it
-    if is_safetensors(path) or path.lower().endswith(".safetensors"):
+    if is_safetensors(path) or name.endswith(".safetensors"):
         return "safetensors"
-    raise FileFormatError(f"{path}: neither safetensors nor a checkpoint of torch, a model of Keras or .onnx")
+    if head.startswith(b"\x80\x02"):
+        return "torch"  # a pickle, as before torch 1.6
+    from .onnx_wire import is_model
+
+    with refusals(path), steady(path) as file:
+        if is_model(file):
+            return "ONNX"
+    raise FileFormatError(f"{path}: neither safetensors nor a checkpoint of torch, a model of Keras or of ONNX")
 
 
 def _no_options(kind, path, options):
@@ -132,11 +138,13 @@ _READERS = {"safetensors": _safetensors, "torch": _state_dict, "ONNX": _onnx, "K
 
 
 def contents(path, **options):
-    """`Contents` of a file. options: key, batch_first, nonlinearity as of `from_torch`, for state dicts only.
+    """`Contents` of a file: a path, a file's contents or a binary file object, as `load` takes them.
+
+    options: key, batch_first, nonlinearity as of `from_torch`, for state dicts only.
 
     Raises FileFormatError (path and reason), OSError as it comes, ImportError where the format needs a library.
     """
-    path = os.fsdecode(path)
+    path = as_source(path)
     kind = kind_of(path)
     return _READERS[kind](kind, path, **options)
 
@@ -146,6 +154,7 @@ def only_model(path, name=None, **options):
 
     Raises FileFormatError that lists the names where there are several, or says why one was refused.
     """
+    path = as_source(path)
     found = contents(path, **options)
     names = [*found.models, *found.refused]
     if name is None and len(names) == 1:
@@ -195,14 +204,17 @@ def _write_onnx(model, path):
     to_onnx(model, path)
 
 
-def write(model, path):
+def write(model, path, suffix=None):
     """Write a model in the format that the end of `path` names, whole or not at all.
+
+    path: a path, or a binary file object, as `Module.save` takes them. suffix: one of SUFFIXES, where it is not that of
+    the path, or of the file object's name.
 
     Raises ValueError for another ending and for what the format cannot express, ImportError without its library. Warns
     (UserWarning) where a state dict does not tell all of the model.
     """
-    path = os.fsdecode(path)
-    suffix = os.path.splitext(path)[1].lower()
+    path = as_target(path)
+    suffix = (os.path.splitext(str(path))[1] if suffix is None else suffix).lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot write {path}: the suffix must be one of {', '.join(SUFFIXES)}")
     if suffix == ".safetensors":

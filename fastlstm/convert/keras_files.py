@@ -11,11 +11,11 @@ Source: keras/src/saving/saving_lib.py, keras/src/legacy/saving/legacy_h5_format
 """
 
 import json
-import os
 import re
 import sys
 import zlib
 
+from ..read_files import size_of
 from .hdf5_read import MAX_TEXT, SIGNATURE, Hdf5
 
 _MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
@@ -289,7 +289,7 @@ def _check_names(found, given, attribute, where):
 
 def read_file(file):
     """A `File` of an open file. Raises ValueError, zipfile's exceptions, OSError."""
-    size = os.fstat(file.fileno()).st_size
+    size = size_of(file)
     head = file.read(8)
     if head == SIGNATURE:
         return _h5_file(file, size)

@@ -20,7 +20,7 @@ import numpy as np
 from ..files import not_finite
 from ..last import Last
 from ..module import hollow
-from ..read_files import refusals, regular, steady
+from ..read_files import as_source, refusals, steady
 from ..sequential import Sequential, at_end
 from ..wrappers import Bidirectional, Reverse
 from . import keras_layers as kl
@@ -307,6 +307,11 @@ def from_keras(path):
     file. With merge_mode None y is a pair. A ``.h5`` file names classes alone: an unregistered class of one's own that
     is named like Keras's cannot be told from it there.
 
+    In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
+    follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
+    told below, but for files of the disk (``open``). TypeError for anything else, and for text mode; what ``read``
+    raises comes as it is.
+
     Masks are not computed: where Keras would (Masking, mask_zero) a UserWarning names the layer. Pad rows at their end
     and pass ``lengths=``; results within the lengths are then Keras's, those beyond may differ. A stateful layer is
     given its state by the caller here, and returns it. Rates of dropout are left out. Mixed precision computes in
@@ -319,7 +324,7 @@ def from_keras(path):
     has nothing to do with the file's bytes, come as they are. Memory stays within about twice the size of the file, 30
     times that of its description, of 16 MB at most, and 10 kB for each layer.
     """
-    path = regular(path)
+    path = as_source(path)
     with refusals(path), steady(path) as handle:
         model, found = _model(read_file(handle), path)
     for kind, words in found:

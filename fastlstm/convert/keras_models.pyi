@@ -1,4 +1,4 @@
-from ..files import _Path
 from ..module import Module
+from ..read_files import Source, _Given
 
-def from_keras(path: _Path) -> Module: ...
+def from_keras(path: _Given | Source) -> Module: ...

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 
 from ..params import not_finite
-from ..read_files import refusals, regular, steady
+from ..read_files import as_source, refusals, steady
 from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
 from .onnx_nodes import STANDARD, Search, Values
 from .onnx_tensors import Bytes, Others, Place, array, described
@@ -90,11 +90,15 @@ class _Reader:
     """One file on its way to layers."""
 
     def __init__(self, path, file):
-        self.path, self.source, self.others = path, Bytes(file), Others(os.path.dirname(os.path.abspath(path)))
-        size, found = self.source.size, os.fstat(file.fileno())
+        folder, own = None, None  # of contents and file objects
+        if isinstance(path, str):
+            found, folder = os.fstat(file.fileno()), os.path.dirname(os.path.abspath(path))
+            own = found.st_dev, found.st_ino
+        self.path, self.source, self.others = path, Bytes(file), Others(folder)
+        size = self.source.size
         self.room = 2 * size  # bytes that all layers together may take; what lies in other files adds to it
         self.walks = 2 * size + (1 << 18)  # bytes of tensors, junk and all, that may be walked for their numbers
-        self.uncounted, self.counted, self.made = {(found.st_dev, found.st_ino): 0}, set(), {}
+        self.uncounted, self.counted, self.made = {own: 0}, set(), {}
         self.known, self.starting = {}, {}  # span -> `Tensor`, whether an initial state is not zero
         graph, self.opset = _graph_and_opset(self.source.data, size)
         self.nodes = _nodes(self.source.data, size, graph)
@@ -195,6 +199,11 @@ def from_onnx(path):
     bodies of If, Loop, Scan. Weights are initializers or Constant nodes, also behind Identity, float32 or float64;
     float16 and bfloat16 are widened to float32. They may lie in other files of the model's folder (external data).
 
+    In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
+    follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
+    told below, but for files of the disk (``open``). TypeError for anything else, and for text mode; what ``read``
+    raises comes as it is. Other files are found next to a path only.
+
     Returns a dict: the node's name, or that of its first output if it has none or another node has it, -> `LSTM`,
     `GRU`, `RNN` (direction="bidirectional": bidirectional=True), `Reverse` of one (direction="reverse"), or
     `Bidirectional` where the two directions differ in activations. layout=1 is batch_first=True. y is (T, B, D*H) or
@@ -209,6 +218,6 @@ def from_onnx(path):
     in the file. Memory stays below twice the file's size and 10 kB for each layer, of which there may be 1024; where
     the system takes no memory back piece by piece (Windows), three times with 16-bit types.
     """
-    path = regular(path)
+    path = as_source(path)
     with refusals(path), steady(path) as file:
         return _Reader(path, file).layers()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..read_files import check_unchanged, signature
+from ..read_files import check_unchanged, signature, size_of
 from .onnx_wire import FIXED32, FIXED64, LENGTH, VARINT, fields, message, numbers, one, text, varint
 
 # TensorProto.DataType -> (name, dtype in the file, field that holds numbers one by one, its kind)
@@ -41,7 +41,7 @@ class Bytes:
 
     def __init__(self, file):
         """Raises ValueError for a file that is being cut short."""
-        self._file, self.size, self._given_back = file, os.fstat(file.fileno()).st_size, set()
+        self._file, self.size, self._given_back = file, size_of(file), set()
         if self.size and hasattr(mmap, "MAP_ANONYMOUS"):
             self.data = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         else:
@@ -248,7 +248,10 @@ class Place(NamedTuple):
 
 
 class Others:
-    """The other files of a model, in its folder: opened when they are asked for, read piece by piece."""
+    """The other files of a model, in its folder: opened when they are asked for, read piece by piece.
+
+    folder: None where the model came without a path, so that nothing lies beside it.
+    """
 
     def __init__(self, folder):
         self._folder, self._before = folder, {}  # path -> `signature` when it was first opened
@@ -262,6 +265,8 @@ class Others:
     def place(self, external):
         """The `Place` of a tensor."""
         name = external.get("location", "")
+        if self._folder is None:
+            raise ValueError(f"is in another file, {name[:200]!r}: give the path of the model, next to which it lies")
         path = _inside(self._folder, name)
         with self._open(name, path) as file:
             found = os.fstat(file.fileno())

@@ -146,6 +146,35 @@ def numbers(data, span, number, kind, limit):
     return found
 
 
+# ---- a model by its first fields --------------------------------------------------------------------------------
+
+_OF_MODEL = {  # ModelProto: version of the format, producer, ..., graph, opsets, metadata, training, functions, devices
+    1: VARINT, 2: LENGTH, 3: LENGTH, 4: LENGTH, 5: VARINT, 6: LENGTH, 7: LENGTH, 8: LENGTH, 14: LENGTH, 20: LENGTH,
+    25: LENGTH, 26: LENGTH,
+}
+_LOOKED_AT = 1000  # fields
+
+
+def is_model(file):
+    """Whether an open file starts with fields of ONNX's ModelProto, among them its version and a graph."""
+    at, seen = 0, set()
+    for _ in range(_LOOKED_AT):
+        file.seek(at)
+        head = file.read(20)
+        try:
+            tag, place = varint(head, 0, len(head))
+            value, place = varint(head, place, len(head))
+        except ValueError:
+            return False
+        if _OF_MODEL.get(tag >> 3) != tag & 7 or value >= 1 << 40:
+            return False
+        seen.add(tag >> 3)
+        if {1, 7} <= seen:
+            return True
+        at += place + (value if tag & 7 == LENGTH else 0)
+    return False
+
+
 # ---- attributes of a node ---------------------------------------------------------------------------------------
 
 _LISTS = 4096  # the longest list in an attribute

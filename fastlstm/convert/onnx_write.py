@@ -16,7 +16,6 @@ orders: onnx_orders.py. Attributes and tensors of the operators, and what they l
 """
 
 import json
-import os
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from ..module import Module
 from ..network import Embedding, Linear
 from ..params import _check_size, check_flag
 from ..sequential import Sequential
-from ..whole_files import write_whole
+from ..whole_files import as_target, write_whole
 from ..wrappers import Bidirectional, Reverse
 from .onnx_build import Graph, Value, check_size
 from .onnx_recurrent import Stacks, joined
@@ -200,6 +199,7 @@ def _notes(model, metadata):
 def to_onnx(model, path, *, state=False, lengths=False, opset=17, metadata=None):
     """Write a model to the file `path` as ONNX, whole or not at all; ONNX Runtime and others then run it.
 
+    path: str or os.PathLike, or a binary file object, as `Module.save` takes them.
     model: `LSTM`, `GRU`, `RNN` with the options that ONNX has, `Embedding`, `Linear`, and `Reverse`, `Bidirectional`,
     `Last` and `Sequential` of these. Dropout and other regularisers, which do nothing at inference, are left out.
 
@@ -226,7 +226,7 @@ def to_onnx(model, path, *, state=False, lengths=False, opset=17, metadata=None)
     """
     if not isinstance(model, Module):
         raise TypeError(f"to_onnx: model must be a Module, got {type(model).__name__}")
-    path = os.fsdecode(path)
+    path = as_target(path)
     state, lengths = check_flag("state", state), check_flag("lengths", lengths)
     notes = _notes(model, metadata)
     try:

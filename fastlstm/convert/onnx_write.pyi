@@ -1,11 +1,11 @@
-from ..files import _Path
 from ..module import Module
+from ..whole_files import _Goal
 
 OPSETS: range
 
 def to_onnx(
     model: Module,
-    path: _Path,
+    path: _Goal,
     *,
     state: bool = False,
     lengths: bool = False,

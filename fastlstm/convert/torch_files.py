@@ -13,13 +13,12 @@ Source: torch/serialization.py.
 """
 
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
-from ..read_files import refusals, regular, steady
+from ..read_files import as_source, refusals, size_of, steady
 from ..safetensors_read import from_bfloat16
 from .torch_pickle import MAX_AXES, STORAGES, Tensor, read
 
@@ -181,6 +180,11 @@ def read_torch(path, key=None):
     path: a ``.pt`` or ``.pth`` file with a dict of tensors or parameters: ``torch.save(model.state_dict(), path)``.
     key: where the state dict is one of several things in a dict, its name there, e.g. "state_dict".
 
+    In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
+    follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
+    told below, but for files of the disk (``open``). TypeError for anything else, and for text mode; what ``read``
+    raises comes as it is.
+
     Arrays are new, C-contiguous, in the file's order and shapes: float16, float32, float64, int8 to int64, uint8, bool;
     bfloat16 is widened to float32. Tensors that are one in the file are one array.
 
@@ -192,10 +196,10 @@ def read_torch(path, key=None):
     """
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a string or None, got {type(key).__name__}")
-    path = regular(path)
+    path = as_source(path)
     with refusals(path), steady(path) as file:
         _start(file)
-        archive = _Archive(file, os.fstat(file.fileno()).st_size)
+        archive = _Archive(file, size_of(file))
         return _arrays(archive, _tensors(read(archive.read("data.pkl")), key))
 
 

@@ -13,13 +13,14 @@ nn.Sequential              `Sequential`, whose places count what is left
 Formulas, names and shapes of these are torch's (docs/equations.md), so weights are copied bit by bit.
 """
 
-import os
+import sys
 from collections.abc import Mapping
 
 from ..files import warn_if_not_finite
 from ..layers import GRU, LSTM, RNN
 from ..module import hollow
 from ..network import Embedding, Linear
+from ..read_files import as_source, is_source
 from ..sequential import Sequential
 from .torch_states import fill, layer_of, layer_of_file
 
@@ -157,8 +158,8 @@ def _from_module(source, prefix):
     import torch
 
     if not isinstance(source, torch.nn.Module):
-        words = f"got {type(source).__name__}"
-        raise TypeError(f"from_torch: source must be a torch.nn.Module, a state dict or a path, {words}")
+        words = "a torch.nn.Module, a state dict, a path, a file's contents (bytes) or a binary file object"
+        raise TypeError(f"from_torch: source must be {words}, got {type(source).__name__}")
     try:
         module = source.get_submodule(prefix.rstrip("."))
     except AttributeError:
@@ -170,6 +171,13 @@ def _from_module(source, prefix):
     if model is None:
         raise TypeError(f"from_torch: {_at(place, module)} holds nothing that computes")
     return model
+
+
+def _is_file(source):
+    """Whether it is a path, contents or a file object. A dict or a module may have a `read` of its own."""
+    torch = sys.modules.get("torch")
+    is_module = torch is not None and isinstance(source, torch.nn.Module)
+    return is_source(source) and not is_module and not isinstance(source, Mapping)
 
 
 def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, nonlinearity=None):
@@ -186,6 +194,8 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
     * a state dict, name -> tensor or array, or the path of a file with one: ``.pt``, ``.pth`` (see `read_torch`) or
       safetensors. torch is not needed then, and nothing in the file is executed. The names and shapes of *one*
       recurrent layer tell its class and sizes. float16 and bfloat16 become float32.
+    * the contents of such a file (bytes, bytearray, memoryview), or a binary file object, which is read from its
+      present position to its end.
 
     prefix: where the layer is in a larger model, "encoder.lstm" or "encoder.lstm."; key: the state dict's name in a
     checkpoint that holds several things, "state_dict". batch_first, dropout, nonlinearity ("tanh" or "relu", of an
@@ -201,9 +211,9 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
         raise TypeError(f"prefix must be a string, got {type(prefix).__name__}")
     options = {"batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity}
     told = "from_torch"
-    if isinstance(source, (str, bytes, os.PathLike)):
-        told = os.fsdecode(source)
-        model = layer_of_file(source, prefix, key, **options)
+    if _is_file(source):
+        told = as_source(source, "source")
+        model = layer_of_file(told, prefix, key, **options)
     elif isinstance(source, Mapping):
         if key is not None:
             raise ValueError("key is for a file; of a dict of state dicts give source[key]")

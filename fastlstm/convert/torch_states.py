@@ -5,13 +5,12 @@ projection and biases; a cell's names have no ``_l0``. They do not say batch_fir
 those are arguments.
 """
 
-import os
 import re
 
 from ..layers import GRU, LSTM, RNN
 from ..module import hollow
 from ..params import check_state_dict, find_tensors
-from ..read_files import FileFormatError, excerpt, refusals, regular, steady
+from ..read_files import FileFormatError, as_source, excerpt, first_bytes, refusals, steady
 from ..safetensors_read import read_header, read_tensor
 from .torch_files import read_torch, with_prefix
 
@@ -24,14 +23,12 @@ _FIRST = re.compile(r"(.*?)weight_hh(_l0)?")  # what every recurrent layer and c
 
 def is_safetensors(path):
     """Whether the first bytes of a file are those of safetensors: a length, then JSON."""
-    with open(path, "rb") as file:
-        head = file.read(16)
+    head = first_bytes(path, 16)
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40
 
 
 def _safe_tensors(path, prefix=""):
     """Name -> array of a safetensors file, whoever wrote it, below `prefix`. FileFormatError."""
-    path = regular(path)
     with refusals(path), steady(path) as file:
         tensors = read_header(file).tensors
         wanted = [name for name in tensors if name.startswith(prefix)] or list(tensors)
@@ -43,8 +40,8 @@ def read_tensors(path, key=None, prefix=""):
 
     key: as for `read_torch`; prefix: what is not below it need not be read.
     """
-    path = os.fsdecode(path)
-    if os.path.isfile(path) and (path.lower().endswith(".safetensors") or is_safetensors(path)):
+    path = as_source(path)
+    if str(path).lower().endswith(".safetensors") or is_safetensors(path):
         if key is not None:
             raise FileFormatError(f"{path}: a safetensors file holds no dict under {key!r}")
         return _safe_tensors(path, prefix)
@@ -172,7 +169,7 @@ def layer_of(d, prefix="", owned=False, **options):
 
 def layer_of_file(path, prefix="", key=None, **options):
     """The same of a file; FileFormatError with its path."""
-    path = os.fsdecode(path)
+    path = as_source(path, "source")
     try:
         return layer_of(read_tensors(path, key, prefix), prefix, owned=True, **options)
     except FileFormatError:

@@ -9,7 +9,7 @@ from onnx.backend import base
 from onnx.reference import ReferenceEvaluator
 
 from ..arguments import _read
-from ..read_files import is_damage
+from ..read_files import CONTENTS, as_source, is_damage, is_source, name_of, steady
 from .onnx_operators import operators
 
 
@@ -73,11 +73,37 @@ def _loaded(model):
     """A ModelProto from one, its bytes, or a path. Raises ValidationError for bytes that are no model."""
     if isinstance(model, onnx.ModelProto):
         return model
-    if isinstance(model, (bytes, bytearray, memoryview)):
-        return _parsed("model", onnx.load_model_from_string, bytes(model))
     if isinstance(model, (str, os.PathLike)):
         return _parsed(os.fsdecode(model), onnx.load, os.fspath(model))
-    raise TypeError(f"model must be a ModelProto, bytes or a path, got {type(model).__name__}")
+    if not is_source(model):
+        kind = type(model).__name__
+        raise TypeError(f"model must be a ModelProto, bytes, a path or a binary file object, got {kind}")
+    with steady(as_source(model, "model")) as file:
+        data = file.read()
+    return _parsed("model" if isinstance(model, CONTENTS) else name_of(model), onnx.load_model_from_string, data)
+
+
+def _tensors(graph):
+    """Every tensor that a graph or a function stores, those of graphs inside too."""
+    if isinstance(graph, onnx.GraphProto):
+        yield from graph.initializer
+        yield from (part for one in graph.sparse_initializer for part in (one.values, one.indices))
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        sparse = (attribute.sparse_tensor, *attribute.sparse_tensors)
+        yield from (attribute.t, *attribute.tensors)
+        yield from (part for one in sparse for part in (one.values, one.indices))
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
+
+
+def _refuse_data_beside(model):
+    """ValueError where a model that came without a path, or was loaded without them, has data in other files."""
+    for part in (model.graph, *model.functions):
+        for tensor in _tensors(part):
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+                words = "give the path of the model, next to which it lies"
+                raise ValueError(f"model: {tensor.name[:100]!r} is in another file, {place[:200]!r}: {words}")
 
 
 def _by_name(names, inputs):
@@ -182,14 +208,19 @@ class Backend(base.Backend):
 
     @classmethod
     def prepare(cls, model, device="CPU", **kwargs):
-        """A `Prepared` model. model: a ModelProto, its bytes, or a path (next to which external data are looked for).
+        """A `Prepared` model.
+
+        model: a path, next to which external data are looked for; or, without external data, a ModelProto, its bytes,
+        or a binary file object, of which all from its present position on is the model.
 
         Raises onnx.checker.ValidationError for a model that is none (naming the path if it cannot even be parsed),
-        OSErrors of a path as they come, ValueError for recurrent nodes that the engine
-        cannot run, which names them, and what the reference evaluator raises for operators that it does not have.
+        OSErrors of a path as they come, ValueError for data in other files where there is no path, ValueError for
+        recurrent nodes that the engine cannot run, which names them, and what the reference evaluator raises for
+        operators that it does not have.
         """
         cls._check("prepare", device, kwargs)
         loaded = _loaded(model)
+        _refuse_data_beside(loaded)
         _check(model, loaded)
         return Prepared(loaded)
 

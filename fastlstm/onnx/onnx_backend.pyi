@@ -1,11 +1,12 @@
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import onnx
 from onnx.backend import base
 
-_Model: TypeAlias = onnx.ModelProto | bytes | bytearray | memoryview | str | os.PathLike[str]
+from ..read_files import _Given
+
+_Model: TypeAlias = onnx.ModelProto | _Given
 _Inputs: TypeAlias = Mapping[str, Any] | Sequence[Any]
 
 class Prepared(base.BackendRep):  # type: ignore[misc]

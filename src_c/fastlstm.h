@@ -11,7 +11,7 @@
  * return, nothing.  What cannot be checked: pointers must lead to as many elements as the comments say.
  *
  * Overlap: what a call writes must not overlap anything else that it is given, but where the comments allow it; what it
- * only reads may.  fl_forward, fl_backward, fl_step and the dense functions check it, and return FL_ERR_ARGUMENT.
+ * only reads may.  fl_forward, fl_backward, steps and the dense functions check it, and return FL_ERR_ARGUMENT.
  * Sequences with strides are compared row by row: x and y may lie side by side in the rows of one buffer.
  *
  * The caller's floating-point state (rounding mode, denormals) changes no result and is back afterwards: whatever
@@ -346,6 +346,19 @@ fl_cache_slot fl_cache_find(const fl_model *model, int64_t steps, int64_t batch,
 size_t fl_step_bytes(const fl_model *model, int64_t batch);
 enum fl_status fl_step(const fl_model *model, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace,
                        size_t workspace_bytes);
+
+/* A stream: rows that go on from step to step, with a state of their own, in memory of the caller's: 64-byte aligned,
+ * fl_stream_bytes() of it.  The state is zero at first.  The model must stay as long as the stream; there is nothing to
+ * free.  A step is that of fl_step, as safe on an audio thread: x (B, I), y (B, R), outside of the stream's memory;
+ * y may be or overlap x.  get and set copy the state, h (L, B, R) and c (L, B, C); NULL: get leaves it out, set makes
+ * it zero.  One thread at a time may use a stream; streams of one model run side by side. */
+typedef struct fl_stream fl_stream;
+size_t fl_stream_bytes(const fl_model *model, int64_t batch);
+enum fl_status fl_stream_init(fl_stream **stream, const fl_model *model, int64_t batch, void *memory,
+                              size_t memory_bytes);
+enum fl_status fl_stream_step(fl_stream *stream, const void *x, void *y);
+enum fl_status fl_stream_get(const fl_stream *stream, void *h, void *c);
+enum fl_status fl_stream_set(fl_stream *stream, const void *h, const void *c);
 
 /* Gradients of one layer and direction, written (not added to): all that the model has, biases also where none were
  * given, but bias_hh only if fl_model_own_bias_hh(); else its gradient is that of bias_ih. */

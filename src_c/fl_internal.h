@@ -292,6 +292,21 @@ void fl_shape_layer(const fl_model *m, fl_packed *w, int layer); /* w->inputs, p
 /* The tensors that a layer must have, as a set of bits by enum fl_tensor; biases are never among them. */
 unsigned fl_tensors_needed(const fl_spec *spec, int layer);
 
+/* --- fl_step.c */
+
+typedef struct fl_block {
+    uintptr_t first, end;
+} fl_block;
+
+/* Without branches: this is part of every step. */
+static inline int fl_meet(fl_block a, fl_block b) { return (a.first < b.end) & (b.first < a.end); }
+static inline fl_block fl_block_of(const void *data, size_t bytes)
+{
+    return (fl_block){(uintptr_t)data, (uintptr_t)data + bytes};
+}
+/* A step of all layers with arguments that have been checked; turn: 1 sweeps from the last block of weights on. */
+void fl_step_run(const fl_model *m, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace, int turn);
+
 /* --- fl_one_row.c: models whose `one_row` is set */
 
 /* w->one_row but for its groups, of which it gets the room: part of laying a model out */

@@ -101,23 +101,12 @@ static void step_layer(const fl_model *m, int layer, int64_t batch, const fl_ste
     if (h != out) memcpy(h, out, (size_t)(batch * m->recurrent * unit));
 }
 
-typedef struct fl_block {
-    uintptr_t first, end;
-} fl_block;
-
-/* Without branches: this is part of every step. */
-static inline int meet(fl_block a, fl_block b) { return (a.first < b.end) & (b.first < a.end); }
-static inline fl_block block_of(const void *data, size_t bytes)
-{
-    return (fl_block){(uintptr_t)data, (uintptr_t)data + bytes};
-}
-
 /* x is read before y and h are written, so it may overlap these; y may be where the last layer's h is. */
 static inline int apart(fl_block x, fl_block h, fl_block c, fl_block y, fl_block work)
 {
     const int in_place = y.end == h.end;
-    return !(meet(c, x) | meet(c, h) | meet(c, y) | (meet(y, h) & !in_place) | meet(work, x) | meet(work, h) |
-             meet(work, c) | meet(work, y));
+    const int states = fl_meet(c, x) | fl_meet(c, h) | fl_meet(c, y) | (fl_meet(y, h) & !in_place);
+    return !(states | fl_meet(work, x) | fl_meet(work, h) | fl_meet(work, c) | fl_meet(work, y));
 }
 
 static enum fl_status check_arrays(const fl_model *m, int64_t batch, const void *x, const void *h, const void *c,
@@ -127,16 +116,16 @@ static enum fl_status check_arrays(const fl_model *m, int64_t batch, const void 
     const size_t hs = fl_bytes(layers, batch, m->recurrent, m->unit), cs = fl_bytes(layers, batch, m->cells, m->unit);
     const size_t xs = fl_bytes(rows, m->spec.input_size, 1, 1), ys = (size_t)(rows * m->recurrent); /* less than hs */
     if ((hs == SIZE_MAX) | (cs == SIZE_MAX) | (xs == SIZE_MAX)) return FL_ERR_OVERFLOW;
-    return apart(block_of(x, xs), block_of(h, hs), block_of(m->cells ? c : NULL, cs), block_of(y, ys),
-                 block_of(workspace, workspace_used))
+    return apart(fl_block_of(x, xs), fl_block_of(h, hs), fl_block_of(m->cells ? c : NULL, cs), fl_block_of(y, ys),
+                 fl_block_of(workspace, workspace_used))
                ? FL_OK
                : FL_ERR_ARGUMENT;
 }
 
 /* One row of plain layers.  What a layer hands on is its h. */
-static void one_row_layers(const fl_model *m, const char *x, char *h, char *c, char *y, char *scratch)
+static void one_row_layers(const fl_model *m, const char *x, char *h, char *c, char *y, char *scratch, int turn)
 {
-    const int layers = m->spec.num_layers, turn = fl_snake(m, 1);
+    const int layers = m->spec.num_layers;
     const size_t bytes = m->step.y, c_bytes = m->step.c / (size_t)layers;
     void (*const run)(const fl_one_row_args *) = m->real->one_row[m->body];
     for (int l = 0; l < layers; l++, x = h, h += bytes, c += c_bytes) {
@@ -153,18 +142,32 @@ static void one_row_layers(const fl_model *m, const char *x, char *h, char *c, c
     }
 }
 
+void fl_step_run(const fl_model *m, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace, int turn)
+{
+    const unsigned saved = fl_float_enter();
+    if (m->one_row && batch == 1) {
+        one_row_layers(m, x, h, c, y, workspace, turn);
+    } else {
+        fl_arena arena = {.base = workspace};
+        const fl_step_memory memory = lay_out(m, &arena, batch);
+        for (int l = 0; l < m->spec.num_layers; l++) {
+            char *out = l == m->spec.num_layers - 1 ? y : memory.between;
+            step_layer(m, l, batch, &memory, l ? (const void *)memory.between : x, h, c, out, turn);
+        }
+    }
+    fl_float_leave(saved);
+}
+
 static enum fl_status step_one_row(const fl_model *m, const void *x, void *h, void *c, void *y, void *workspace,
                                    size_t workspace_bytes)
 {
     if (!x || !h || (m->cells && !c) || !y) return FL_ERR_ARGUMENT;
     const int misplaced = !workspace || (uintptr_t)workspace % FL_ALIGN;
     if (misplaced || workspace_bytes < m->step.workspace) return FL_ERR_WORKSPACE;
-    const fl_block of_c = block_of(m->cells ? c : NULL, m->step.c), work = block_of(workspace, m->step.workspace);
-    if (!apart(block_of(x, m->step.x), block_of(h, m->step.h), of_c, block_of(y, m->step.y), work))
+    const fl_block of_c = fl_block_of(m->cells ? c : NULL, m->step.c), work = fl_block_of(workspace, m->step.workspace);
+    if (!apart(fl_block_of(x, m->step.x), fl_block_of(h, m->step.h), of_c, fl_block_of(y, m->step.y), work))
         return FL_ERR_ARGUMENT;
-    const unsigned saved = fl_float_enter();
-    one_row_layers(m, x, h, c, y, workspace);
-    fl_float_leave(saved);
+    fl_step_run(m, 1, x, h, c, y, workspace, fl_snake(m, 1));
     return FL_OK;
 }
 
@@ -176,19 +179,13 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
     if (batch && (!x || !h || (m->cells && !c) || !y)) return FL_ERR_ARGUMENT;
     if (batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     fl_arena arena = {.base = workspace};
-    const fl_step_memory memory = lay_out(m, &arena, batch);
+    lay_out(m, &arena, batch);
     if (batch == 0) return FL_OK;
     if ((uintptr_t)workspace % FL_ALIGN) return FL_ERR_WORKSPACE;
     enum fl_status status = fl_arena_check(&arena, workspace_bytes);
     if (status == FL_OK) status = check_arrays(m, batch, x, h, c, y, workspace, arena.used);
     if (status != FL_OK) return status;
 
-    const int turn = fl_snake(m, 1);
-    const unsigned saved = fl_float_enter();
-    for (int l = 0; l < m->spec.num_layers; l++) {
-        char *out = l == m->spec.num_layers - 1 ? y : memory.between;
-        step_layer(m, l, batch, &memory, l ? (const void *)memory.between : x, h, c, out, turn);
-    }
-    fl_float_leave(saved);
+    fl_step_run(m, batch, x, h, c, y, workspace, fl_snake(m, 1));
     return FL_OK;
 }

@@ -165,22 +165,36 @@ static problem row_of(const problem *p, int64_t b)
     return row;
 }
 
-/* fl_step, T times, gives the bits of fl_forward. */
+static fl_stream *stream_of(const fl_model *m, int64_t batch)
+{
+    fl_stream *s = NULL;
+    const size_t bytes = fl_stream_bytes(m, batch);
+    check(fl_stream_init(&s, m, batch, take(bytes), bytes) == FL_OK, "a stream of %d rows", (int)batch);
+    return s;
+}
+
+/* fl_step, T times, gives the bits of fl_forward; so does a stream. */
 static void test_steps(const problem *p, const fl_model *m, const result *whole)
 {
     const size_t unit = unit_of(p->spec.dtype), x = (size_t)(p->B * p->spec.input_size) * unit;
     const size_t y_bytes = (size_t)(p->B * p->out) * unit, bytes = fl_step_bytes(m, p->B);
     void *h = take(whole->h_bytes), *c = take(whole->c_bytes), *y = take(y_bytes), *workspace = take(bytes);
+    fl_stream *stream = stream_of(m, p->B);
     memcpy(h, p->h0, whole->h_bytes);
     memcpy(c, p->c0, whole->c_bytes);
-    int same = 1;
+    int same = fl_stream_set(stream, h, c) == FL_OK, same_stream = 1;
     for (int64_t t = 0; t < p->T; t++) {
-        same &= fl_step(m, p->B, (char *)p->x + (size_t)t * x, h, c, y, workspace, bytes) == FL_OK;
-        same &= memcmp(y, (char *)whole->y + (size_t)t * y_bytes, y_bytes) == 0;
+        const char *x_t = (char *)p->x + (size_t)t * x, *y_t = (char *)whole->y + (size_t)t * y_bytes;
+        same &= fl_step(m, p->B, x_t, h, c, y, workspace, bytes) == FL_OK && memcmp(y, y_t, y_bytes) == 0;
+        same_stream &= fl_stream_step(stream, x_t, y) == FL_OK && memcmp(y, y_t, y_bytes) == 0;
     }
     check(same, "steps: other bits, %s", p->name);
+    check(same_stream, "a stream: other bits, %s", p->name);
     same_bits(h, whole->hn, whole->h_bytes, "h after steps", p->name);
     same_bits(c, whole->cn, whole->c_bytes, "c after steps", p->name);
+    check(fl_stream_get(stream, h, c) == FL_OK, "the state of a stream, %s", p->name);
+    same_bits(h, whole->hn, whole->h_bytes, "h of a stream", p->name);
+    same_bits(c, whole->cn, whole->c_bytes, "c of a stream", p->name);
 }
 
 /* --- by way of BLAS ---------------------------------------------------------------------------------------------- */

@@ -47,6 +47,11 @@ GOOD = {
     "fl_forward": ["f.m", "&f.call"],
     "fl_step_bytes": ["f.m", "3"],
     "fl_step": ["f.m", "3", "f.call.x.data", "f.call.hn", "f.call.cn", "f.call.y.data", "f.step", "f.step_bytes"],
+    "fl_stream_bytes": ["f.m", "3"],
+    "fl_stream_init": ["&f.made_stream", "f.m", "3", "f.stream_memory", "f.stream_bytes"],
+    "fl_stream_step": ["f.stream", "f.call.x.data", "f.call.y.data"],
+    "fl_stream_get": ["f.stream", "f.call.hn", "f.call.cn"],
+    "fl_stream_set": ["f.stream", "f.call.hn", "f.call.cn"],
     "fl_backward_bytes": ["f.m", "&f.call"],
     "fl_backward": ["f.m", "&f.call", "&f.back"],
     "fl_dense_create": ["&f.made_dense", "FL_F32", "5", "7", "f.many", "f.many", "FL_ACT_TANH"],
@@ -85,6 +90,7 @@ NULL_ALLOWED = {
     "fl_rehearse.step_ns", "fl_rehearse.sizes", "fl_dense_create.bias", "fl_dense_gradient.bias",
     "fl_dense_forward_polled.poll", "fl_dense_forward_polled.poll_data", "fl_dense_gradient_polled.bias",
     "fl_dense_gradient_polled.poll", "fl_dense_gradient_polled.poll_data", "fl_call.poll", "fl_call.poll_data",
+    "fl_stream_get.h", "fl_stream_get.c", "fl_stream_set.h", "fl_stream_set.c",
     "fl_call.lengths", "fl_call.reset", "fl_call.h0", "fl_call.c0", "fl_call.dropout", "fl_call.masks", "fl_call.blas",
     "fl_weights.bias_ih", "fl_weights.bias_hh", "fl_backward_call.dhn", "fl_backward_call.dcn", "fl_backward_call.dx",
 }
@@ -106,9 +112,10 @@ LEFT_OUT = {
 # Numbers that are taken: more threads than there are mean as many as may be; flags are true or false.
 TAKEN = {
     "threads": {"INT_MAX"}, "awake": {"-1", "INT_MAX", "INT_MIN"}, "bytes": {"PTRDIFF_MAX"},
-    "workspace_bytes": {"PTRDIFF_MAX", "SIZE_MAX"}, "one_ns": {"NAN"},
+    "workspace_bytes": {"PTRDIFF_MAX", "SIZE_MAX"}, "memory_bytes": {"PTRDIFF_MAX", "SIZE_MAX"}, "one_ns": {"NAN"},
 }
-QUERIES = {"fl_forward_bytes", "fl_cache_bytes", "fl_step_bytes", "fl_backward_bytes"}  # SIZE_MAX when refused
+# SIZE_MAX when refused
+QUERIES = {"fl_forward_bytes", "fl_cache_bytes", "fl_step_bytes", "fl_stream_bytes", "fl_backward_bytes"}
 
 VALUES = {
     "int": ("0", "-1", "INT_MAX", "INT_MIN"),
@@ -155,8 +162,9 @@ typedef struct fixture {
     fl_disturbance disturbance;
     fl_processors allowed;
     float *many, *room, *more;
-    void *step;
-    size_t step_bytes;
+    void *step, *stream_memory;
+    size_t step_bytes, stream_bytes;
+    fl_stream *stream, *made_stream;
     int32_t delay_us[6], sizes[3], start[3], end[3];
     int64_t next[2], step_ns[3];
     double times[3];
@@ -203,6 +211,9 @@ static void set_up(int kind)
                                 .dh0 = f.grads.dh0, .dc0 = f.grads.dc0, .gradients = f.grads.slot};
     f.step_bytes = fl_step_bytes(f.m, 3);
     f.step = take(f.step_bytes);
+    f.stream_bytes = fl_stream_bytes(f.m, 3);
+    f.stream_memory = take(f.stream_bytes);
+    fl_stream_init(&f.stream, f.m, 3, take(f.stream_bytes), f.stream_bytes);
     f.many = draw(FL_F32, 64, 1);
     f.room = take(64 * sizeof *f.room);
     f.more = take(64 * sizeof *f.more);

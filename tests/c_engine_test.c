@@ -24,6 +24,7 @@
 #include "c_engine_stop.inc.h"
 #include "c_engine_one_row.inc.h"
 #include "c_engine_processor.inc.h"
+#include "c_engine_stream.inc.h"
 
 /* I, H, P, T, B: single units, cut vectors, hoisted products (I >= 16, B < 6), several chunks (T*B > 512) */
 static const int SIZES[][5] = {{1, 1, 0, 1, 1},   {3, 5, 0, 4, 2},   {3, 19, 4, 7, 3},
@@ -315,6 +316,7 @@ static void part_errors(int quick)
     test_errors();
     test_memory();
     test_one_rows(quick);
+    test_streams();
     test_processor();
     test_limits();
 }

@@ -39,16 +39,14 @@ FL_INLINE void V(one_row_body)(const fl_one_row_group *g, const real *x, const r
     for (int v = 0; v < all; v++) acc[v] = V(load)(bias + v * FL_W);
     V(one_row_chains)(acc, nb, nv, nt, x, g->panel_x, g->k_x);
     FL_UNROLL
-    for (int v = 0; v < all && joint < nv; v++) {
-        if (v < nb * nv && v % nv < joint) continue;
-        const vec h_part = V(load)(bias_h + v * FL_W);
-        V(store)(x_tile + v * FL_W, acc[v]);
-        if (v < nb * nv) {
-            acc[v] = h_part;
-        } else {
-            const vec lane = V(load)(V(lane_numbers) + (v - nb * nv) * FL_W);
-            acc[v] = V(select)(V(lt)(lane, V(set1)((real)g->joint_lanes)), acc[v], h_part);
-        }
+    for (int v = 0; v < all; v++) {
+        if (joint == nv || (v < nb * nv && v % nv < joint)) continue;
+        const vec h_part = V(load)(bias_h + v * FL_W), x_part = acc[v];
+        V(store)(x_tile + v * FL_W, x_part);
+        acc[v] = h_part;
+        if (v < nb * nv) continue;
+        const vec lane = V(load)(V(lane_numbers) + (v - nb * nv) * FL_W);
+        acc[v] = V(select)(V(lt)(lane, V(set1)((real)g->joint_lanes)), x_part, h_part);
     }
     V(one_row_chains)(acc, nb, nv, nt, h, g->panel_h, g->k_h);
     FL_UNROLL

@@ -3,7 +3,7 @@
     python tests/c_engine_hostile.py src_c OUT.c
     cc -std=c11 -g -fsanitize=address,undefined -fopenmp -Isrc_c -Itests OUT.c src_c/*.c -lm -lpthread -o hostile
 
-Functions, parameters and members of structures come from the two headers. Every pointer is NULL in turn, and every
+Functions, parameters and members of structures come from the headers. Every pointer is NULL in turn, and every
 number 0, -1, and the least and the largest of its type, all other arguments being good. What a good argument is stands
 in GOOD below: a public function that is not there ends this script with an error, so that no new one is forgotten.
 The program exits with 1 if a refusal that is due did not come; the sanitizers end it at anything worse.
@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-HEADERS = ("fastlstm.h", "fastlstm_experimental.h")
+HEADERS = ("fastlstm.h", "fastlstm_experimental.h", "fastlstm_plan.h")
 
 # Function -> its good arguments, by parameter.  Names lead into the fixture below, which is new for every call.
 GOOD = {

@@ -41,11 +41,11 @@ def test_help_names_the_commands():
 
 def test_import_of_the_command_line_is_light():
     code = (
-        "import sys, fastlstm; before = set(sys.modules); import fastlstm.cli;"
+        "import sys, fastlstm; before = set(sys.modules); import fastlstm.commands;"
         "print(*sorted(m for m in set(sys.modules) - before if m.startswith(('fastlstm', 'matplotlib'))))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["fastlstm.cli"]
+    assert result.stdout.split() == ["fastlstm.commands", "fastlstm.commands.parser"]
 
 
 # ---- inspect, bench ----------------------------------------------------------------------

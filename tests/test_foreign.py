@@ -7,7 +7,7 @@ import pytest
 
 import fastlstm as fl
 from fastlstm import losses, optim
-from fastlstm.arrays import BadInput, as_steps
+from fastlstm.commands.arrays import BadInput, as_steps
 
 T, B, I, H = 4, 2, 3, 3
 LSTM, LINEAR, EMBEDDING = fl.LSTM(I, H, rng=0), fl.Linear(I, H, rng=0), fl.Embedding(9, H, rng=0)

@@ -33,13 +33,11 @@ ALLOWED = {
     },
     "benchmark/__init__": set(),
     "convert/__init__": set(),
-    "__main__": {"cli"},
+    "__main__": {"commands"},
     "_progress": set(),
     "_version": set(),
     "arguments": {"params", "spec"},
-    "arrays": {"network", "read_files", "sequential", "whole_files"},
     "attributes": set(),
-    "cli": set(),  # what a command needs, it imports itself: --help is quick
     "checkpoint": {
         "concurrency", "container", "files", "gradients", "module", "optim", "params", "read_files", "safetensors_read",
     },
@@ -128,6 +126,16 @@ ALLOWED = {
     "torch_function": {"functional"},
     "torch_layers": {"_core", "params", "spec", "torch_function", "torch_panels", "variants"},
     "torch_panels": {"_core", "machine", "ragged"},
+    # fastlstm/commands/, the command line: what a command needs is imported when it is run, so that --help is quick
+    "commands/__init__": {"parser"},
+    "arrays": {"network", "read_files", "sequential", "whole_files"},
+    "bench": {"common", "parser"},
+    "common": {"parser"},
+    "convert_files": {"common", "parser"},
+    "parser": set(),
+    "run": {"common", "parser", "run_bundled"},
+    "run_bundled": {"common", "parser"},
+    "show": {"common"},
     # fastlstm/benchmark/, imported by the command that needs it
     "case": {"variants", "work"},
     "cases": {"case"},
@@ -149,13 +157,18 @@ ALLOWED = {
     "work": set(),
 }
 LATER = {
-    "cli": {"_progress", "arrays", "benchmark", "convert", "fastlstm", "forecast"},
+    "bench": {"benchmark"},
     "command": {"plots"},
+    "common": {"arrays", "convert"},
+    "convert_files": {"convert"},
     "formats": {"checkpoint", "keras_models", "onnx_read", "onnx_write", "torch_models"},
     "module": {"files", "machine"},
     "plots": {"report"},
     "recurrent": {"machine", "planning"},
+    "run": {"_progress", "arrays"},
+    "run_bundled": {"fastlstm", "forecast"},
     "runtime": {"_version", "machine"},
+    "show": {"convert", "fastlstm"},
     "stream": {"machine"},
 }
 REQUIRED = {"numpy"}  # scipy is for _blas alone, which is loaded when a product goes to BLAS
@@ -230,7 +243,7 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
 def test_imports_within_the_package(path):
-    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "convert", "fastlstm"}
+    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "commands", "convert", "fastlstm"}
     for name, top in imports(path):
         if name in ours:
             allowed = ALLOWED[key(path)] if top else ALLOWED[key(path)] | LATER.get(key(path), set())
@@ -239,7 +252,7 @@ def test_imports_within_the_package(path):
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
 def test_imports_from_elsewhere(path):
-    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "convert", "fastlstm"}
+    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "commands", "convert", "fastlstm"}
     for name, top in imports(path):
         root = name.split(".")[0]
         if name in ours or root in sys.stdlib_module_names:
@@ -275,7 +288,7 @@ def test_who_changes_the_filters_of_warnings():
                  if isinstance(node, ast.Attribute)}
         if names & {"catch_warnings", "simplefilter", "filterwarnings", "resetwarnings"}:
             found.add(path.name)
-    assert found <= {"cli.py", "contestants.py"}  # programs of their own
+    assert found <= {"common.py", "contestants.py"}  # programs of their own
 
 
 def test_nothing_maps_files():

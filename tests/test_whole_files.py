@@ -18,7 +18,7 @@ from command_line import fails, save_model
 from grids import at_once
 
 import fastlstm as fl
-from fastlstm import arrays
+from fastlstm.commands import arrays
 from fastlstm.files import write_whole
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -437,7 +437,7 @@ def run(tmp_path_factory):
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
-from fastlstm.cli import main
+from fastlstm.commands import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -1,4 +1,4 @@
-"""What the options of ``fastlstm bench`` mean. cli.py parses them; a user's mistake is a `BadRequest`, in one line."""
+"""What the options of ``fastlstm bench`` mean, once parsed; a user's mistake is a `BadRequest`, in one line."""
 
 from pathlib import Path
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .network import Embedding
-from .read_files import is_damage
-from .sequential import at_end
-from .whole_files import write_whole
+from ..network import Embedding
+from ..read_files import is_damage
+from ..sequential import at_end
+from ..whole_files import write_whole
 
 SUFFIXES = (".npy", ".npz", ".csv")
 

@@ -45,7 +45,7 @@ def test_import_of_the_command_line_is_light():
         "print(*sorted(m for m in set(sys.modules) - before if m.startswith(('fastlstm', 'matplotlib'))))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["fastlstm.commands", "fastlstm.commands.parser"]
+    assert result.stdout.split() == ["fastlstm._terminal", "fastlstm.commands", "fastlstm.commands.parser"]
 
 
 # ---- inspect, bench ----------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """``fastlstm convert``: a model of any format in another."""
 
+from .._terminal import shown
 from .common import check_output, read, warnings_as_lines, write
 from .parser import UsageError
 
@@ -17,5 +18,5 @@ def convert_command(arguments):
             write(arguments.target, lambda path: formats.write(model, path))
     except (ImportError, TypeError, ValueError) as error:
         raise UsageError(f"cannot write {arguments.target}: {error}") from error
-    print(f"{arguments.source} -> {arguments.target}")
+    print(f"{shown(arguments.source)} -> {shown(arguments.target)}")
     print(model)

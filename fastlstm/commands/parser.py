@@ -1,10 +1,21 @@
-"""The arguments of the command ``fastlstm``. Nothing else of the package is imported, so that --help is quick."""
+"""The arguments of the command ``fastlstm``. Little else is imported, so that --help is quick."""
 
 import argparse
+
+from .._version import __version__
+
+STATUS = (
+    "exit status: 0 all is done; 1 no memory or disk is left, or standard output cannot be written; 2 arguments or a "
+    "file that cannot be used as they are; 130 Ctrl-C; 141 whoever was to read standard output has ended"
+)
 
 
 class UsageError(Exception):
     """Something the user can put right; its text is the one line they get to see."""
+
+
+class Failure(Exception):
+    """Something that the user did not do; its text is the one line they get to see."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -15,7 +26,8 @@ class _Parser(argparse.ArgumentParser):
 
 def make():
     """The parser; the `command` of what it gives is a key of `commands.COMMANDS`."""
-    parser = _Parser(prog="fastlstm", description="Recurrent networks on the CPU.")
+    parser = _Parser(prog="fastlstm", description="Recurrent networks on the CPU.", epilog=STATUS)
+    parser.add_argument("--version", action="version", version=f"fastlstm {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     _info(commands)

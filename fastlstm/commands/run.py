@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from .._terminal import shown
 from .common import check_output, load, s, write
 from .parser import UsageError
 from .run_bundled import run_bundled
@@ -37,12 +38,13 @@ def _run_model(arguments):
         y, seconds = _stream(stream, x)
     except (IndexError, TypeError, ValueError, NotImplementedError) as error:
         raise UsageError(f"{arguments.model} cannot run {arguments.input}: {error}") from error
+    if arguments.output:
+        write(arguments.output, arrays.write_output, y)
     rows = f" of {x.shape[1]} rows" if x.shape[1] > 1 else ""
     print(f"{len(x)} step{s(len(x))}{rows}: input {x.shape} -> output {y.shape}")
     print(f"{seconds * 1e3:.1f} ms, {x.shape[0] / seconds:,.0f} steps per second")
     if arguments.output:
-        write(arguments.output, arrays.write_output, y)
-        print(f"wrote {arguments.output}")
+        print(f"wrote {shown(arguments.output)}")
 
 
 def _stream(stream, x):

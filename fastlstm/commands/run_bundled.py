@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from .._terminal import shown
 from .common import check_folder, load, write
 from .parser import UsageError
 
@@ -31,9 +32,9 @@ def run_bundled(output):
     picture = table.with_suffix(".png")
     try:
         write(picture, fc.write_png, months, values, methods, scaling.band(roots), first)
-        wrote = f"wrote {table} and {picture}"
+        wrote = f"wrote {shown(table)} and {shown(picture)}"
     except ImportError:
-        wrote = f"wrote {table} (with matplotlib installed: a picture, {picture}, too)"
+        wrote = f"wrote {shown(table)} (with matplotlib installed: a picture, {shown(picture)}, too)"
 
     print(f"Monthly sunspot numbers {months[0]} to {months[-1]}, read one month at a time by")
     print(f"{' -> '.join(map(repr, model))} ({fl.isa()});")

@@ -1,5 +1,6 @@
 """What `fastlstm inspect` prints of a file."""
 
+from .._terminal import shown
 from ..container import Container
 from ..files import CHECKPOINT
 
@@ -21,16 +22,11 @@ def lines(found):
         yield from _model_lines(model)
     for name, reason in found.refused.items():
         yield ""
-        yield f"{name!r} cannot be read: {_shown(reason)}"
+        yield f"{name!r} cannot be read: {shown(reason)}"
     if found.others:
         yield ""
         yield "tensors of no recurrent layer"
         yield from _tensor_lines(found.others)
-
-
-def _shown(text):
-    """Text of a file without what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _noun(found):
@@ -44,7 +40,7 @@ def _count(number, noun):
 def _tensor_lines(tensors):
     wide = max(map(len, tensors), default=0)
     for name, tensor in tensors.items():
-        yield f"  {_shown(name):<{wide}}  {tensor.shape!s:<14} {tensor.dtype}"
+        yield f"  {shown(name):<{wide}}  {tensor.shape!s:<14} {tensor.dtype}"
 
 
 def _model_lines(model):
@@ -54,7 +50,7 @@ def _model_lines(model):
     size = sum(weight.nbytes for weight in weights.values())
     yield f"{sum(w.size for w in weights.values()):,} parameters, {size:,} bytes"
     for key, text in sorted(model.metadata.items()):
-        yield f"  {_shown(key)}: {_shown(text)}"
+        yield f"  {shown(key)}: {shown(text)}"
     for steps, batch in ((1, 1), (100, 1), (50, 64)):
         yield "\nplan"
         for line in _plan_lines(model, steps, batch):

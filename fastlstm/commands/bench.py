@@ -1,6 +1,6 @@
 """``fastlstm bench``; fastlstm/benchmark/ does it."""
 
-from .common import check_folder
+from .common import check_output
 from .parser import UsageError
 
 
@@ -9,7 +9,7 @@ def bench_command(arguments):
     from ..benchmark import command
 
     for path in filter(None, (arguments.json, arguments.plot)):
-        check_folder(path)
+        check_output(path)
     try:
         command.run(arguments)
     except command.BadRequest as error:

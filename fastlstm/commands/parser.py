@@ -46,27 +46,49 @@ def _info(commands):
 def _run(commands):
     run = commands.add_parser(
         "run",
-        help="stream an input through a model, step by step",
-        description="Stream INPUT through MODEL one time step after the other. Without MODEL and "
-        "INPUT: forecast the bundled sunspot series with the bundled model.",
-        epilog="INPUT: .npy (T, I) or (T, B, I); .npz, the array 'x' or its only array; .csv, a "
-        "row per time step, a column per feature, with or without a header line. A model that "
-        "starts with an embedding takes integers, (T,) or (T, B). OUT: .npy, .npz (array 'y') or .csv.",
+        help="an input through a model, as a stream where the model can",
+        description="Feed INPUT to MODEL, a block of time steps after the other, so that an input may be larger than "
+        "memory; in one call where a direction of MODEL starts at the sequence's end. Without both: forecast "
+        "the bundled sunspot series with the bundled model.",
+        epilog="INPUT: .npy (T, I), or a batch (T, B, I), (B, T, I) of a model that is batch_first, as those of Keras; "
+        ".npz, the array 'x' or its only one; .csv, .tsv, .txt in UTF-8 or UTF-16, a row per time step, a column per "
+        "feature, cells separated by commas, semicolons, tabs or blanks, lines starting with # left out; compressed by "
+        "gzip, bz2 or xz, too. The first line of a .csv is a header if none of its cells is a number. A model that "
+        "starts with an embedding takes integers, (T,) or a batch. OUT: .npy, .npz (array 'y') or .csv.",
     )
     run.add_argument("model", nargs="?", metavar="MODEL", help="a model of any format that inspect reads")
-    run.add_argument("input", nargs="?", metavar="INPUT", help="what to feed it: .npy, .npz or .csv")
-    run.add_argument("-o", "--output", metavar="OUT", help="where to write the result: .npy, .npz or .csv")
-    run.add_argument("--key", metavar="NAME", help="which array of an .npz to feed (default: 'x')")
-    run.add_argument("--name", metavar="NAME", help="which of several layers of MODEL, as of convert")
+    run.add_argument("input", nargs="?", metavar="INPUT", help="what to feed it: .npy, .npz or .csv; -: standard input")
+    run.add_argument(
+        "-o", "--output", metavar="OUT", help="where to write the result: .npy, .npz or .csv; -: standard output"
+    )
+    _of_model(run)
+    run.add_argument("--array", metavar="NAME", help="which array of an .npz to feed (default: x)")
+    run.add_argument(
+        "--columns", action="append", metavar="LIST", help="which columns of a .csv to feed, in this order: names or "
+        "numbers from 1, with commas between (may be repeated)"
+    )
+    run.add_argument(
+        "--header", action=argparse.BooleanOptionalAction, help="the first line of a .csv holds names, whatever they "
+        "look like; or numbers"
+    )
+    run.add_argument(
+        "--axes", type=str.upper, choices=("TBI", "BTI", "TB", "BT"), help="the order of a batch's axes: time, batch, "
+        "inputs; without I of integers (default: as the model has them)"
+    )
+    run.add_argument("--allow-nan", action="store_true", help="let NaN, infinity and missing values pass")
+    run.add_argument("--input-format", choices=("csv", "npy", "npz"), help="whatever the name (default of -: csv)")
+    run.add_argument("--output-format", choices=("csv", "npy", "npz"), help="whatever the name (default of -: csv)")
     run.set_defaults(command="run")
 
 
 def _inspect(commands):
     inspect = commands.add_parser(
-        "inspect", help="layers, tensors, size and plan of a model in a file: fastlstm, torch, ONNX, Keras"
+        "inspect", help="layers, tensors and size of the models in a file: fastlstm, torch, ONNX, Keras"
     )
     inspect.add_argument("model", metavar="FILE")
     inspect.add_argument("--key", metavar="KEY", help="which dict of a torch checkpoint, e.g. state_dict")
+    inspect.add_argument("--plan", action="store_true", help="also how calls of some sizes will run, and why")
+    inspect.add_argument("--json", action="store_true", help="the same for programs")
     inspect.set_defaults(command="inspect")
 
 
@@ -80,11 +102,16 @@ def _convert(commands):
     )
     convert.add_argument("source", metavar="SRC")
     convert.add_argument("target", metavar="DST", help=".safetensors, .onnx, .pt or .pth")
-    convert.add_argument("--name", metavar="NAME", help="which of several layers: a prefix of torch, a node of ONNX")
-    convert.add_argument("--key", metavar="KEY", help="which dict of a torch checkpoint, e.g. state_dict")
-    convert.add_argument("--batch-first", action="store_true", help="a state dict's layer takes (B, T, I)")
-    convert.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of a state dict's RNN (default: tanh)")
+    _of_model(convert)
     convert.set_defaults(command="convert")
+
+
+def _of_model(command):
+    """Options about the file of a model."""
+    command.add_argument("--name", metavar="NAME", help="which of several layers: a prefix of torch, a node of ONNX")
+    command.add_argument("--key", metavar="KEY", help="which dict of a torch checkpoint, e.g. state_dict")
+    command.add_argument("--batch-first", action="store_true", help="a state dict's layer takes (B, T, I)")
+    command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of a state dict's RNN (default: tanh)")
 
 
 def _bench(commands):

@@ -16,5 +16,10 @@ def inspect_command(arguments):
 
     options = {} if arguments.key is None else {"key": arguments.key}
     found = read(arguments.model, formats.contents, **options)
-    for line in inspection.lines(found):
+    if arguments.json:
+        import json
+
+        print(json.dumps(inspection.described(found, arguments.plan), indent=1))
+        return
+    for line in inspection.lines(found, arguments.plan):
         print(line)

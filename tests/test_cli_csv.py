@@ -86,6 +86,12 @@ def test_blocks_of_any_size_give_the_same(monkeypatch):
             assert read.notes[-1] == "line 2 is taken as the header: a, b"
 
 
+def test_more_columns_from_some_line_on(monkeypatch):
+    monkeypatch.setattr(csv_read, "_PIECE", 8)
+    for text in ("1,2\n3,4\n5,6,7\n8,9,1\n", '"1","2"\n"3","4","5"\n'):
+        refused("has 3 columns, line 1 has 2", text)
+
+
 def test_no_more_is_read_than_is_needed():
     """A file larger than memory: what has been handed on is kept nowhere."""
     class Endless(io.RawIOBase):

@@ -1,7 +1,6 @@
 """How the command ends: statuses, standard output that takes nothing, Ctrl-C; names that a terminal would obey."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -68,6 +67,8 @@ def test_standard_error_that_takes_nothing(place):
 
 def test_no_memory_left(place):
     """Status 1 and one line, wherever it ends."""
+    import resource
+
     big = fl.LSTM(3, 2048)
     big.save(place / "big.safetensors")
     np.save(place / "x.npy", np.zeros((2, 300_000, 3), np.float32))  # a batch whose state is of 5 GB

@@ -92,6 +92,25 @@ def test_a_pair(tmp_path, capsys, x):
     assert "output (40, 4, 4) and (40, 4, 5)" in text
 
 
+@pytest.mark.parametrize("name", ["one way", "one way, last", "last", "bidirectional"])
+@pytest.mark.parametrize("ending", [".csv", ".npy", ".npz"])
+def test_the_last_step_alone(tmp_path, capsys, monkeypatch, x, name, ending):
+    small_blocks(monkeypatch)
+    model = MODELS[name](batch_first=True)
+    model.save(tmp_path / "m")
+    given, out = x.swapaxes(0, 1), tmp_path / f"y{ending}"
+    np.save(tmp_path / "x.npy", given)
+    text, _ = run(capsys, tmp_path / "m", tmp_path / "x.npy", "-o", out, "--last")
+    y = model.forward(given)[0]
+    expected = y if y.ndim == 2 else y[:, -1]
+    assert f"-> output {expected.shape}; axes" in text and "(--last)" not in text
+    found = np.loadtxt(out, delimiter=",", skiprows=1, dtype="f4") if ending == ".csv" else np.load(out)
+    np.testing.assert_array_equal(found["y"] if ending == ".npz" else found, expected)
+    np.save(tmp_path / "x.npy", given[1])
+    run(capsys, tmp_path / "m", tmp_path / "x.npy", "-o", tmp_path / "one.npy", "--last")
+    np.testing.assert_array_equal(np.load(tmp_path / "one.npy"), expected[1])
+
+
 def test_one_row_per_sequence_fits_a_csv(tmp_path, capsys, x):
     model = MODELS["last"]()
     model.save(tmp_path / "m")
@@ -379,6 +398,20 @@ def test_an_output_that_is_not_finite_is_told(tmp_path, capsys):
     layer.save(tmp_path / "m")
     np.save(tmp_path / "x.npy", np.array([1.0, 3.0]))
     assert "the output has NaN or infinity" in run(capsys, tmp_path / "m", tmp_path / "x.npy")[0]
+
+
+def test_a_terminal_gets_no_bytes(tmp_path, monkeypatch, capsys):
+    model, _ = save_model(tmp_path)
+    np.save(tmp_path / "x.npy", np.zeros((4, 3)))
+    monkeypatch.setattr("fastlstm._terminal.PlainOutput.isatty", lambda self: True)
+    words = (model, tmp_path / "x.npy", "-o", "-", "--output-format", "npy")
+    assert "a terminal takes no .npy" in run(capsys, *words, status=2)[1]
+
+
+def test_help_has_no_colours():
+    from fastlstm.commands import parser
+
+    assert parser.make().color is False
 
 
 def test_standard_input_that_is_closed(tmp_path):

@@ -19,6 +19,10 @@ class Failure(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.color = False  # Python 3.14 would print what `_terminal` takes out
+
     def error(self, message):
         # argparse would print its usage first; one line is what scripts and eyes can take.
         raise UsageError(f"{message} (try: {self.prog} --help)")
@@ -74,6 +78,9 @@ def _run(commands):
     run.add_argument(
         "--axes", type=str.upper, choices=("TBI", "BTI", "TB", "BT"), help="the order of a batch's axes: time, batch, "
         "inputs; without I of integers (default: as the model has them)"
+    )
+    run.add_argument(
+        "--last", action="store_true", help="write the output of the last step alone, a row for each sequence"
     )
     run.add_argument("--allow-nan", action="store_true", help="let NaN, infinity and missing values pass")
     run.add_argument("--input-format", choices=("csv", "npy", "npz"), help="whatever the name (default of -: csv)")

@@ -1,5 +1,6 @@
 """``fastlstm run MODEL INPUT``: an input through a model, block by block where the model can stream."""
 
+import collections
 import contextlib
 import os
 import sys
@@ -12,7 +13,7 @@ from .run_bundled import run_bundled
 
 _OF_INPUT = (
     "name", "key", "nonlinearity", "batch_first", "array", "columns", "axes", "input_format", "output_format", "header",
-    "allow_nan",
+    "allow_nan", "last",
 )
 
 
@@ -34,7 +35,7 @@ def _run_model(arguments):
     out_kind = _check_output(arguments, outputs)
     model = load(arguments.model, arguments.name, **model_options(arguments))
     with inputs.opened(path, kind, arguments.array, arguments.columns, arguments.header, arguments.allow_nan) as source:
-        job = _Job(model, feed.Feed(model, source, arguments.axes, arguments.allow_nan), source, arguments.model)
+        job = _Job(model, feed.Feed(model, source, arguments.axes, arguments.allow_nan), source, arguments)
         job.check_output(out_kind, out)
         failure = None
         try:
@@ -69,6 +70,8 @@ def _check_output(arguments, outputs):
     if out == "-":
         if not hasattr(sys.stdout, "buffer"):
             raise UsageError("cannot write to standard output: it is closed")
+        if kind != "csv" and sys.stdout.isatty():
+            raise UsageError(f"cannot write to standard output: a terminal takes no .{kind}; name a file or a pipe")
         return kind
     check_output(out)
     check_other_file(out, arguments.model, "the model")
@@ -86,12 +89,13 @@ def _folder(out):
 class _Job:
     """One run: y of every block, and what there is to tell afterwards."""
 
-    def __init__(self, model, feed, source, name):
+    def __init__(self, model, feed, source, arguments):
         from ..last import Last
         from ..wrappers import Bidirectional, Reverse
 
         members, everything = _members(model), list(_everything(model))
-        self.model, self._feed, self._source, self._name = model, feed, source, name
+        self.model, self._feed, self._source, self._name = model, feed, source, arguments.model
+        self._ask_last = arguments.last
         self.whole = any(
             isinstance(one, (Bidirectional, Reverse)) or getattr(one, "bidirectional", False) for one in everything
         )
@@ -99,21 +103,26 @@ class _Job:
         self._pair = isinstance(members[-1], Bidirectional) and members[-1].merge is None
         self.steps, self.seconds, self._gives, self._odd = 0, 0.0, None, None
 
+    @property
+    def _one_per_row(self):
+        """Whether there is one row of output for a sequence, not one for each step."""
+        return self._ask_last or (self.whole and self._last)
+
     def check_output(self, kind, out):
         """Refuse a format that cannot hold what will come."""
         if kind in ("csv", "npy") and self._pair:
             raise UsageError(f"the model gives a pair of arrays, which a .{kind} cannot hold; use .npz for {out}")
-        if kind == "csv" and self._feed.batch > 1 and not (self.whole and self._last):
+        if kind == "csv" and self._feed.batch > 1 and not self._one_per_row:
             raise UsageError(f"a .csv holds one row per step, not {self._feed.batch}; use .npy for {out}")
 
     def pieces(self, outputs, kind, folder):
         """The bytes of the output file."""
-        if not self.whole or not (self._last or self._pair):
-            return outputs.pieces_of(kind, self.outputs(), self._feed, folder)
-        return self._late_pieces(outputs, kind)
+        if self._one_per_row or self._pair:
+            return self._late_pieces(outputs, kind)
+        return outputs.pieces_of(kind, self.outputs(), self._feed, folder)
 
     def _late_pieces(self, outputs, kind):
-        [y] = self.outputs()
+        [y] = collections.deque(self.outputs(), maxlen=1)
         names = ("y_forward", "y_backward") if self._pair else ("y",)
         arrays = [self._as_input(one) for one in (y if self._pair else [y])]
         yield from outputs.pieces_of_arrays(kind, dict(zip(names, arrays, strict=True)))
@@ -130,10 +139,13 @@ class _Job:
 
         try:
             for y in self._run_whole() if self.whole else self._run_blocks():
-                for one in y if isinstance(y, tuple) else (y,):
-                    if self._odd is None and not np.isfinite(one).all():
-                        self._odd = self.steps
-                yield y
+                found = y if isinstance(y, tuple) else (y,)
+                if self._odd is None and not all(np.isfinite(one).all() for one in found):
+                    self._odd = self.steps
+                if self._ask_last:
+                    found = tuple(one[-1] if one.ndim == 3 else one for one in found)
+                    self._gives = [one.shape for one in found]
+                yield found if self._pair else found[0]
         except (IndexError, TypeError, ValueError, NotImplementedError) as error:
             raise UsageError(f"{self._name} cannot run {self._source.name}: {error}") from error
 
@@ -188,8 +200,8 @@ class _Job:
         yield from (f"{shown(self._source.name)}: {shown(note)}" for note in self._source.notes)
         if self.whole:
             yield "run in one call, not streamed: a direction that starts at the sequence's end needs all of it"
-        elif self._last:
-            yield "one output for every step; that of the whole sequence is the last one"
+        elif self._last and not self._ask_last:
+            yield "one output for every step; that of the whole sequence is the last one (--last)"
         if feed.odd:
             yield f"{feed.odd} number{s(feed.odd)} of the input {'is' if feed.odd == 1 else 'are'} NaN or infinite"
         if self._odd is not None:

@@ -4,6 +4,7 @@ import importlib as _importlib
 import os as _os
 import sys as _sys
 
+from . import _interrupt  # before the imports that take time
 from ._version import __version__
 
 try:

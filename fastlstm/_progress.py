@@ -3,6 +3,8 @@
 import sys
 import time
 
+from ._terminal import shown
+
 _WIDTH = 24
 _FIRST_AFTER = 1.0  # seconds: what ends sooner needs no bar
 _REDRAW_EVERY = 0.1
@@ -56,10 +58,10 @@ class Progress:
         share = min(self.done / self.total, 1.0)
         bar = ("#" * round(share * _WIDTH)).ljust(_WIDTH, ".")
         left = elapsed / share - elapsed if share else 0.0
-        line = f"{self.label} [{bar}] {share:4.0%}  {left:.0f} s left  {note}".rstrip()
+        line = shown(f"{self.label} [{bar}] {share:4.0%}  {left:.0f} s left  {note}".rstrip())
         self._write("\r" + line.ljust(self._drawn))
         self._drawn = max(self._drawn, len(line))
 
     def _write(self, text):
-        self._stream.write(text)
+        getattr(self._stream, "write_control", self._stream.write)(text)
         self._stream.flush()

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import stat
 import sys
 import threading
 import zlib
@@ -111,8 +112,15 @@ def check(values):
     return {**_core.BUILT_IN, **{name: values[name] for name in FIELDS if name in values}}
 
 
+def _open(path, flags):
+    """`os.open` that never waits: a pipe has nobody at its other end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
 def _read(path):
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=_open) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is not a regular file")
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise ValueError("it is too long")
@@ -141,9 +149,11 @@ def _kept(path, name):
 
 
 def _keep(path, values):
-    """Write the whole file or none: readers of any process see the old one or the new."""
+    """Write the whole file or none: readers of any process see the old one or the new. What is no file stays."""
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.exists(path) and not os.path.isfile(path):  # into a pipe write_whole would write, and wait
+            return
         write_whole(path, [json.dumps(values, indent=1).encode()])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastlstm as fl
-from fastlstm import cli
+from fastlstm import commands
 from fastlstm.benchmark import cases, command, compare, contestants, measure, problem, report
 from fastlstm.benchmark.cases import Case
 from fastlstm.benchmark.problem import Call
@@ -27,7 +27,7 @@ def tiny(monkeypatch):
 
 def bench(capsys, *arguments):
     """Standard output of a run that must succeed."""
-    status = cli.main(["bench", "--rounds", "2", *map(str, arguments)])
+    status = commands.main(["bench", "--rounds", "2", *map(str, arguments)])
     captured = capsys.readouterr()
     assert status == 0, captured.err
     return captured.out
@@ -145,11 +145,11 @@ def test_compare_refuses(tmp_path, capsys):
         (["compare", good, foreign], "not written by"),
         (["compare", tmp_path / "none.json", good], "cannot read"),
     ):
-        assert cli.main(["bench", *map(str, words)]) == 2
+        assert commands.main(["bench", *map(str, words)]) == 2
         assert message in capsys.readouterr().err
     with pytest.raises(compare.NotComparable, match="no case in common"):
         compare.compare(document({"a": 1}), document({"b": 1}))
-    assert cli.main(["bench", "compare", str(good), str(good)]) == 0
+    assert commands.main(["bench", "compare", str(good), str(good)]) == 0
     assert "geometric mean: 1.00" in capsys.readouterr().out
 
 
@@ -166,7 +166,7 @@ def test_compare_refuses(tmp_path, capsys):
     ],
 )
 def test_mistakes_end_in_one_line(capsys, arguments, message):
-    assert cli.main(["bench", *arguments]) == 2
+    assert commands.main(["bench", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

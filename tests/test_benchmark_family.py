@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fastlstm import _core, cli, reference
+from fastlstm import _core, commands, reference
 from fastlstm.benchmark import cases, contestants, measure, problem, report
 from fastlstm.benchmark.cases import MEMBERS, Case
 from fastlstm.benchmark.ceilings import Roofline
@@ -170,7 +170,7 @@ def test_a_run(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(cases, "GRID", (case_of("clockwork"), case_of("norm ba"), Case("stream", "small", 5, 3, 4, 6)))
     monkeypatch.setattr(measure, "SLOT", 1e-4)
     path = tmp_path / "bench.json"
-    assert cli.main(["bench", "--rounds", "2", "--peers", "numpy", "--json", str(path)]) == 0
+    assert commands.main(["bench", "--rounds", "2", "--peers", "numpy", "--json", str(path)]) == 0
     text = capsys.readouterr().out
     assert "of plain rate" in text.split("stream: ")[0]
     assert "not in every case: numpy: it is written for plain cells" in text
@@ -179,7 +179,7 @@ def test_a_run(monkeypatch, capsys, tmp_path):
     assert norm["options"] == [["layer_norm", "ba"]]
     assert norm["work"] == 1
     assert "of_plain_rate" not in stream
-    assert cli.main(["bench", "compare", str(path), str(path)]) == 0
+    assert commands.main(["bench", "compare", str(path), str(path)]) == 0
     assert "rivals" in capsys.readouterr().out
 
 

@@ -97,7 +97,7 @@ def test_sources_are_not_installed():
 
 def test_console_script():
     scripts = importlib.metadata.entry_points(group="console_scripts", name="fastlstm")
-    assert [script.value for script in scripts] == ["fastlstm.cli:main"]
+    assert [script.value for script in scripts] == ["fastlstm.commands:main"]
 
 
 def test_license():
@@ -138,7 +138,7 @@ def test_flags(setup_py):
 
 def test_import_brings_nothing_heavy():
     code = "import fastlstm, sys; print(*(m for m in sys.argv[1:] if m in sys.modules))"
-    heavy = ("scipy", "torch", "matplotlib", "fastlstm.benchmark", "fastlstm.cli", "fastlstm.forecast",
+    heavy = ("scipy", "torch", "matplotlib", "fastlstm.benchmark", "fastlstm.commands", "fastlstm.forecast",
              "importlib.metadata", "fastlstm._blas")
     assert python("-c", code, *heavy, cwd=Path.cwd()).stdout.split() == []
 

@@ -75,7 +75,8 @@ def read(path):
 def test_run_writes_what_the_model_says(tmp_path, model, x, suffix):
     out = tmp_path / f"y{suffix}"
     text = succeeds("run", model[0], x[0], "-o", out)
-    assert "(20, 1, 3) -> output (20, 1, 2)" in text
+    assert "20 steps: input (20, 1, 3) -> output (20, 1, 2); axes: time, batch, features\n" in text
+    assert f"wrote {out}\n" in text
     expected, _ = model[1](x[1][:, None])
     np.testing.assert_array_equal(read(out), expected[:, 0])  # %.9g keeps every bit of a float32
 
@@ -96,7 +97,7 @@ def test_run_reads_npz(tmp_path, model, x, names, key):
     path, out = tmp_path / "x.npz", tmp_path / "y.npy"
     wanted = key or names[0]
     np.savez(path, **{name: x[1] if name == wanted else np.zeros(4) for name in names})
-    succeeds("run", model[0], path, "-o", out, *(["--key", key] if key else []))
+    succeeds("run", model[0], path, "-o", out, *(["--array", key] if key else []))
     np.testing.assert_array_equal(read(out), model[1](x[1][:, None])[0][:, 0])
 
 
@@ -162,7 +163,7 @@ def test_wrong_width(tmp_path, model):
     np.save(tmp_path / "x.npy", np.zeros((5, 4)))
     assert "takes 3 features per step" in fails("run", model[0], tmp_path / "x.npy")
     (tmp_path / "x.csv").write_text("1,2\n3,4\n")
-    assert "has 2, shape" in fails("run", model[0], tmp_path / "x.csv")
+    assert "has 2 columns: 1, 2. --columns chooses" in fails("run", model[0], tmp_path / "x.csv")
 
 
 @pytest.mark.parametrize(
@@ -170,9 +171,9 @@ def test_wrong_width(tmp_path, model):
     [
         ("", "holds no rows"),
         ("a,b,c\n", "holds no rows"),
-        ("1,2,3\n4,5\n", "cannot read"),
-        ("1,2,3\n4,x,6\n", "cannot read"),
-        ("1749-01,58.0,1\n1749-02,62.6,2\n", "cannot read"),
+        ("1,2,3\n4,5\n", "line 2 has 2 columns"),
+        ("1,2,3\n4,x,6\n", "line 2, column 2: 'x' is not a number"),
+        ("1749-01,58.0,1\n1749-02,62.6,2\n", "'1749-01' is not a number"),
     ],
 )
 def test_bad_csv(tmp_path, model, text, words_):
@@ -184,9 +185,9 @@ def test_bad_csv(tmp_path, model, text, words_):
 def test_bad_npz(tmp_path, model, x):
     path = tmp_path / "x.npz"
     np.savez(path, a=x[1], b=x[1])
-    assert "choose one with --key: a, b" in fails("run", model[0], path)
-    assert "no array 'c': a, b" in fails("run", model[0], path, "--key", "c")
-    assert "--key is for .npz" in fails("run", model[0], x[0], "--key", "a")
+    assert "choose one with --array: a, b" in fails("run", model[0], path)
+    assert "no array 'c': a, b" in fails("run", model[0], path, "--array", "c")
+    assert "--array is for .npz" in fails("run", model[0], x[0], "--array", "a")
 
 
 def test_bad_arrays(tmp_path, model, words):
@@ -196,7 +197,7 @@ def test_bad_arrays(tmp_path, model, words):
     np.save(tmp_path / "x.npy", np.array([0.5, 1.0]))
     assert "must hold integers" in fails("run", words[0], tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", np.array([1, 99]))
-    assert "99" in fails("run", words[0], tmp_path / "x.npy")
+    assert "0 <= x < 10; element [1] is 99" in fails("run", words[0], tmp_path / "x.npy")
 
 
 def test_batch_does_not_fit_csv(tmp_path, model):

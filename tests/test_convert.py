@@ -99,7 +99,7 @@ def test_our_own_files(tmp_path):
     model.save(tmp_path / "a.safetensors", {"note": "é"})
     succeeds("convert", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    text = succeeds("inspect", tmp_path / "b.safetensors")
+    text = succeeds("inspect", tmp_path / "b.safetensors", "--plan")
     assert text.startswith("Sequential(") and "merge='sum'" in text and "(backward_layer) 1 step" in text
 
 

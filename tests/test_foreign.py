@@ -7,7 +7,9 @@ import pytest
 
 import fastlstm as fl
 from fastlstm import losses, optim
-from fastlstm.arrays import BadInput, as_steps
+from fastlstm.commands.feed import Feed
+from fastlstm.commands.inputs import opened
+from fastlstm.commands.parser import UsageError
 
 T, B, I, H = 4, 2, 3, 3
 LSTM, LINEAR, EMBEDDING = fl.LSTM(I, H, rng=0), fl.Linear(I, H, rng=0), fl.Embedding(9, H, rng=0)
@@ -260,7 +262,7 @@ def test_dropout_of_everything_as_torch():
 
 
 @pytest.mark.parametrize("value", [1e300, np.inf, np.nan, np.array(0x7FF4000000000000).view(np.float64)])
-def test_numbers_too_wide_give_no_warning(value):
+def test_numbers_too_wide_give_no_warning(value, tmp_path):
     """The last one is a NaN that says so when it is converted."""
     x, y = np.full((T, B, I), value), np.full((T, B, H), value)
     relu = fl.Linear(I, H, activation="relu")
@@ -272,8 +274,12 @@ def test_numbers_too_wide_give_no_warning(value):
             assert not np.isfinite(out).all() or model is LSTM or model is CHAIN
             model.backward(y, cache)
         EMBEDDING.backward(y, EMBEDDING.forward(np.ones((T, B), int), cache=True)[2])
-        assert as_steps(LSTM, x, "x").dtype == np.float32
-        with pytest.raises(BadInput, match="x must hold integers"):
-            as_steps(words, x[0], "x")
+        np.save(tmp_path / "x.npy", x)
+        with opened(str(tmp_path / "x.npy"), "npy") as source:
+            [taken] = Feed(LSTM, source, allow_nan=True).blocks(1)
+        assert taken.dtype == np.float32
+        np.save(tmp_path / "x.npy", x[0])
+        with opened(str(tmp_path / "x.npy"), "npy") as source, pytest.raises(UsageError, match="must hold integers"):
+            list(Feed(words, source).blocks(1))
         with pytest.raises((ValueError, RuntimeWarning), match="state dict: (weight holds|NaN or infinity in weight)"):
             fl.Linear(I, H, bias=False).load_state_dict({"weight": np.full((H, I), value)})

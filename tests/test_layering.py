@@ -28,18 +28,19 @@ for folder in FOLDERS:
 # Module -> modules of the package it may import; "later": those too, but inside functions only.
 ALLOWED = {
     "__init__": {
-        "_version", "checkpoint", "files", "keras_models", "last", "layers", "losses", "module", "network", "onnx_read",
-        "onnx_write", "optim", "runtime", "sequential", "torch_files", "torch_models", "traces", "wrappers",
+        "_interrupt", "_version", "checkpoint", "files", "keras_models", "last", "layers", "losses", "module",
+        "network", "onnx_read", "onnx_write", "optim", "runtime", "sequential", "torch_files", "torch_models", "traces",
+        "wrappers",
     },
     "benchmark/__init__": set(),
     "convert/__init__": set(),
-    "__main__": {"cli"},
-    "_progress": set(),
+    "__main__": {"commands"},
+    "_interrupt": set(),
+    "_progress": {"_terminal"},
+    "_terminal": set(),
     "_version": set(),
     "arguments": {"params", "spec"},
-    "arrays": {"network", "read_files", "sequential", "whole_files"},
     "attributes": set(),
-    "cli": set(),  # what a command needs, it imports itself: --help is quick
     "checkpoint": {
         "concurrency", "container", "files", "gradients", "module", "optim", "params", "read_files", "safetensors_read",
         "whole_files",
@@ -93,7 +94,7 @@ ALLOWED = {
     "wrappers": {"arguments", "attributes", "concurrency", "container", "params", "recurrent", "spec"},
     # fastlstm/convert/: models in and out
     "formats": {"files", "read_files", "safetensors_read", "torch_states", "whole_files"},
-    "inspection": {"container", "files"},
+    "inspection": {"_terminal", "container", "files"},
     "hdf5_read": set(),
     "keras_files": {"hdf5_read", "read_files"},
     "keras_graphs": set(),
@@ -129,12 +130,26 @@ ALLOWED = {
     "torch_function": {"functional"},
     "torch_layers": {"_core", "params", "spec", "torch_function", "torch_panels", "variants"},
     "torch_panels": {"_core", "machine", "ragged"},
+    # fastlstm/commands/, the command line: what a command needs is imported when it is run, so that --help is quick
+    "commands/__init__": {"_interrupt", "_terminal", "parser"},
+    "bench": {"common", "parser"},
+    "common": {"parser"},
+    "convert_files": {"_terminal", "common", "parser"},
+    "csv_read": {"parser"},
+    "feed": {"network", "parser", "sequential"},
+    "inputs": {"csv_read", "parser", "read_files"},
+    "outputs": {"_terminal", "parser", "whole_files"},
+    "parser": {"_version"},
+    "run": {"_terminal", "common", "parser", "run_bundled"},
+    "run_bundled": {"_terminal", "common", "parser"},
+    "show": {"common"},
     # fastlstm/benchmark/, imported by the command that needs it
     "case": {"variants", "work"},
     "cases": {"case"},
     "ceilings": {"_core"},
     "command": {
-        "_core", "_progress", "cases", "ceilings", "compare", "contestants", "fastlstm", "measure", "problem", "report",
+        "_core", "_progress", "_terminal", "cases", "ceilings", "compare", "contestants", "fastlstm", "measure",
+        "problem", "report",
     },
     "compare": {"contestants", "report"},
     "contestants": {"fastlstm", "peer_numpy", "peer_onnxruntime", "peer_openvino", "peer_torch", "problem"},
@@ -150,13 +165,18 @@ ALLOWED = {
     "work": set(),
 }
 LATER = {
-    "cli": {"_progress", "arrays", "benchmark", "convert", "fastlstm", "forecast"},
+    "bench": {"benchmark"},
     "command": {"plots"},
+    "common": {"convert"},
+    "convert_files": {"convert"},
     "formats": {"checkpoint", "keras_models", "onnx_read", "onnx_wire", "onnx_write", "torch_models"},
     "module": {"files", "machine"},
     "plots": {"report"},
     "recurrent": {"machine", "planning"},
+    "run": {"_progress", "feed", "inputs", "last", "outputs", "sequential", "wrappers"},
+    "run_bundled": {"fastlstm", "forecast"},
     "runtime": {"_version", "machine"},
+    "show": {"convert", "fastlstm"},
     "stream": {"machine"},
 }
 REQUIRED = {"numpy"}  # scipy is for _blas alone, which is loaded when a product goes to BLAS
@@ -231,7 +251,7 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
 def test_imports_within_the_package(path):
-    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "convert", "fastlstm"}
+    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "commands", "convert", "fastlstm"}
     for name, top in imports(path):
         if name in ours:
             allowed = ALLOWED[key(path)] if top else ALLOWED[key(path)] | LATER.get(key(path), set())
@@ -240,7 +260,7 @@ def test_imports_within_the_package(path):
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
 def test_imports_from_elsewhere(path):
-    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "convert", "fastlstm"}
+    ours = {p.stem for p in PYTHON} | {"_core", "_blas", "benchmark", "commands", "convert", "fastlstm"}
     for name, top in imports(path):
         root = name.split(".")[0]
         if name in ours or root in sys.stdlib_module_names:
@@ -276,7 +296,7 @@ def test_who_changes_the_filters_of_warnings():
                  if isinstance(node, ast.Attribute)}
         if names & {"catch_warnings", "simplefilter", "filterwarnings", "resetwarnings"}:
             found.add(path.name)
-    assert found <= {"cli.py", "contestants.py"}  # programs of their own
+    assert found <= {"common.py", "contestants.py"}  # programs of their own
 
 
 def test_nothing_maps_files():

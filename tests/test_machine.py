@@ -6,6 +6,7 @@ What plans make of them is in tests/test_planning.py.
 import json
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -115,6 +116,43 @@ def test_a_damaged_file_is_replaced(home, measurements, damage):
     machine.forget()
     assert machine.settle(2) == ("measured" if damage is None else str(path))
     assert files(home) == [path.name]  # no draft is left behind
+
+
+@openmp
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as on POSIX")
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "socket", "device", "folder that is a pipe", "draft"])
+def test_what_is_no_file_is_never_waited_for(home, measurements, kind):
+    """A pipe without anybody at its other end; a socket; a device that never ends."""
+    path = home / machine.file_name(machine.key(2))
+    (home.parent if kind.startswith("folder") else home).mkdir(parents=True, exist_ok=True)
+    others = {"link to a pipe": home / "pipe", "folder that is a pipe": home, "draft": home / ".fastlstm-0.tmp"}
+    pipe = others.get(kind, path)
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            folder, _ = os.getcwd(), os.chdir(home)  # names of sockets are short
+            try:
+                one.bind(path.name[-90:])
+                os.rename(path.name[-90:], path.name)
+            finally:
+                os.chdir(folder)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(pipe)
+        if kind.startswith("link"):
+            path.symlink_to(pipe)
+    before = files(home)
+    watch = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(20)
+    try:
+        for _ in range(2):
+            machine.forget()
+            assert machine.settle(2) == "measured" or kind == "draft"
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, watch)
+    assert _core.machine() == MEASURED
+    assert kind == "draft" or files(home) == before  # what is there stays
 
 
 @openmp
@@ -319,6 +357,14 @@ def test_a_wrong_file_is_told(home, monkeypatch, tmp_path, text, wrong):
 def test_a_wrong_value_on_the_command_line():
     line = fails("info", FASTLSTM_MACHINE="defualt", FASTLSTM_NUM_THREADS="2")
     assert "FASTLSTM_MACHINE='defualt': No such file" in line
+
+
+@openmp
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as on POSIX")
+def test_a_pipe_where_the_users_file_should_be(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    line = fails("info", FASTLSTM_MACHINE=str(tmp_path / "pipe"), FASTLSTM_NUM_THREADS="2")
+    assert "it is not a regular file" in line
 
 
 # ---- what it leaves behind ---------------------------------------------------------------

@@ -18,7 +18,8 @@ from grids import traced
 from model_bytes import make
 
 import fastlstm as fl
-from fastlstm import arguments, arrays, cli, read_files, recurrent
+from fastlstm import arguments, commands, read_files, recurrent
+from fastlstm.commands import inputs
 from fastlstm.convert import formats, onnx_tensors
 from fastlstm.files import FileFormatError
 
@@ -205,17 +206,21 @@ def test_an_array_that_announces_more_than_it_has(tmp_path, ending):
 
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("x.npy", data)
-    with pytest.raises(arrays.BadInput, match="damaged: an array of shape .* needs 239999999999976 bytes"):
-        arrays.read_input(path)
+    with (
+        pytest.raises(commands.UsageError, match="damaged: an array of shape .* needs 239999999999976 bytes"),
+        inputs.opened(str(path), ending[1:]),
+    ):
+        pass
 
 
 def test_memory_that_ends_in_the_command(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "x.npy", np.zeros((4, 3), "f4"))
-    monkeypatch.setattr(np, "load", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
-    assert cli.main(["run", str(safetensors(tmp_path)), str(tmp_path / "x.npy")]) == 2
+    words = ["run", str(safetensors(tmp_path)), str(tmp_path / "x.npy")]
+    monkeypatch.setattr(inputs.ArraySource, "_fill", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    assert commands.main(words) == 1
     assert capsys.readouterr().err == "fastlstm: error: not enough memory\n"
     monkeypatch.setattr(fl.LSTM, "__init__", lambda *_, **__: (_ for _ in ()).throw(MemoryError("1 GiB")))
-    assert cli.main(["inspect", str(tmp_path / "a.safetensors")]) == 2
+    assert commands.main(["inspect", str(tmp_path / "a.safetensors")]) == 1
     assert capsys.readouterr().err == "fastlstm: error: not enough memory: 1 GiB\n"
 
 

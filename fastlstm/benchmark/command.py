@@ -1,4 +1,4 @@
-"""What the options of ``fastlstm bench`` mean. cli.py parses them; a user's mistake is a `BadRequest`, in one line."""
+"""What the options of ``fastlstm bench`` mean, once parsed; a user's mistake is a `BadRequest`, in one line."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import fastlstm as fl
 from fastlstm import _core
 
 from .._progress import Progress
+from .._terminal import shown
 from . import cases, ceilings, compare, contestants, measure, problem, report
 
 ROUNDS, QUICK_ROUNDS = 9, 3
@@ -140,4 +141,4 @@ def _leave(arguments, document):
     except OSError as error:
         raise BadRequest(f"cannot write {path}: {error.strerror or error}") from error
     for path in filter(None, (arguments.json, arguments.plot)):
-        print(f"wrote {path}")
+        print(f"wrote {shown(path)}")

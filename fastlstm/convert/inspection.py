@@ -1,16 +1,18 @@
 """What `fastlstm inspect` prints of a file."""
 
+from .._terminal import shown
 from ..container import Container
 from ..files import CHECKPOINT
 
+SIZES = ((1, 1), (100, 1), (50, 64))  # steps and rows of the calls whose plans are told
 _KINDS = {
     "fastlstm": "a model of fastlstm", "safetensors": "a state dict in safetensors", "torch": "a checkpoint of torch",
     "ONNX": "an ONNX graph", "Keras": "a model of Keras", CHECKPOINT: "a checkpoint of fastlstm",
 }
 
 
-def lines(found):
-    """Lines of text about `formats.Contents`."""
+def lines(found, plans=False):
+    """Lines of text about `formats.Contents`; plans: whether those of its models stand behind the rest."""
     if found.kind != "fastlstm":
         yield f"{_KINDS[found.kind]}: {_count(len(found.models) + len(found.refused), _noun(found))}"
     for name, model in found.models.items():
@@ -21,16 +23,35 @@ def lines(found):
         yield from _model_lines(model)
     for name, reason in found.refused.items():
         yield ""
-        yield f"{name!r} cannot be read: {_shown(reason)}"
+        yield f"{name!r} cannot be read: {shown(reason)}"
     if found.others:
         yield ""
         yield "tensors of no recurrent layer"
         yield from _tensor_lines(found.others)
+    for name, model in found.models.items() if plans else ():
+        yield from _plans(name, model)
 
 
-def _shown(text):
-    """Text of a file without what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def described(found, plans=False):
+    """The same for programs: a dict of what JSON knows. Tensors are told by shape and dtype, plans in words."""
+    models = {}
+    for name, model in found.models.items():
+        weights = model.state_dict()
+        models[name] = {
+            "model": repr(model), "description": model.describe(), "tensors": _tensors(weights),
+            "parameters": sum(weight.size for weight in weights.values()),
+            "bytes": sum(weight.nbytes for weight in weights.values()), "metadata": dict(model.metadata),
+        }
+        if plans:
+            models[name]["plans"] = ["\n".join(_plan_lines(model, *size)) for size in SIZES]
+    return {
+        "format": found.kind, "models": models, "refused": dict(found.refused), "others": _tensors(found.others),
+        "rest": found.rest,
+    }
+
+
+def _tensors(tensors):
+    return {name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype)} for name, tensor in tensors.items()}
 
 
 def _noun(found):
@@ -44,7 +65,7 @@ def _count(number, noun):
 def _tensor_lines(tensors):
     wide = max(map(len, tensors), default=0)
     for name, tensor in tensors.items():
-        yield f"  {_shown(name):<{wide}}  {tensor.shape!s:<14} {tensor.dtype}"
+        yield f"  {shown(name):<{wide}}  {tensor.shape!s:<14} {tensor.dtype}"
 
 
 def _model_lines(model):
@@ -54,9 +75,12 @@ def _model_lines(model):
     size = sum(weight.nbytes for weight in weights.values())
     yield f"{sum(w.size for w in weights.values()):,} parameters, {size:,} bytes"
     for key, text in sorted(model.metadata.items()):
-        yield f"  {_shown(key)}: {_shown(text)}"
-    for steps, batch in ((1, 1), (100, 1), (50, 64)):
-        yield "\nplan"
+        yield f"  {shown(key)}: {shown(text)}"
+
+
+def _plans(name, model):
+    for steps, batch in SIZES:
+        yield f"\nplan of {shown(repr(name))}" if name else "\nplan"
         for line in _plan_lines(model, steps, batch):
             yield f"  {line}"
 

@@ -93,6 +93,11 @@ class Optimiser:
         """The module, or the tuple of those that came as a list."""
         return self._modules[0] if self._several is None else tuple(self._modules)
 
+    def __repr__(self):
+        # of one whose constructor was ended by a bad number some are missing
+        known = ", ".join(f"{name}={_plain(getattr(self, name))!r}" for name in self._hyper if hasattr(self, name))
+        return f"{type(self).__name__}({known})"
+
     def _named_weights(self):
         """Name -> live weight, of all modules; with the place in front if a list was given."""
         each = [module._named_weights() for module in self._modules]

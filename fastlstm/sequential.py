@@ -13,6 +13,7 @@ from .last import Last
 from .module import Module
 from .network import Embedding
 from .params import check_flag
+from .reprs import fields_told
 from .sequential_stream import SequentialStream, join_state, split_state
 from .stateless import BOTH, Handed, Stateless, valid_positions
 from .wrappers import Bidirectional
@@ -92,6 +93,8 @@ class _Padded(NamedTuple):
 
     core: Any
     valid: np.ndarray  # as `valid_positions` gives it
+
+    __repr__ = fields_told
 
 
 def _cleared(a, valid):

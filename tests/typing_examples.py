@@ -36,7 +36,7 @@ def layers(x: np.ndarray, lengths: list[int], reset: np.ndarray, flag: bool) -> 
     y, (hn, cn) = lstm(x, (hn, cn), lengths=lengths, reset=reset)
     y, (hn, cn) = lstm(Foreign(), (hn, None))
     y, state, trace = lstm(x, trace=True)
-    print(trace.i, trace.f, trace.g, trace.o, trace.c, trace.h, trace.i.mean(axis=0))
+    print(trace.i, trace.f, trace.g, trace.o, trace.c, trace.h, trace.i[0].mean(axis=0))
     y, state, cache = lstm.forward(x, state, cache=True)
     dx, dstate, grads = lstm.backward(y, cache, dstate=None)
     found = lstm.load_state_dict(lstm.state_dict(), strict=True)

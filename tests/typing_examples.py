@@ -138,7 +138,8 @@ def models(tokens: np.ndarray, targets: np.ndarray) -> None:
     adam.lr = 1e-4
     adam.load_state_dict(adam.state_dict())
     assert_type(model[0], fl.Module)
-    assert_type(model[1:], tuple[fl.Module, ...])
+    assert_type(model[1:] + model[:1], fl.Sequential)
+    assert_type(model[1:], fl.Sequential)
     print([member.num_parameters for member in model], len(model))
     model.save("model.safetensors")
     model.save(Path("model.safetensors"), metadata={"note": "mine"})

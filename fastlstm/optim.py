@@ -33,6 +33,11 @@ from .params import check_flag, not_finite
 
 __all__ = ["SGD", "Adam", "Optimiser", "clip_grad_norm"]
 
+
+def __dir__():
+    return [*__all__]
+
+
 _MOST_STEPS = 2**53  # up to which a float counts
 
 

@@ -1,7 +1,6 @@
 """fastlstm: recurrent networks on a CPU, fast, small, exact to the bit. See README.md and docs/."""
 
 import importlib as _importlib
-import importlib.util as _util
 import sys as _sys
 
 try:
@@ -64,7 +63,9 @@ else:
         return sorted([*__all__, *(name for name in _FOR_USERS_OF if _is_there(name))])
 
     def _is_there(name):
+        from importlib.util import find_spec
+
         try:
-            return _util.find_spec(name) is not None
+            return find_spec(name) is not None
         except ValueError:  # somebody put something into sys.modules that is no module
             return False

@@ -200,7 +200,7 @@ def test_csv_holds_the_forecasts(tmp_path, bundled, series):
 
 
 def test_png_is_a_picture(tmp_path, bundled, series):
-    pytest.importorskip("matplotlib", reason="matplotlib is optional; the picture was not drawn")
+    pytest.importorskip("matplotlib")
     months, values = series
     first = fc.month_index(months, fc.HELD_OUT_FROM)
     methods = {"LSTM": bundled.numbers, **fc.baselines(values, first)}

@@ -8,7 +8,7 @@ import pytest
 
 import fastlstm as fl
 from fastlstm import cli
-from fastlstm.benchmark import cases, command, compare, contestants, measure, problem, report
+from fastlstm.benchmark import cases, command, contestants, measure, problem
 from fastlstm.benchmark.cases import Case
 from fastlstm.benchmark.problem import Call
 
@@ -103,54 +103,6 @@ def test_picture(tiny, capsys, tmp_path, peers):
     pytest.importorskip("matplotlib")
     bench(capsys, "--peers", peers, "--plot", tmp_path / "b.png")
     assert (tmp_path / "b.png").stat().st_size > 30_000
-
-
-# ---- compare ----------------------------------------------------------------------------------------------------
-
-
-def document(microseconds, spread=0.0, rival=None, **machine):
-    """A file's content with one case per name in `microseconds`."""
-    rows = []
-    for name, us in microseconds.items():
-        results = {"fastlstm": {"median_us": us, "spread": spread}}
-        if rival:
-            results["torch"] = {"median_us": rival, "spread": 0.0}
-        rows.append({"group": "stream", "name": name, "dtype": "float32", "results": results})
-    return {
-        "format": report.FORMAT, "machine": {"isa": "scalar", **machine}, "settings": {"threads": 1}, "notes": [],
-        "results": rows,
-    }
-
-
-def test_compare_flags_what_is_more_than_noise():
-    found = compare.compare(document({"a": 100, "b": 100, "c": 105}), document({"a": 200, "b": 50, "c": 100}))
-    assert [(row["ratio"], row["verdict"]) for row in found] == [(0.5, "slower"), (2.0, "faster"), (1.05, "")]
-    wide = compare.compare(document({"a": 100}, spread=1.5), document({"a": 200}))
-    assert wide[0]["verdict"] == ""
-
-
-def test_compare_shows_what_the_machine_did():
-    text = compare.text(document({"a": 100}, rival=10), document({"a": 200, "new": 5}, rival=20, isa="avx2"))
-    for words in ("slower", "rivals 0.50", "isa differs: scalar, then avx2", "1 cases are in one file only"):
-        assert words in text
-
-
-def test_compare_refuses(tmp_path, capsys):
-    good, foreign = tmp_path / "good.json", tmp_path / "foreign.json"
-    good.write_text(json.dumps(document({"a": 1})))
-    foreign.write_text("[1, 2]")
-    for words, message in (
-        (["compare", good], "compare BEFORE.json AFTER.json"),
-        (["repeat", good, good], "compare BEFORE.json AFTER.json"),
-        (["compare", good, foreign], "not written by"),
-        (["compare", tmp_path / "none.json", good], "cannot read"),
-    ):
-        assert cli.main(["bench", *map(str, words)]) == 2
-        assert message in capsys.readouterr().err
-    with pytest.raises(compare.NotComparable, match="no case in common"):
-        compare.compare(document({"a": 1}), document({"b": 1}))
-    assert cli.main(["bench", "compare", str(good), str(good)]) == 0
-    assert "geometric mean: 1.00" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

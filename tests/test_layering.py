@@ -136,8 +136,9 @@ ALLOWED = {
     "ceilings": {"_core"},
     "command": {
         "_core", "_progress", "cases", "ceilings", "compare", "contestants", "fastlstm", "measure", "problem", "report",
+        "stored",
     },
-    "compare": {"contestants", "report"},
+    "compare": {"contestants", "report", "stored"},
     "contestants": {"fastlstm", "peer_numpy", "peer_onnxruntime", "peer_openvino", "peer_torch", "problem"},
     "measure": {"_core", "ceilings"},
     "onnx_graph": {"problem"},
@@ -148,6 +149,7 @@ ALLOWED = {
     "plots": {"whole_files"},
     "problem": {"fastlstm"},
     "report": {"contestants", "fastlstm", "measure", "whole_files"},
+    "stored": {"contestants", "report"},
     "work": set(),
 }
 LATER = {

@@ -11,7 +11,8 @@ onnx_graph         the model that ONNX Runtime and OpenVINO read
 ceilings           arithmetic peak and read bandwidth of this machine, and the roofline of a case
 measure            slots of time, interleaved, with a probe of the clock around each
 report             rows, tables, JSON
-compare            two JSON files, side by side
+stored             JSON files read back and checked
+compare            two of them, side by side
 plots              the picture
 command            the options of the command line
 =================  ===============================================================================

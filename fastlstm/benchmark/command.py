@@ -6,7 +6,7 @@ import fastlstm as fl
 from fastlstm import _core
 
 from .._progress import Progress
-from . import cases, ceilings, compare, contestants, measure, problem, report
+from . import cases, ceilings, compare, contestants, measure, problem, report, stored
 
 ROUNDS, QUICK_ROUNDS = 9, 3
 PICTURES = (".png", ".pdf", ".svg")
@@ -68,8 +68,8 @@ def _compare(words):
     if words[0] != "compare" or len(words) != 3:
         raise BadRequest(f"bench takes nothing, or: compare BEFORE.json AFTER.json; got {' '.join(words)}")
     try:
-        print(compare.text(*map(compare.read, words[1:])))
-    except compare.NotComparable as error:
+        print(compare.text(*map(stored.read, words[1:])))
+    except stored.NotComparable as error:
         raise BadRequest(str(error)) from error
 
 

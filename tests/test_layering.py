@@ -136,7 +136,7 @@ ALLOWED = {
     "ceilings": {"_core"},
     "command": {
         "_core", "_progress", "cases", "ceilings", "compare", "contestants", "fastlstm", "measure", "problem", "report",
-        "stored",
+        "stored", "tables",
     },
     "compare": {"contestants", "report", "stored"},
     "contestants": {"fastlstm", "peer_numpy", "peer_onnxruntime", "peer_openvino", "peer_torch", "problem"},
@@ -146,10 +146,11 @@ ALLOWED = {
     "peer_onnxruntime": {"onnx_graph", "problem"},
     "peer_openvino": {"onnx_graph", "problem"},
     "peer_torch": {"problem"},
-    "plots": {"whole_files"},
+    "plots": {"contestants", "whole_files"},
     "problem": {"fastlstm"},
     "report": {"contestants", "fastlstm", "measure", "whole_files"},
     "stored": {"contestants", "report"},
+    "tables": {"cases", "contestants", "report"},
     "work": set(),
 }
 LATER = {

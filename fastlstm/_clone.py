@@ -1,6 +1,5 @@
 """What `import fastlstm` does in the folder of a clone, where Python finds the source first, which is not compiled."""
 
-import itertools
 import os
 import sys
 from importlib.machinery import PathFinder
@@ -12,11 +11,8 @@ def _is_compiled(folder):
 
 def _installed(name, source):
     """The spec of the installed package of that name, if it is compiled; else None. source: not this folder."""
-    others = (finder for finder in sys.meta_path if finder is not PathFinder)  # of pip install -e
-    specs = itertools.chain(
-        (PathFinder.find_spec(name, [entry]) for entry in sys.path), (one.find_spec(name, None) for one in others)
-    )
-    for found in specs:
+    for entry in sys.path:
+        found = PathFinder.find_spec(name, [entry])
         for folder in (found and found.submodule_search_locations) or ():
             if os.path.realpath(folder) != os.path.realpath(source) and _is_compiled(folder):
                 return found

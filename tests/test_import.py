@@ -186,6 +186,8 @@ def test_the_stub_has_the_same_names_from_the_same_modules():
 @pytest.fixture
 def clone(tmp_path):
     """A folder with the package's source in it, nothing compiled."""
+    if PACKAGE == ROOT / "fastlstm":
+        pytest.skip("installed with pip install -e: the clone is the package")
     leave = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.pyx", "*.pxi")
     shutil.copytree(PACKAGE, tmp_path / "clone" / "fastlstm", ignore=leave)
     return tmp_path / "clone"

@@ -228,7 +228,7 @@ def test_the_installed_package_is_found_from_a_clone(clone, way):
 
 
 def test_a_clone_without_an_installed_package_says_what_to_do(clone):
-    options = ("-S", "-c")  # without site-packages, so nothing is installed
+    options = ("-S", "-E", "-c")  # without site-packages and PYTHONPATH, so nothing is installed
     numpy = Path(importlib.import_module("numpy").__file__).parent.parent
     code = f"import sys; sys.path.append({str(clone.parent / 'libraries')!r}); import fastlstm"
     (clone.parent / "libraries").mkdir()
@@ -238,7 +238,7 @@ def test_a_clone_without_an_installed_package_says_what_to_do(clone):
     assert result.stderr.count("Traceback") == 1
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: ") and "python -m pip install ." in last and str(clone) in last
-    result = python("-S", "-m", "fastlstm", "info", cwd=clone)
+    result = python("-S", "-E", "-m", "fastlstm", "info", cwd=clone)
     assert result.returncode == 2
     assert result.stderr.startswith("fastlstm: ") and result.stderr.count("\n") == 1
 

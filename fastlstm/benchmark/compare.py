@@ -72,7 +72,7 @@ def text(before, after):
         mean = geometric_mean(row["ratio"] for row in mine)
         control = geometric_mean(row["rivals"] for row in mine)
         beside = f"; rivals {control:.2f}, which is the machine's own change" if control else ""
-        lines.append(f"  geometric mean: ratio {mean:.2f}{beside}")
+        lines.append(f"  geometric mean: {mean:.2f}{beside}")
     count = {word: sum(row["verdict"] == word for row in rows) for word in ("faster", "slower")}
     lines += ["", f"{count['faster']} faster, {count['slower']} slower, of {len(rows)}; "
                   f"the rest is within {NOISE * 100:.0f} %, or within the spread of the runs"]

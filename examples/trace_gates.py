@@ -20,8 +20,8 @@ def trace_series(model, scaling, values):
     """Name -> (T, H): the gates and the squashed cell state of each unit at each month."""
     x = scaling.forward(values).astype(np.float32)[:, None, None]  # (T, B=1, I=1)
     _, _, trace = model(x, trace=True)
-    gates = {name: getattr(trace, name)[:, 0] for name in "ifo"}
-    return {**gates, "c": np.tanh(trace.c[:, 0])}
+    gates = {name: getattr(trace, name)[0][:, 0] for name in "ifo"}  # [0]: of the only layer; [:, 0]: of the only row
+    return {**gates, "c": np.tanh(trace.c[0][:, 0])}
 
 
 def order_units(cell, values):

@@ -25,6 +25,7 @@ from .module import Module
 from .optim import Optimiser
 from .params import check_flag, check_num_threads
 from .read_files import as_source, is_damage, refusals, steady
+from .reprs import told
 from .safetensors_read import read_header, read_tensor
 from .whole_files import as_target
 
@@ -45,6 +46,10 @@ class Checkpoint(NamedTuple):
     optimiser: Any  # of fastlstm.optim, or None
     generators: dict  # name -> numpy.random.Generator
     metadata: dict  # str -> str
+
+    def __repr__(self):
+        names = ", ".join(map(repr, self.generators)) or "none"
+        return told("Checkpoint", self._asdict() | {"generators": names})
 
 
 # ---- writing -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 `stream_forecast`         one `step` per month; every step forecasts the next 12 months
 `baselines`               persistence, one solar cycle earlier, trailing mean, autoregression
 `score`, `score_table`    errors on a stretch of months; the same as text
+`notes`                   where the band comes from, and what AR is
 `write_csv`, `write_png`  the forecast as a table and as a picture
 ========================  ====================================================================
 
@@ -145,10 +146,10 @@ def baselines(values, fit_before):
     year[11:] = np.convolve(values, np.full(12, 1 / 12), mode="valid")
     lagged = np.concatenate([np.full(CYCLE, np.nan), values])
     return {
+        f"AR({AR_ORDER})": _autoregression(values, fit_before),  # the hardest to beat
         "persistence": values[:, None] * spread_out,
         "11 years ago": targets(lagged)[:n],
         "12-month mean": year[:, None] * spread_out,
-        f"AR({AR_ORDER})": _autoregression(values, fit_before),
     }
 
 
@@ -236,70 +237,93 @@ def write_csv(path, months, values, forecasts):
     write_whole(path, [file.getvalue().encode()])
 
 
-_COLOURS = {
-    "persistence": "#c8553d",
-    "11 years ago": "#8d99ae",
-    "12-month mean": "#7a9e7e",
-    f"AR({AR_ORDER})": "#6d597a",
-}
-_OURS = "#14427a"
+# The model and its best rival have a colour each; what is grey is told apart by its dashes, and named at its end.
+_OURS, _RIVAL, _TRUTH, _OTHERS = "#14427a", "#d1661f", "#9a9a9a", "#8a8a8a"
+_DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+
+
+def best_rival(methods, values, horizon, first):
+    """Name of the method, other than the first, with the least RMSE on the months from index `first` on."""
+    others = list(methods)[1:]
+    return min(others, key=lambda name: score(methods[name], values, horizon, first, len(values)).rmse)
+
+
+def band_text(months, values, band, first, horizon=6):
+    """Where the band comes from, and how many of the months from index `first` on lie in it; three lines."""
+    low, high = (edge[first - horizon : len(values) - horizon, horizon - 1] for edge in band)
+    inside = np.mean((low <= values[first:]) & (values[first:] <= high))
+    return (
+        "The 80 % band is 1.28 standard deviations to both sides of the forecast of the number's square root.\n"
+        f"They are those of the LSTM's own errors, {horizon} months ahead, before {VALIDATION_FROM}, in the months "
+        f"it was trained on.\n{100 * inside:.0f} % of the months {months[first]} to {months[-1]} lie in it."
+    )
+
+
+def notes(months, values, band, first, horizon=6):
+    """`band_text`, and what AR is."""
+    fitted = f"one linear fit per horizon on the last {AR_ORDER} months, of the months before {HELD_OUT_FROM}"
+    return f"{band_text(months, values, band, first, horizon)}\nAR({AR_ORDER}) is an autoregression: {fitted}."
 
 
 def write_png(path, months, values, methods, band, first, horizon=6):
-    """Draw the months from index `first` on: truth and forecast, errors, RMSE by horizon.
+    """Draw the months from index `first` on: truth, forecast, best rival; their errors; RMSE by horizon.
 
     methods: name -> forecasts (N, 12), the model first; band: its lower and upper edge (N, 12).
     Needs matplotlib; ImportError says so.
     """
     from matplotlib.figure import Figure  # optional, and slow to import
 
-    figure = Figure(figsize=(11, 7.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(11, 8), dpi=150, layout="constrained")
     axes = figure.subplot_mosaic([["series", "series"], ["errors", "rmse"]], width_ratios=[1.7, 1])
     for axis in axes.values():
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="#e4e4e4", linewidth=0.8)
         axis.set_axisbelow(True)
     dates = months[first:].astype("datetime64[D]")
-    name, ours = next(iter(methods.items()))
+    name, rival = next(iter(methods)), best_rival(methods, values, horizon, first)
     made = slice(first - horizon, len(values) - horizon), horizon - 1
-    _draw_series(axes["series"], dates, values[first:], ours[made], [edge[made] for edge in band], horizon)
-    _draw_errors(axes["errors"], dates, values[first:], ours[made], methods["persistence"][made], horizon)
-    _draw_rmse(axes["rmse"], values, methods, first)
-    title = f"Sunspots, forecast {horizon} months ahead by a streaming {name}"
-    figure.suptitle(title, fontsize=15, x=0.01, ha="left")
+    drawn = {name: (methods[name][made], _OURS, 1.8), rival: (methods[rival][made], _RIVAL, 1.1)}
+    _draw_series(axes["series"], dates, values[first:], drawn, [edge[made] for edge in band], name)
+    _draw_errors(axes["errors"], dates, values[first:], drawn, horizon)
+    _draw_rmse(axes["rmse"], values, methods, first, rival)
+    title = f"Monthly sunspot number, forecast {horizon} months ahead by a streaming {name} and by {rival}"
+    figure.suptitle(title, fontsize=14, x=0.01, ha="left")
+    told = notes(months, values, band, first, horizon)
+    figure.supxlabel(told, fontsize=8.5, x=0.01, ha="left", color="#444444")
     write_figure(path, figure, "png")
 
 
-def _draw_series(axis, dates, truth, ours, band, horizon):
-    axis.fill_between(dates, truth, color="#f6c445", alpha=0.55, linewidth=0, label="truth, monthly mean")
-    axis.plot(dates, truth, color="#d99a00", linewidth=0.7)
-    axis.fill_between(dates, *band, color=_OURS, alpha=0.07, linewidth=0)
-    axis.plot(dates, np.transpose(band), color=_OURS, alpha=0.35, linewidth=0.6, label=["80 % band", "_"])
-    axis.plot(dates, ours, color=_OURS, linewidth=1.8, label=f"forecast made {horizon} months before")
+def _draw_series(axis, dates, truth, drawn, band, name):
+    axis.fill_between(dates, *band, color=_OURS, alpha=0.16, linewidth=0, label=f"80 % band of the {name}: see below")
+    axis.plot(dates, truth, color=_TRUTH, linewidth=1.0, label="truth, monthly mean")
+    for method, (made, colour, wide) in reversed(drawn.items()):
+        axis.plot(dates, made, color=colour, linewidth=wide, label=f"forecast, {method}")
     axis.set(ylabel="relative sunspot number", xlim=(dates[0], dates[-1]), ylim=(0, None))
     note = "held-out months, seen neither in training nor in selection"
     axis.set_title(note, loc="left", fontsize=10, color="#555555")
     axis.legend(frameon=False, loc="upper right")
 
 
-def _draw_errors(axis, dates, truth, ours, persistence, horizon):
-    axis.fill_between(
-        dates, persistence - truth, color=_COLOURS["persistence"], alpha=0.4, linewidth=0, label="persistence"
-    )
-    axis.plot(dates, ours - truth, color=_OURS, linewidth=1.1, label="model")
+def _draw_errors(axis, dates, truth, drawn, horizon):
+    for method, (made, colour, wide) in reversed(drawn.items()):
+        axis.plot(dates, made - truth, color=colour, linewidth=wide * 0.7, label=method)
     axis.axhline(0, color="#333333", linewidth=0.8)
-    axis.set(ylabel="forecast - truth", xlabel="year", xlim=(dates[0], dates[-1]))
+    low, high = axis.get_ylim()
+    axis.set(ylabel="forecast - truth (sunspot number)", xlabel="year", xlim=(dates[0], dates[-1]),
+             ylim=(low, high + 0.12 * (high - low)))  # room for the legend
     axis.set_title(f"error, {horizon} months ahead", loc="left", fontsize=11)
-    axis.legend(frameon=False, ncols=2, loc="lower left")
+    axis.legend(frameon=False, ncols=2, loc="upper right")
 
 
-def _draw_rmse(axis, values, methods, first):
-    ahead = range(1, HORIZONS + 1)
-    for name, forecasts in methods.items():
+def _draw_rmse(axis, values, methods, first, rival):
+    ahead, name = range(1, HORIZONS + 1), next(iter(methods))
+    dashes = iter(_DASHES)
+    for method, forecasts in methods.items():
         rmse = [score(forecasts, values, h, first, len(values)).rmse for h in ahead]
-        colour = _COLOURS.get(name, _OURS)
-        wide = 2.6 if name not in _COLOURS else 1.4
-        axis.plot(ahead, rmse, color=colour, linewidth=wide, marker="o", markersize=3.5, label=name)
-    axis.set(xlabel="months ahead", ylabel="RMSE", xticks=SHOWN, ylim=(0, None))
-    axis.set_title("error by horizon", loc="left", fontsize=11)
-    axis.legend(frameon=False, fontsize=8.5, loc="lower right")
+        colour = {name: _OURS, rival: _RIVAL}.get(method, _OTHERS)
+        style = "solid" if method in (name, rival) else next(dashes, "solid")
+        axis.plot(ahead, rmse, color=colour, linewidth=2.4 if method == name else 1.6, linestyle=style)
+        axis.annotate(method, (HORIZONS, rmse[-1]), xytext=(5, 0), textcoords="offset points", va="center",
+                      color=colour, fontsize=9, annotation_clip=False)
+    axis.set(xlabel="months ahead", ylabel="RMSE (sunspot number)", xticks=SHOWN, ylim=(0, None), xlim=(1, HORIZONS))
+    axis.set_title("error by horizon: lower is better", loc="left", fontsize=11)

@@ -11,6 +11,7 @@ import numpy as np
 
 from .arguments import check_dy, check_lengths, check_reset, check_x, contiguous, own
 from .params import by_layer, trace_of
+from .reprs import fields_told, told
 from .spec import Layout, Spec
 from .states import check_state, copied, new_state, outward
 
@@ -38,6 +39,12 @@ class Kept(NamedTuple):
     layout: Layout
     spec: Spec
     masks: dict
+
+    def __repr__(self):
+        if not isinstance(self.spec, Spec) or not isinstance(self.layout, Layout) or not hasattr(self.core, "nbytes"):
+            return fields_told(self)  # somebody has replaced a part
+        call, held = f"T = {self.layout.steps}, B = {self.layout.batch}", f"{self.nbytes:,} bytes"
+        return told("Kept", {"layer": f"{self.spec}", "call": call, "held": held, "masks": self.masks})
 
     @property
     def nbytes(self):
@@ -101,8 +108,6 @@ def trace(spec, kept, frozen=False):
             for one in fields if frozen else ():
                 one.flags.writeable = False
             found.append(fields)
-    if len(found) == 1:
-        return kind(*found[0])
     return kind(*(list(part) for part in zip(*found, strict=True)))
 
 

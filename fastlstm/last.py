@@ -11,6 +11,7 @@ from .arguments import real_array
 from .concurrency import NOTHING
 from .container import Container, member, run
 from .recurrent import Recurrent
+from .reprs import fields_told
 from .spec import Layout
 from .states import assign, check_state, new_state, outward
 from .wrappers import Bidirectional, Reverse, _merged, _parted
@@ -59,6 +60,8 @@ class _Kept(NamedTuple):
     core: Any
     state: Any
     shape: Any
+
+    __repr__ = fields_told
 
 
 class Last(Container):

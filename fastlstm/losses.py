@@ -22,6 +22,12 @@ from .arguments import _read, check_lengths
 from .params import check_flag, origin
 from .spec import Layout
 
+__all__ = ["cross_entropy", "mse"]
+
+
+def __dir__():
+    return [*__all__]
+
 
 def _floats(name, value):
     array = _read(name, value)

@@ -2,6 +2,8 @@ from typing import Literal
 
 from .params import _Array, _ArrayLike
 
+__all__ = ["cross_entropy", "mse"]
+
 def cross_entropy(
     logits: _ArrayLike, target: _ArrayLike, lengths: _ArrayLike | None = None, *, batch_first: bool = False,
     mask: _ArrayLike | None = None, weight: _ArrayLike | None = None, ignore_index: int | None = -100,

@@ -21,6 +21,7 @@ from .arguments import _read, contiguous, real_array
 from .attributes import Constant, fixed, kept
 from .concurrency import Weights
 from .params import _check_size, check_flag, model_dtype, origin
+from .reprs import fields_told
 from .stateless import CHANGED, Stateless, check_cache, check_lead, check_part, check_rows, spread
 
 ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "softmax")
@@ -30,6 +31,8 @@ class _EmbeddingCache(NamedTuple):
     index: np.ndarray  # (n,), of the valid positions, or of all
     shape: tuple  # of y
     valid: np.ndarray | None
+
+    __repr__ = fields_told
 
 
 class Embedding(Stateless):
@@ -128,6 +131,8 @@ class _LinearCache(NamedTuple):
     shape: tuple  # of y as the caller saw it
     valid: np.ndarray | None
     version: int  # of the weights
+
+    __repr__ = fields_told
 
 
 def _through_activation(name, dy, y):

@@ -33,6 +33,11 @@ from .params import check_flag, not_finite
 
 __all__ = ["SGD", "Adam", "Optimiser", "clip_grad_norm"]
 
+
+def __dir__():
+    return [*__all__]
+
+
 _MOST_STEPS = 2**53  # up to which a float counts
 
 
@@ -92,6 +97,11 @@ class Optimiser:
     def model(self):
         """The module, or the tuple of those that came as a list."""
         return self._modules[0] if self._several is None else tuple(self._modules)
+
+    def __repr__(self):
+        # of one whose constructor was ended by a bad number some are missing
+        known = ", ".join(f"{name}={_plain(getattr(self, name))!r}" for name in self._hyper if hasattr(self, name))
+        return f"{type(self).__name__}({known})"
 
     def _named_weights(self):
         """Name -> live weight, of all modules; with the place in front if a list was given."""

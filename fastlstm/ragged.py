@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _core
 from .params import by_layer
+from .reprs import fields_told
 
 
 def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None):
@@ -39,6 +40,8 @@ class ChainCache(NamedTuple):
     model: "Chain"
     caches: list
     dropout: object  # (T, B, D*R) for each layer but the last, or None
+
+    __repr__ = fields_told
 
     @property
     def steps(self):

@@ -219,7 +219,6 @@ def backward(cache, dy, dstate=None):
 
 
 def trace(cache):
-    """The trace of a forward pass: one array per field, or lists of L*D of them."""
+    """The trace of a forward pass: for each field a list of L*D arrays."""
     kind, runs = trace_of(cache.variant), list(cache.runs.values())
-    fields = {name: [run.trace(cache.variant, name) for run in runs] for name in kind._fields}
-    return kind(**(fields if len(runs) > 1 else {name: one[0] for name, one in fields.items()}))
+    return kind(*([run.trace(cache.variant, name) for run in runs] for name in kind._fields))

@@ -8,6 +8,14 @@ import threading
 
 from . import _core
 
+__all__ = [
+    "available_isas", "config", "get_num_threads", "isa", "machine", "num_threads", "set_num_threads", "show_config",
+]
+
+
+def __dir__():
+    return [*__all__]
+
 
 def isa():
     """Name of the instruction set in use: the best of this machine, or what FASTLSTM_ISA names.

@@ -2,6 +2,10 @@ from contextlib import ContextDecorator
 from types import TracebackType
 from typing import Any
 
+__all__ = [
+    "available_isas", "config", "get_num_threads", "isa", "machine", "num_threads", "set_num_threads", "show_config",
+]
+
 def isa() -> str: ...
 def available_isas() -> tuple[str, ...]: ...
 def get_num_threads() -> int: ...

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,12 @@ from .last import Last
 from .module import Module
 from .network import Embedding
 from .params import check_flag
+from .reprs import fields_told
 from .sequential_stream import SequentialStream, join_state, split_state
 from .stateless import BOTH, Handed, Stateless, valid_positions
 from .wrappers import Bidirectional
+
+_FIXED = "the members of a Sequential are fixed"
 
 
 def at_end(module, place):
@@ -92,6 +96,8 @@ class _Padded(NamedTuple):
 
     core: Any
     valid: np.ndarray  # as `valid_positions` gives it
+
+    __repr__ = fields_told
 
 
 def _cleared(a, valid):
@@ -192,6 +198,9 @@ class Sequential(Container):
     take the same `lengths` and leave those positions out. `reset` and `trace` are for the
     recurrent members only.
 
+    ``model[k]`` is a member, ``model[a:b]`` a Sequential of the same members, and ``first + second`` one of both: what
+    changes the weights of one changes those of the other. Members cannot be replaced.
+
     Raises TypeError for a member that is no Module, ValueError for none at all, one given twice,
     different dtypes or batch_first, widths that do not fit each other, and a recurrent layer
     behind a `Last`.
@@ -220,7 +229,45 @@ class Sequential(Container):
         return len(self._members)
 
     def __getitem__(self, place):
-        return self._members[place]
+        """The member at a place; of a slice a Sequential of these very members, named by their places in it.
+
+        Raises IndexError, TypeError; ValueError for a slice that is empty or whose members do not fit each other.
+        """
+        if not isinstance(place, slice):
+            return self._members[self._checked_place(place)]
+        members, count = self._members[place], len(self._members)
+        told = ":".join("" if one is None else str(one) for one in (place.start, place.stop, place.step))
+        told = f"[{told if place.step is not None else told[:-1]}]"
+        if not members:
+            raise ValueError(f"the slice {told} has none of the {count} members; a Sequential needs at least one")
+        try:
+            return self._like(members)
+        except ValueError as error:
+            raise ValueError(f"the slice {told} is no chain: {error}") from None
+
+    def _checked_place(self, place):
+        try:
+            found = operator.index(place)
+        except TypeError:
+            raise TypeError(f"place must be an integer or a slice, got {type(place).__name__}") from None
+        if not -len(self._members) <= found < len(self._members):
+            raise IndexError(f"place {found} is out of range for a Sequential of {len(self._members)} members")
+        return found
+
+    def _like(self, members):
+        """A chain of those members, of the same class where that has the constructor of Sequential."""
+        kind = type(self) if type(self).__init__ is Sequential.__init__ else Sequential
+        return kind(*members)
+
+    def __setitem__(self, place, module):
+        raise TypeError(f"{_FIXED}: make a new one, Sequential(*model[:k], module, *model[k + 1:])")
+
+    def __delitem__(self, place):
+        raise TypeError(f"{_FIXED}: make a new one, model[:k] + model[k + 1:]")
+
+    def __add__(self, other):
+        """A Sequential of the members of both, which it shares with them."""
+        return self._like((*self, *other)) if isinstance(other, Sequential) else NotImplemented
 
     def __iter__(self):
         return iter(self._members)

@@ -72,6 +72,11 @@ class SequentialStream(Session):
         streams = [copy.copy(one) if isinstance(one, ours) else copy.deepcopy(one) for one in self._streams]
         return {**found, "_streams": streams}
 
+    def _parts(self):
+        if self._closed:
+            return None
+        return {"batch_size": self._batch_size} | {f"({k})": one for k, one in enumerate(self._streams)}
+
     def step(self, x_t, out=None):
         """x_t: (B, I), or (B,) integers -> y: (B, O), written to `out` if given.
 

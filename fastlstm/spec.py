@@ -40,6 +40,14 @@ class Spec:
     def __deepcopy__(self, memo):
         return self  # nothing in it changes
 
+    def __str__(self):
+        sizes = self.sizes if self.ragged else self.sizes[:1]
+        words = [f"{self.v.cell} {self.input_size} -> {', '.join(map(str, sizes))}"]
+        words += [f"{self.num_layers} layers"] if self.num_layers > 1 else []
+        words += ["2 directions"] if self.directions > 1 else []
+        words += [f"projected to {self.proj_size}"] if self.proj_size else []
+        return ", ".join([*words, *(f"{name}={value!r}" for name, value in self.v.options.items()), self.dtype.name])
+
     @Once
     def num_layers(self):
         """L."""

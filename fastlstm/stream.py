@@ -15,6 +15,7 @@ from .attributes import kept
 from .module import _rebuild
 from .params import _as_array, _check_size
 from .ragged import ChainStepper, pack
+from .reprs import told
 from .spec import Layout
 from .states import arrays_of, assign, check_state, copied, new_state, outward
 
@@ -67,6 +68,12 @@ class _Closed:
         return []
 
 
+def _shown(stream):
+    """The repr of a stream."""
+    name, parts = type(stream).__name__, stream._parts()
+    return f"{name}(closed)" if parts is None else told(name, parts)
+
+
 def closed():
     """The error of a call of a closed stream."""
     return RuntimeError("the stream is closed: open another one with stream()")
@@ -101,6 +108,13 @@ class Session:
 
     def __exit__(self, *error):
         self.close()
+
+    def _parts(self):
+        """Name -> what `told` shows of an open stream; None of a closed one."""
+        raise NotImplementedError
+
+    def __repr__(self):
+        return _shown(self)
 
 
 class Stream(Session):
@@ -142,6 +156,14 @@ class Stream(Session):
     def _content(self):
         found = {name: value for name, value in vars(self).items() if name not in ("_busy", "_stepper")}
         return {**found, "_state": copied(self._state)}
+
+    def _parts(self):
+        if self._origin is None:
+            return None
+        state = outward(self._spec, self._state, self._layout)
+        state = state if len(self._spec.states) > 1 else (state,)
+        found = {"model": f"{self._spec}", "batch_size": self._batch_size}
+        return found | dict(zip(self._spec.states, state, strict=True))
 
     def step(self, x, out=None):
         """x (B, I) -> h (B, R) of the last layer; (I,) -> (R,) when batch_size is 1.
@@ -348,6 +370,13 @@ class StatelessStream:
 
     def __exit__(self, *error):
         self.close()
+
+    def _parts(self):
+        origin = self._origin
+        return None if origin is None else {"model": origin.module, "batch_size": self._batch_size}
+
+    def __repr__(self):
+        return _shown(self)
 
     @property
     def state(self):

@@ -7,32 +7,41 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastlstm.reprs import fields_told
 from fastlstm.variants import cell_of
 
 
 class Trace(NamedTuple):
     """Everything an LSTM computed, at every step; zero beyond each row's length.
 
-    i, f, g, o: gates after their activation, (T, B, H), also those that are fixed or coupled;
-    c: cell state, (T, B, H); h: output, (T, B, R). One array each when there is one layer and one
-    direction; otherwise a list of L*D arrays, layer by layer, forward direction before reverse.
+    Each field is a list of L*D arrays, layer by layer, forward direction before reverse; of one layer and direction
+    a list of one. i, f, g, o: gates after their activation, (T, B, H), also those that are fixed or coupled; c: cell
+    state, (T, B, H); h: output, (T, B, R); in the layout of x.
+
+    >>> _, _, trace = LSTM(40, 128, num_layers=2)(x, trace=True)  # doctest: +SKIP
+    >>> trace.f[0].shape, trace.f[1].shape  # the forget gates of both layers
+    ((100, 8, 128), (100, 8, 128))
     """
 
-    i: np.ndarray | list[np.ndarray]
-    f: np.ndarray | list[np.ndarray]
-    g: np.ndarray | list[np.ndarray]
-    o: np.ndarray | list[np.ndarray]
-    c: np.ndarray | list[np.ndarray]
-    h: np.ndarray | list[np.ndarray]
+    i: list[np.ndarray]
+    f: list[np.ndarray]
+    g: list[np.ndarray]
+    o: list[np.ndarray]
+    c: list[np.ndarray]
+    h: list[np.ndarray]
+
+    __repr__ = fields_told
 
 
 class GRUTrace(NamedTuple):
     """Everything a GRU computed; r, z, n: gates after their activation, (T, B, H); h: output. As `Trace`."""
 
-    r: np.ndarray | list[np.ndarray]
-    z: np.ndarray | list[np.ndarray]
-    n: np.ndarray | list[np.ndarray]
-    h: np.ndarray | list[np.ndarray]
+    r: list[np.ndarray]
+    z: list[np.ndarray]
+    n: list[np.ndarray]
+    h: list[np.ndarray]
+
+    __repr__ = fields_told
 
 
 class RNNTrace(NamedTuple):
@@ -41,30 +50,36 @@ class RNNTrace(NamedTuple):
     Of a clockwork RNN a is h: what a module that rests held on to.
     """
 
-    a: np.ndarray | list[np.ndarray]
-    h: np.ndarray | list[np.ndarray]
+    a: list[np.ndarray]
+    h: list[np.ndarray]
+
+    __repr__ = fields_told
 
 
 class DepthGatedTrace(NamedTuple):
     """Everything a depth-gated LSTM computed; d: depth gates, (T, B, H), zero in the first layer. As `Trace`."""
 
-    i: np.ndarray | list[np.ndarray]
-    f: np.ndarray | list[np.ndarray]
-    g: np.ndarray | list[np.ndarray]
-    o: np.ndarray | list[np.ndarray]
-    d: np.ndarray | list[np.ndarray]
-    c: np.ndarray | list[np.ndarray]
-    h: np.ndarray | list[np.ndarray]
+    i: list[np.ndarray]
+    f: list[np.ndarray]
+    g: list[np.ndarray]
+    o: list[np.ndarray]
+    d: list[np.ndarray]
+    c: list[np.ndarray]
+    h: list[np.ndarray]
+
+    __repr__ = fields_told
 
 
 class LSTM1997Trace(NamedTuple):
     """Everything an LSTM of 1997 computed; i, o: gates of the blocks, (T, B, blocks); g, c, h: cells. As `Trace`."""
 
-    i: np.ndarray | list[np.ndarray]
-    g: np.ndarray | list[np.ndarray]
-    o: np.ndarray | list[np.ndarray]
-    c: np.ndarray | list[np.ndarray]
-    h: np.ndarray | list[np.ndarray]
+    i: list[np.ndarray]
+    g: list[np.ndarray]
+    o: list[np.ndarray]
+    c: list[np.ndarray]
+    h: list[np.ndarray]
+
+    __repr__ = fields_told
 
 
 # Cell -> the type of its trace, whose fields are `Variant.traced`, whatever the options.

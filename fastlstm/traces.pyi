@@ -4,8 +4,7 @@ from numpy.typing import NDArray
 
 from .variants import Variant
 
-# An array each; list of them with several layers or directions. Any, lest every use must ask which.
-_Field: TypeAlias = NDArray[Any] | Any
+_Field: TypeAlias = list[NDArray[Any]]
 
 class Trace(NamedTuple):
     i: _Field

@@ -13,6 +13,7 @@ from .concurrency import NOTHING, at_one_moment
 from .container import Container, member, run
 from .params import check_flag
 from .recurrent import Recurrent
+from .reprs import fields_told
 from .spec import Layout
 
 MERGES = ("concat", "sum", "mul", "ave", None)
@@ -38,6 +39,8 @@ class _Turn(NamedTuple):
 
     layout: Layout
     lengths: np.ndarray | None
+
+    __repr__ = fields_told
 
     def __call__(self, a):
         """a: (T, B, ...) in the caller's layout -> the same shape."""
@@ -65,6 +68,8 @@ class _Turned(NamedTuple):
 
     core: Any
     turn: _Turn
+
+    __repr__ = fields_told
 
 
 class Reverse(Container):
@@ -123,8 +128,7 @@ class Reverse(Container):
         y, state, *rest = run(self.layer, turn(layout.outward(array)), state, moment, **options)
         ordered = turn if self.in_time else (lambda a: a)
         if trace:
-            parts = ([ordered(a) for a in part] if isinstance(part, list) else ordered(part) for part in rest[0])
-            rest[0] = type(rest[0])(*parts)
+            rest[0] = type(rest[0])(*([ordered(a) for a in part] for part in rest[0]))
         if cache:
             rest[-1] = _Turned(rest[-1], turn)
         return (np.ascontiguousarray(ordered(y)), state, *rest)
@@ -189,6 +193,8 @@ class _Both(NamedTuple):
 
     caches: tuple
     outputs: tuple
+
+    __repr__ = fields_told
 
 
 class Bidirectional(Container):

@@ -100,19 +100,22 @@ def isa(request, monkeypatch):
     assert {one.isa for one in packed} <= {request.param}
 
 
-# ---- --needing MODULE: what the last run skipped because MODULE could not be imported ---------------------------
+# ---- --needing MODULES: what the last run skipped because they could not be imported -----------------------------
 
 CACHE = "fastlstm/skipped_for"
 skipped = {}  # node id -> module; a file's id when it was skipped as a whole
 
 
 def pytest_addoption(parser):
-    parser.addoption("--needing", metavar="MODULE", help="only what the last run skipped for want of MODULE")
+    words = "only what the last whole run skipped for want of MODULES (a,b)"
+    parser.addoption("--needing", metavar="MODULES", help=words)
 
 
 def pytest_runtest_logreport(report):
     if report.skipped and isinstance(report.longrepr, tuple):
-        missing = re.search(r"could not import '(\w+)", report.longrepr[2])
+        words = report.longrepr[2]
+        # a helper of tests that imports a package which is not there is named first, the package behind it
+        missing = re.search(r"No module named '(\w+)", words) or re.search(r"could not import '(\w+)", words)
         if missing:
             skipped[report.nodeid] = missing[1]
 
@@ -124,7 +127,7 @@ def pytest_collection_modifyitems(config, items):
     wanted = config.getoption("needing")
     if wanted is None:
         return
-    ids = [key for key, module in config.cache.get(CACHE, {}).items() if module == wanted]
+    ids = [key for key, module in config.cache.get(CACHE, {}).items() if module in wanted.split(",")]
     chosen = [item for item in items if any(item.nodeid == key or item.nodeid.startswith(key + "::") for key in ids)]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
@@ -134,3 +137,26 @@ def pytest_sessionfinish(session):
     config = session.config
     if config.getoption("needing") is None and not config.getoption("collectonly") and hasattr(config, "cache"):
         config.cache.set(CACHE, skipped)
+
+
+def counted(ids):
+    """"3 tests and 1 file of tests", of node ids."""
+    tests = sum("::" in key for key in ids)
+    files = len(ids) - tests
+    words = [f"{tests} test{'s' if tests > 1 else ''}"] if tests else []
+    return " and ".join([*words, *([f"{files} file{'s' if files > 1 else ''} of tests"] if files else [])])
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which packages would let skipped tests run, and how."""
+    wanted = terminalreporter.config.getoption("needing")
+    mine = {key: module for key, module in skipped.items() if wanted is None or module in wanted.split(",")}
+    modules = sorted(set(mine.values()))
+    if not modules:
+        return
+    each = (f"{module} ({counted([key for key in mine if mine[key] == module])})" for module in modules)
+    verb, want = ("were", "packages") if len(modules) > 1 else ("was" if len(mine) == 1 else "were", "a package")
+    told = ", ".join(each) if len(modules) > 1 else modules[0]
+    terminalreporter.write_line(f"{counted(list(mine))} {verb} skipped for want of {want}: {told}")
+    run = f"python -m pip install {' '.join(modules)} && pytest --needing {','.join(modules)}"
+    terminalreporter.write_line(f"To run them: {run}")

@@ -310,5 +310,5 @@ def test_greedy_and_wrong_contestants_are_told():
         "dropped": {"liar": "y differs"}, "refused": {"other": "it cannot"},
     }
     text = "\n".join(report.warnings_of([row], 1))
-    for words in ("DROPPED liar from g n: y differs", "rival used 2.0 cores", "1 of 2 figures", "other: it cannot"):
+    for words in ("DROPPED liar from g n: y differs", "rival used 2.0 cores", "1 of 2 times", "other: it cannot"):
         assert words in text

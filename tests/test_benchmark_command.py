@@ -1,6 +1,7 @@
 """``fastlstm bench`` in this process, on a tiny grid: tables, files, comparison, mistakes."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import fastlstm as fl
 from fastlstm import commands
-from fastlstm.benchmark import cases, command, compare, contestants, measure, problem, report
+from fastlstm.benchmark import cases, command, contestants, measure, plots, problem, tables
 from fastlstm.benchmark.cases import Case
 from fastlstm.benchmark.problem import Call
 
@@ -74,7 +75,7 @@ def test_a_wrong_peer_is_shown(tiny, capsys, monkeypatch):
     monkeypatch.setitem(contestants.PEERS, "torch", liar)
     text = bench(capsys, "--peers", "torch", "--group", "stream")
     assert "! DROPPED rival from stream small: y differs by" in text
-    assert "ratio" not in text.split("microseconds per call")[0]
+    assert "ratio" not in text.split("stream: ")[1].split("geometric mean")[0]  # nobody to compare with
 
 
 def test_a_cell_that_is_not_there_yet(tiny, capsys, monkeypatch):
@@ -98,6 +99,73 @@ def test_threads_and_precision(tiny, capsys, tmp_path):
     assert {row["dtype"] for row in json.loads((tmp_path / "b.json").read_text())["results"]} == {"float64"}
 
 
+# ---- what is printed --------------------------------------------------------------------------------------------
+
+
+def heads(text):
+    """The words over the columns of all tables, two blanks apart."""
+    found = [line for line in text.splitlines() if re.match(r"  case  ", line)]
+    return {head for line in found for head in re.split(r"\s{2,}", line.strip())} - {"case"}
+
+
+@pytest.mark.parametrize("options", [
+    (), ("--quick",), ("--peers", "numpy"), ("--peers", "numpy", "--threads", "2", "--scaling", "--quick"),
+    ("--peers", "numpy", "--threads", "2", "--scaling"),
+])
+def test_every_column_is_explained_above_the_tables(tiny, capsys, monkeypatch, options):
+    family = Case("family", "a GRU", 5, 2, 4, 4, cell="gru")
+    monkeypatch.setattr(cases, "GRID", (*TINY, family))
+    text = bench(capsys, *options)
+    above, tables = text.split("\nstep: ", 1)
+    legend = above.split("How to read the tables:\n")[1]
+    told = {re.split(r"\s{2,}", line.strip())[0] for line in legend.splitlines() if re.match(r"  \S", line)}
+    shown = heads("\nstep: " + tables)
+    assert shown - told <= {"fastlstm", "numpy"}  # which the first lines name
+    assert told - shown <= {"times", "T B H"}  # and nothing is explained that is not there
+    assert {"share", "limit"} <= shown
+    assert ("ratio" in shown) == ("numpy" in options)
+    assert ("GFLOP/s" in shown) == ("--quick" not in options)
+    assert ("scaling" in shown) == ("--scaling" in options)
+    assert text.count("; times in microseconds per call\n") == 4
+    assert max(map(len, above.splitlines())) <= 130
+    for words in ("lower is faster", "Higher is better; 1 is the ceiling", "a call may beat it"):
+        assert words in " ".join(legend.split())
+
+
+def test_who_takes_part_is_said_with_versions(tiny, capsys, monkeypatch):
+    gone = SimpleNamespace(version=lambda: 1 / 0, entries=None)
+    monkeypatch.setitem(contestants.PEERS, "openvino", gone)
+    lines = bench(capsys, "--peers", "numpy,openvino", "--group", "stream").splitlines()
+    assert lines[0].startswith(f"fastlstm {fl.__version__} (")
+    assert lines[1] == f"beside numpy     {np.__version__}: {contestants.ABOUT['numpy']}"
+    assert lines[2] == "beside openvino  absent (division by zero)"
+    assert set(contestants.ABOUT) == set(contestants.PEERS)
+    text = "\n".join(lines)
+    assert "Above 1 fastlstm is faster" in text
+    assert text.index("Above 1 fastlstm is faster") < text.index("\nstream: ")
+
+
+def a_row(name="a case", group="stream", share=0.5, times=None, best=None, ratio=None):
+    results = {who: {"median_us": us, "undisturbed": 3, "cores": 1} for who, us in (times or {"fastlstm": 2.0}).items()}
+    return {
+        "name": name, "group": group, "dtype": "float32", "share": share, "bound": "DRAM", "best_rival": best,
+        "ratio": ratio, "results": results, "dropped": {}, "refused": {}, "gflops": 1.0, "gbytes": 2.0, "flops": 10,
+        "bytes": 5,
+    }
+
+
+def test_a_share_above_1_is_explained_where_it_occurs():
+    assert tables.above_ceiling([a_row(share=0.99), a_row(share=1.004)]) == []  # 1.00 in the table
+    [words] = tables.above_ceiling([a_row(share=1.2), a_row("other", share=0.3)])
+    assert words == "share above 1, faster than the estimated ceiling (see share, above): a case 1.20"
+    [words] = tables.above_ceiling([a_row(f"case {k}", share=2) for k in range(9)])
+    assert "case 5 2.00 and 3 more" in words
+    assert "memory" in tables.group_text("stream", [a_row()])
+
+
+# ---- the picture ------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("peers", ["numpy", "none"])
 def test_picture(tiny, capsys, tmp_path, peers):
     pytest.importorskip("matplotlib")
@@ -105,52 +173,39 @@ def test_picture(tiny, capsys, tmp_path, peers):
     assert (tmp_path / "b.png").stat().st_size > 30_000
 
 
-# ---- compare ----------------------------------------------------------------------------------------------------
+def test_bars_are_speeds_the_longest_the_best():
+    rows = [
+        a_row("a", times={"fastlstm": 2.0, "torch": 4.0, "numpy": 8.0, "fastlstm.step": 1.0}, best="torch", ratio=2.0),
+        a_row("b", times={"fastlstm": 2.0, "numpy": 1.0, "torch": 4.0}, best="numpy", ratio=0.5),
+        a_row("c", group="gru", share=0.7),
+    ]
+    found = plots.speeds(rows)
+    assert list(found) == ["stream"]  # the other group has no rival
+    assert list(found["stream"]) == ["fastlstm", "numpy", "torch"]
+    assert found["stream"] == pytest.approx({"fastlstm": 1.0, "numpy": 0.5**0.5, "torch": 0.5})
+    assert plots.speeds(rows[2:])["gru"] == pytest.approx({"fastlstm": 0.7})
 
 
-def document(microseconds, spread=0.0, rival=None, **machine):
-    """A file's content with one case per name in `microseconds`."""
-    rows = []
-    for name, us in microseconds.items():
-        results = {"fastlstm": {"median_us": us, "spread": spread}}
-        if rival:
-            results["torch"] = {"median_us": rival, "spread": 0.0}
-        rows.append({"group": "stream", "name": name, "dtype": "float32", "results": results})
-    return {
-        "format": report.FORMAT, "machine": {"isa": "scalar", **machine}, "settings": {"threads": 1}, "notes": [],
-        "results": rows,
-    }
+@pytest.mark.parametrize("peers", ["numpy", "none"])
+def test_what_the_picture_says(tiny, capsys, tmp_path, monkeypatch, peers):
+    pytest.importorskip("matplotlib")
+    drawn = {}
+    monkeypatch.setattr(plots, "write_figure", lambda path, figure, kind: drawn.update(figure=figure))
+    bench(capsys, "--peers", peers, "--plot", "b.png", "--json", tmp_path / "b.json")
+    found = json.loads((tmp_path / "b.json").read_text())
+    figure, machine = drawn["figure"], found["machine"]
+    for words in ("longer bars are faster", machine["processor"], f"fastlstm {fl.__version__}", "thread"):
+        assert words in figure.get_suptitle()
+    assert not re.search(r"20\d\d-|\d\d:\d\d", figure.get_suptitle())
+    left, right = figure.axes
+    bars = {round(bar.get_width(), 9) for bar in left.patches}
+    assert bars == {round(v, 9) for group in plots.speeds(found["results"]).values() for v in group.values()}
+    assert len({bar.get_facecolor() for bar in left.patches}) <= 2
+    assert "speed, " in left.get_xlabel()
+    assert right.get_ylabel() == "speed, GFLOP/s"
 
 
-def test_compare_flags_what_is_more_than_noise():
-    found = compare.compare(document({"a": 100, "b": 100, "c": 105}), document({"a": 200, "b": 50, "c": 100}))
-    assert [(row["ratio"], row["verdict"]) for row in found] == [(0.5, "slower"), (2.0, "faster"), (1.05, "")]
-    wide = compare.compare(document({"a": 100}, spread=1.5), document({"a": 200}))
-    assert wide[0]["verdict"] == ""
-
-
-def test_compare_shows_what_the_machine_did():
-    text = compare.text(document({"a": 100}, rival=10), document({"a": 200, "new": 5}, rival=20, isa="avx2"))
-    for words in ("slower", "rivals 0.50", "isa differs: scalar, then avx2", "1 cases are in one file only"):
-        assert words in text
-
-
-def test_compare_refuses(tmp_path, capsys):
-    good, foreign = tmp_path / "good.json", tmp_path / "foreign.json"
-    good.write_text(json.dumps(document({"a": 1})))
-    foreign.write_text("[1, 2]")
-    for words, message in (
-        (["compare", good], "compare BEFORE.json AFTER.json"),
-        (["repeat", good, good], "compare BEFORE.json AFTER.json"),
-        (["compare", good, foreign], "not written by"),
-        (["compare", tmp_path / "none.json", good], "cannot read"),
-    ):
-        assert commands.main(["bench", *map(str, words)]) == 2
-        assert message in capsys.readouterr().err
-    with pytest.raises(compare.NotComparable, match="no case in common"):
-        compare.compare(document({"a": 1}), document({"b": 1}))
-    assert commands.main(["bench", "compare", str(good), str(good)]) == 0
-    assert "geometric mean: 1.00" in capsys.readouterr().out
+# ---- mistakes ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

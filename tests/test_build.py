@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,16 +52,6 @@ def test_a_process_started_by_a_test_imports_the_same():
 
 def test_tests_run_outside_the_clone():
     assert not Path.cwd().is_relative_to(ROOT)
-
-
-def test_the_bare_source_says_what_to_do(tmp_path):
-    """`python -m fastlstm` in the root of a clone finds the uncompiled folder first."""
-    source = PACKAGE if is_editable() else ROOT / "fastlstm"
-    shutil.copytree(source, tmp_path / "fastlstm", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
-    result = python("-m", "fastlstm", "info", cwd=tmp_path)
-    assert result.returncode != 0
-    assert "pip install" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 # ---- what is installed ------------------------------------------------------------------------------------------
@@ -134,13 +123,6 @@ def test_flags(setup_py):
 
 
 # ---- the process ------------------------------------------------------------------------------------------------
-
-
-def test_import_brings_nothing_heavy():
-    code = "import fastlstm, sys; print(*(m for m in sys.argv[1:] if m in sys.modules))"
-    heavy = ("scipy", "torch", "matplotlib", "fastlstm.benchmark", "fastlstm.commands", "fastlstm.forecast",
-             "importlib.metadata", "fastlstm._blas")
-    assert python("-c", code, *heavy, cwd=Path.cwd()).stdout.split() == []
 
 
 def test_import_leaves_denormals_and_the_environment_alone():

@@ -184,6 +184,29 @@ def test_band_holds_about_as_much_as_it_says(bundled, series):
     assert 0.65 < inside < 0.9
 
 
+def test_the_band_says_where_it_comes_from(bundled, series):
+    months, values = series
+    first = fc.month_index(months, fc.HELD_OUT_FROM)
+    text = fc.band_text(months, values, bundled.scaling.band(bundled.roots), first)
+    for words in ("80 % band", "1.28 standard deviations", "6 months ahead", "before 1910-01", "trained on"):
+        assert words in text
+    low, high = (edge[first - 6 : -6, 5] for edge in bundled.scaling.band(bundled.roots))
+    inside = np.mean((low <= values[first:]) & (values[first:] <= high))
+    assert f"{100 * inside:.0f} % of the months 1950-01 to 1983-12 lie in it." in text
+    whole = fc.notes(months, values, bundled.scaling.band(bundled.roots), first)
+    assert whole.startswith(text) and "AR(36) is an autoregression" in whole
+    assert max(map(len, whole.splitlines())) <= 120
+
+
+def test_the_best_rival_is_the_one_with_the_least_error(bundled, series):
+    months, values = series
+    first = fc.month_index(months, fc.HELD_OUT_FROM)
+    methods = {"LSTM": bundled.numbers, **fc.baselines(values, first)}
+    assert fc.best_rival(methods, values, 6, first) == "AR(36)" == list(methods)[1]
+    perfect = {"ours": bundled.numbers, "AR(36)": methods["AR(36)"], "it knows": fc.targets(values)}
+    assert fc.best_rival(perfect, values, 6, first) == "it knows"
+
+
 def test_csv_holds_the_forecasts(tmp_path, bundled, series):
     months, values = series
     path = tmp_path / "forecast.csv"
@@ -199,12 +222,29 @@ def test_csv_holds_the_forecasts(tmp_path, bundled, series):
     assert float(row[1 + 6]) == pytest.approx(bundled.numbers[1994, 5], abs=0.005)
 
 
-def test_png_is_a_picture(tmp_path, bundled, series):
-    pytest.importorskip("matplotlib", reason="matplotlib is optional; the picture was not drawn")
+def texts(artist):
+    """All words of a picture, or of one of its axes."""
+    from matplotlib.text import Text
+
+    return [found.get_text() for found in artist.findobj(Text)]
+
+
+def test_png_is_a_picture(tmp_path, bundled, series, monkeypatch):
+    pytest.importorskip("matplotlib")
     months, values = series
     first = fc.month_index(months, fc.HELD_OUT_FROM)
     methods = {"LSTM": bundled.numbers, **fc.baselines(values, first)}
     path = tmp_path / "forecast.png"
+    drawn = {}
+    monkeypatch.setattr(fc, "write_figure", lambda path, figure, kind: drawn.update(figure=figure))
+    fc.write_png(path, months, values, methods, bundled.scaling.band(bundled.roots), first)
+    told = texts(drawn["figure"])
+    series_told, errors, rmse = (texts(axis) for axis in drawn["figure"].axes)
+    for name in ("LSTM", "AR(36)"):  # the rival that is named is drawn, wherever the model is
+        assert f"forecast, {name}" in series_told and name in errors and name in rmse
+    assert set(methods) <= set(rmse)
+    assert fc.notes(months, values, bundled.scaling.band(bundled.roots), first) in told
+    monkeypatch.undo()
     fc.write_png(path, months, values, methods, bundled.scaling.band(bundled.roots), first)
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert path.stat().st_size > 50_000

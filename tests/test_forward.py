@@ -108,10 +108,22 @@ def test_the_trace_is_that_of_the_reference(isa, name, dtype):
     ours = p.layer()(p.x, trace=True, **p.given)[2]
     theirs = reference.trace(p.reference()[2])
     for field, b in theirs._asdict().items():
-        a = getattr(ours, field)
-        pairs = zip(a, b, strict=True) if isinstance(b, list) else [(a, b)]
-        for one, other in pairs:
+        for one, other in zip(getattr(ours, field), b, strict=True):
             assert distance(one, other) <= bound(p.case.T, dtype), field
+
+
+@pytest.mark.parametrize("kind", [fl.LSTM, fl.GRU, fl.RNN, fl.DepthGatedLSTM, fl.ClockworkRNN, fl.LSTM1997])
+def test_a_trace_has_a_list_over_layers_whatever_their_number(kind):
+    x = np.ones((5, 3, 4), np.float32)
+    sizes = (8, 1), (8, 2), ([8], 1), *([([8, 8], 2), ([8, 16], 2)] if kind is not fl.DepthGatedLSTM else [])
+    for hidden, layers in sizes:
+        trace = kind(4, hidden, num_layers=layers, rng=0)(x, trace=True)[2]
+        for field in trace:
+            assert (type(field), len(field), field[-1].shape[:2]) == (list, layers, (5, 3))
+    two = kind(4, 8, num_layers=1, bidirectional=True, rng=0)(x, trace=True)[2]
+    assert [len(field) for field in two] == [2] * len(two)
+    inside = fl.Sequential(fl.Reverse(kind(4, 8, num_layers=1, rng=0)), fl.Linear(8, 2))(x, trace=True)[2]
+    assert [len(field) for field in inside] == [1] * len(inside)
 
 
 def test_the_trace_comes_in_the_layout_of_x():
@@ -120,10 +132,10 @@ def test_the_trace_comes_in_the_layout_of_x():
     trace = layer(p.x, trace=True)[2]
     first = layer.__class__(6, 9, batch_first=True, rng=p.seed)(p.x.swapaxes(0, 1), trace=True)[2]
     alone = layer(p.x[:, 1], trace=True)[2]
-    for k, field in enumerate(trace):
+    for k, [field] in enumerate(trace):
         assert field.shape == (4, 3, 9)
-        same(first[k].swapaxes(0, 1), field)
-        same(alone[k], field[:, 1])
+        same(first[k][0].swapaxes(0, 1), field)
+        same(alone[k][0], field[:, 1])
 
 
 # ------------------------------------------------------------------------------------------ layouts of a call
@@ -169,7 +181,7 @@ def test_nothing_to_do_returns_the_state_it_was_given(case, T, B):
     same(state, p.state)
     for _ in range(2):
         same(layer(p.x, **p.given), (y, p.state))
-    assert np.shape(trace.i[0] if isinstance(trace.i, list) else trace.i) == (T, B, p.case.H)
+    assert trace.i[0].shape == (T, B, p.case.H)
     dx, dstate, grads = layer.backward(p.dy, cache, p.dstate)
     assert dx.shape == p.x.shape
     same(dstate, p.dstate)

@@ -184,7 +184,7 @@ def test_all_instruction_sets_give_the_same_bits(name, dtype):
             assert layer._packed().isa == isa
         finally:
             _core.force_isa(None)
-        traced = [a for field in trace[:5] for a in (field if isinstance(field, list) else [field])]
+        traced = [a for field in trace[:5] for a in field]
         results[isa] = [y, *state, *traced]
     for result in results.values():
         same(result, results["scalar"])

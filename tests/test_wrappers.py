@@ -68,7 +68,7 @@ def test_reverse_is_the_reverse_half(kind, dtype, batch_first, ragged, T, B):
     one = trace[0] if isinstance(trace, list) else trace
     for name in one._fields:
         reverse = getattr(trace, name)[1]  # a list, one for each direction
-        same(getattr(mine_trace, name), reverse)
+        same(getattr(mine_trace, name), [reverse])
     dy = rng.normal(size=mine.shape).astype(dtype)
     wide = np.concatenate([np.zeros_like(dy), dy], axis=-1)
     dx, dstate, grads = whole.backward(wide, cache)

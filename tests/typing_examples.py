@@ -38,7 +38,7 @@ def layers(x: np.ndarray, lengths: list[int], reset: np.ndarray, flag: bool) -> 
     y, (hn, cn) = lstm(x, (hn, cn), lengths=lengths, reset=reset)
     y, (hn, cn) = lstm(Foreign(), (hn, None))
     y, state, trace = lstm(x, trace=True)
-    print(trace.i, trace.f, trace.g, trace.o, trace.c, trace.h, trace.i.mean(axis=0))
+    print(trace.i, trace.f, trace.g, trace.o, trace.c, trace.h, trace.i[0].mean(axis=0))
     y, state, cache = lstm.forward(x, state, cache=True)
     dx, dstate, grads = lstm.backward(y, cache, dstate=None)
     found = lstm.load_state_dict(lstm.state_dict(), strict=True)
@@ -140,7 +140,8 @@ def models(tokens: np.ndarray, targets: np.ndarray) -> None:
     adam.lr = 1e-4
     adam.load_state_dict(adam.state_dict())
     assert_type(model[0], fl.Module)
-    assert_type(model[1:], tuple[fl.Module, ...])
+    assert_type(model[1:] + model[:1], fl.Sequential)
+    assert_type(model[1:], fl.Sequential)
     print([member.num_parameters for member in model], len(model))
     model.save("model.safetensors")
     model.save(Path("model.safetensors"), metadata={"note": "mine"})

@@ -10,8 +10,10 @@ peer_*             one other system each; nothing is imported before it is asked
 onnx_graph         the model that ONNX Runtime and OpenVINO read
 ceilings           arithmetic peak and read bandwidth of this machine, and the roofline of a case
 measure            slots of time, interleaved, with a probe of the clock around each
-report             rows, tables, JSON
-compare            two JSON files, side by side
+report             rows, JSON
+tables             what is printed: ceilings, what the columns mean, a table for each group
+stored             JSON files read back and checked
+compare            two of them, side by side
 plots              the picture
 command            the options of the command line
 =================  ===============================================================================

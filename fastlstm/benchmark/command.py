@@ -7,7 +7,7 @@ from fastlstm import _core
 
 from .._progress import Progress
 from .._terminal import shown
-from . import cases, ceilings, compare, contestants, measure, problem, report
+from . import cases, ceilings, compare, contestants, measure, problem, report, stored, tables
 
 ROUNDS, QUICK_ROUNDS = 9, 3
 PICTURES = (".png", ".pdf", ".svg")
@@ -69,8 +69,8 @@ def _compare(words):
     if words[0] != "compare" or len(words) != 3:
         raise BadRequest(f"bench takes nothing, or: compare BEFORE.json AFTER.json; got {' '.join(words)}")
     try:
-        print(compare.text(*map(compare.read, words[1:])))
-    except compare.NotComparable as error:
+        print(compare.text(*map(stored.read, words[1:])))
+    except stored.NotComparable as error:
         raise BadRequest(str(error)) from error
 
 
@@ -79,12 +79,11 @@ def _bench(arguments, groups, peer_names, threads):
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     peers, versions = contestants.find_peers(peer_names)
     watch = measure.Watch()
-    print(f"fastlstm {contestants.own_version()}, at most {threads} thread{'s' if threads > 1 else ''}")
-    for name, version in versions.items():
-        print(f"{name} {version}")
+    print(tables.opening(contestants.own_version(), threads, versions), flush=True)
     top = ceilings.measure(threads)
     dtypes = [dtype for dtype in ("float32", "float64") if any(case.dtype == dtype for case in chosen)]
-    print(report.ceilings_text(top, threads, dtypes), flush=True)
+    print(f"\n{tables.ceilings_text(top, threads, dtypes)}\n")
+    print(tables.legend(arguments.quick, rounds, _kinds(chosen, peers, arguments.scaling), threads), flush=True)
     rows, notes = [], _doubts(top, threads)
     with Progress(sum(rounds + 1 for case in chosen if problem.has_cell(case)), "bench") as bar:
         for group in dict.fromkeys(case.group for case in chosen):
@@ -93,14 +92,13 @@ def _bench(arguments, groups, peer_names, threads):
             notes += [f"not yet: {case.group} {case.name}" for case in mine if able and case not in able]
             found = [_time(case, peers, arguments.scaling, threads, rounds, top, bar) for case in able]
             bar.clear()
-            about = cases.GROUPS[group]
-            text = report.group_text(group, about, found) if found else f"{group}: {about}: not yet"
+            text = tables.group_text(group, found, arguments.quick) if found else f"{group}: {_not_yet(group)}"
             print(f"\n{text}", flush=True)
             notes += [] if found else [f"not yet: {group}"]
             rows += found
     notes += [f"{name} is {words}" for name, words in versions.items() if words.startswith("absent")]
-    notes += report.warnings_of(rows, threads) + watch.notes()
-    print("\n" + report.LEGEND)
+    notes += tables.above_ceiling(rows) + report.warnings_of(rows, threads) + watch.notes()
+    print()
     for words in notes:
         print(f"! {words}")
     settings = {
@@ -108,6 +106,17 @@ def _bench(arguments, groups, peer_names, threads):
         "scaling": arguments.scaling,
     }
     _leave(arguments, report.document(rows, top, versions, settings, notes))
+
+
+def _kinds(chosen, peers, scaling):
+    """What the tables will hold; see `tables.legend`."""
+    found = {"rivals": peers, "scaling": scaling, "steps": any(case.mode == "step" for case in chosen)}
+    found["family"] = any(case.plain for case in chosen)
+    return {name for name, there in found.items() if there}
+
+
+def _not_yet(group):
+    return f"{cases.GROUPS[group]}: not yet"
 
 
 def _doubts(top, threads):

@@ -1,29 +1,11 @@
 """Two runs side by side: what became faster, what slower, and what is noise."""
 
-import json
-
 from .contestants import OWN, is_own
-from .report import FORMAT, geometric_mean
+from .report import geometric_mean
+from .stored import NotComparable, printable
 
 NOISE = 0.10  # below this a difference means nothing on any machine
-
-
-class NotComparable(ValueError):
-    """A file that is no benchmark of ours, or two without a case in common; in words."""
-
-
-def read(path):
-    """A document that `report.write_json` wrote. NotComparable in words."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except OSError as error:
-        raise NotComparable(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise NotComparable(f"cannot read {path}: it is no JSON") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise NotComparable(f"cannot read {path}: it was not written by `fastlstm bench --json` of this version")
-    return found
+NAME, LINE = 80, 300  # most characters of a name, of a note
 
 
 def _key(row):
@@ -73,17 +55,17 @@ def differences(before, after):
 def text(before, after):
     """The comparison as a table."""
     rows = compare(before, after)
-    width = max(len(row["name"]) for row in rows)
+    width = max(len(printable(row["name"], NAME)) for row in rows)
     controlled = any(row["rivals"] for row in rows)
-    lines = ["microseconds per call of fastlstm; ratio = before / after, above 1 is faster"]
+    lines = _legend(controlled)
     for group in dict.fromkeys(row["group"] for row in rows):
         mine = [row for row in rows if row["group"] == group]
-        lines += ["", f"{group}"]
-        head = f"  {'case':<{width}}  {'before':>12}  {'after':>12}  {'ratio':>6}"
+        lines += ["", printable(group, NAME)]
+        head = f"  {'case':<{width}}  {'before, us':>12}  {'after, us':>12}  {'ratio':>6}"
         lines.append(head + (f"  {'rivals':>6}" if controlled else ""))
         for row in mine:
             times = f"{row['before_us']:>12,.1f}  {row['after_us']:>12,.1f}  {row['ratio']:>6.2f}"
-            line = f"  {row['name']:<{width}}  {times}"
+            line = f"  {printable(row['name'], NAME):<{width}}  {times}"
             if controlled:
                 line += f"  {row['rivals']:>6.2f}" if row["rivals"] else f"  {'-':>6}"
             lines.append(f"{line}  {row['verdict']}".rstrip())
@@ -93,7 +75,18 @@ def text(before, after):
         lines.append(f"  geometric mean: {mean:.2f}{beside}")
     count = {word: sum(row["verdict"] == word for row in rows) for word in ("faster", "slower")}
     lines += ["", f"{count['faster']} faster, {count['slower']} slower, of {len(rows)}; "
-                  f"the rest is within {NOISE:.0%}, or within the spread of the runs"]
+                  f"the rest is within {NOISE * 100:.0f} %, or within the spread of the runs"]
     only = abs(len(before["results"]) - len(rows)) + abs(len(after["results"]) - len(rows))
-    lines += [f"{only} cases are in one file only"] if only else []
-    return "\n".join([*lines, *(f"! {words}" for words in differences(before, after))])
+    lines += [f"{only} {'cases are' if only > 1 else 'case is'} in one file only"] if only else []
+    return "\n".join([*lines, *(f"! {printable(words, LINE)}" for words in differences(before, after))])
+
+
+def _legend(controlled):
+    """What the columns mean."""
+    lines = [
+        "Times of fastlstm in microseconds per call: lower is faster.",
+        "ratio: time before / time after. Above 1 the second run is faster, 2 is twice as fast.",
+    ]
+    if controlled:
+        lines.append("rivals: the same ratio of the other systems in both files: what the machine itself has changed.")
+    return [*lines, f"faster, slower: by more than {NOISE * 100:.0f} %, and by more than the times of a run spread."]

@@ -21,6 +21,13 @@ PLAIN = "plain LSTM"  # fastlstm's, of the same sizes as a case of the family
 # or raises Cannot.
 PEERS = {"torch": peer_torch, "onnxruntime": peer_onnxruntime, "openvino": peer_openvino, "numpy": peer_numpy}
 
+ABOUT = {
+    "torch": "PyTorch's own torch.nn.LSTM, GRU, RNN, in inference mode; autograd for training",
+    "onnxruntime": "ONNX Runtime's operators LSTM, GRU, RNN",
+    "openvino": "OpenVINO, with the same ONNX graph",
+    "numpy": "a loop over time in plain NumPy, the input's products made at once",
+}
+
 # Largest difference, relative to the largest element of the array. A weight's gradient is a sum over all steps and
 # rows, in an order of each contestant's own, hence the wider bound.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}

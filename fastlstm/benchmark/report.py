@@ -1,4 +1,4 @@
-"""Rows, tables and JSON: what a run leaves behind.
+"""Rows and JSON: what a run leaves behind. tables.py is what it prints.
 
 A row is a dict, the same in memory and in the file; `document` names all its parts. Times are microseconds per call.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import fastlstm as fl
 
 from ..whole_files import write_whole
-from .contestants import OWN, OWN_SINGLE, OWN_STEP, PLAIN, is_own
+from .contestants import OWN, OWN_SINGLE, PLAIN, is_own
 from .measure import SPARE_CORES
 
 FORMAT = "fastlstm bench 1"
@@ -121,70 +121,6 @@ def summaries(rows):
     return {group: summary([r for r in rows if r["group"] == group]) for group in groups}
 
 
-# ---- text -------------------------------------------------------------------------------------------------------
-
-
-def ceilings_text(ceilings, threads, dtypes=("float32",)):
-    """The ceilings, a line for one thread and a line for all of them."""
-    lines = []
-    for n in sorted({1, threads}):
-        peaks = ", ".join(f"{ceilings.peak[dtype, n] * 1e-9:.0f} GFLOP/s {dtype}" for dtype in dtypes)
-        reads = ", ".join(
-            f"{level} {rate * 1e-9:.0f}" for (level, count), rate in ceilings.bandwidth.items() if count == n
-        )
-        lines.append(f"ceilings, {n} thread{'s' if n > 1 else ''}: {peaks}; reading {reads} GB/s")
-    kilobytes = ", ".join(f"{level} {nbytes >> 10:,}" for level, nbytes in ceilings.sizes.items())
-    guessed = f" ({', '.join(ceilings.guessed)} guessed)" if ceilings.guessed else ""
-    return "\n".join([*lines, f"caches, kB: {kilobytes}{guessed}"])
-
-
-def _number(microseconds):
-    return f"{microseconds:,.0f}" if microseconds >= 999.5 else f"{microseconds:.3g}"
-
-
-def group_text(group, about, rows):
-    """The table of one group; microseconds per call, `~` where disturbed slots count."""
-    names = list(dict.fromkeys(name for r in rows for name in r["results"]))
-    scaled, rivals, family = OWN_SINGLE in names, any(r["ratio"] for r in rows), PLAIN in names
-    head = ["case", *names, *(["ratio"] if rivals else []), "GFLOP/s", "GB/s", "share", "bound"]
-    head += ["us/step", "work", "of plain rate"] if family else []
-    head += ["scaling", "of probe"] if scaled else []
-    lines = [head]
-    for r in rows:
-        cells = [r["name"]]
-        for name in names:
-            found = r["results"].get(name)
-            mark = "~" if found and not found["undisturbed"] else ""
-            cells.append(_number(found["median_us"]) + mark if found else "wrong" if name in r["dropped"] else "-")
-        cells += [f"{r['ratio']:.2f}" if r["ratio"] else "-"] if rivals else []
-        cells += [f"{r['gflops']:.1f}", f"{r['gbytes']:.1f}", f"{r['share']:.2f}", r["bound"]]
-        if family:
-            cells += [_number(r["us_per_step"]), f"{r['work']:.3f}", f"{r['of_plain_rate']:.2f}"]
-        cells += [f"{r['scaling']:.2f}", f"{r['scaling'] / r['probe_scaling']:.2f}"] if "scaling" in r else []
-        lines.append(cells)
-    widths = [max(len(line[k]) for line in lines if k < len(line)) for k in range(len(head))]
-    text = [f"{group}: {about}"]
-    for line in lines:
-        rest = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=False))
-        padded = [line[0].ljust(widths[0]), *rest]
-        text.append("  " + "  ".join(padded).rstrip())
-    return "\n".join([*text, "  " + _summary_text(summary(rows))])
-
-
-def _summary_text(s):
-    words = []
-    if s["ratio"]:
-        words.append(f"ratio {s['ratio']:.2f} (worst {s['worst_ratio']:.2f}, {s['worst']})")
-    words.append(f"share of the roofline {s['share']:.2f}")
-    if s["of_plain_rate"]:
-        slowest = f"worst {s['slowest_of_plain_rate']:.2f}, {s['slowest']}"
-        past = f"{s['past_aim']} of {s['cases']} above {AIM}"
-        words.append(f"of plain rate {s['of_plain_rate']:.2f} ({slowest}; {past})")
-    if s["scaling"]:
-        words.append(f"scaling {s['scaling']:.2f}, {s['relative_scaling']:.2f} of the probe's")
-    return "geometric mean: " + "; ".join(words)
-
-
 def warnings_of(rows, threads):
     """Sentences about what takes validity from the figures, found in the rows."""
     found = []
@@ -194,7 +130,8 @@ def warnings_of(rows, threads):
     count = sum(len(r["results"]) for r in rows)
     noisy = sum(not t["undisturbed"] for r in rows for t in r["results"].values())
     if noisy:
-        found.append(f"{noisy} of {count} figures are marked ~: a contestant of their case had no undisturbed slot")
+        words = "something else ran while they, or another contestant of their case, were timed"
+        found.append(f"{noisy} of {count} times are marked ~: {words}")
     greedy = {}
     for r in rows:
         for name, t in r["results"].items():
@@ -205,13 +142,3 @@ def warnings_of(rows, threads):
     found += [f"{name} used {cores:.1f} cores where {threads} were asked for" for name, cores in greedy.items()]
     refused = dict.fromkeys(f"{name}: {words}" for r in rows for name, words in r["refused"].items())
     return found + [f"not in every case: {words}" for words in refused]
-
-
-LEGEND = (
-    "microseconds per call, median. ratio: best rival / fastlstm.\n"
-    "GFLOP/s, GB/s: fastlstm's, of the work that cannot be avoided. share: roofline / fastlstm's time; bound: what the "
-    f"roofline\nis made of. {OWN_STEP}: the same step through a stream, outside the ratio;\n"
-    "awake: its threads wait for the next one.\n"
-    f"{PLAIN}: fastlstm's, of the same sizes; work: the case's / the {PLAIN}'s; of plain rate: time / (work x time of\n"
-    f"the {PLAIN}), to be at most {AIM}."
-)

@@ -48,6 +48,7 @@ def run_bundled(output):
     print(fc.score_table(methods, values, first, len(values)))
     print("\nForecasts made 6 months before, every five years; in brackets by how much they missed.\n")
     print(fc.sample_table(months, values, {name: methods[name] for name in list(methods)[:3]}, first))
+    print(f"\n{fc.notes(months, values, scaling.band(roots), first)}")
     print(f"\n{len(values)} steps in {seconds * 1e3:.1f} ms: {len(values) / seconds:,.0f} steps per second")
     if failure is not None:
         raise failure

@@ -10,3 +10,7 @@ __all__ = [
     "GRU", "LSTM", "RNN", "Backend", "Prepared", "is_compatible", "operators", "prepare", "run_model", "run_node",
     "supports_device",
 ]
+
+
+def __dir__():
+    return [*__all__]

@@ -12,3 +12,7 @@ from .torch_accelerate import Report, accelerate, restore
 from .torch_layers import GRU, LSTM, RNN
 
 __all__ = ["GRU", "LSTM", "RNN", "Report", "accelerate", "restore"]
+
+
+def __dir__():
+    return [*__all__]

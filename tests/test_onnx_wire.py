@@ -215,7 +215,7 @@ F32 = ob.field(2, 1)
     (ob.fields(1, [2]) + F32 + ob.field(4, bytes(8)) + ob.field(9, bytes(8)), "in fields .4, 9."),
     (ob.fields(1, [1]) + F32 + ob.field(9, bytes(4)) * 2, "twice"),
     (ob.fields(1, [1]) + F32 + ob.field(3, b"") + ob.field(9, bytes(4)), "segment"),
-    (ob.fields(1, [1]) + ob.field(2, 10) + ob.field(5, 65536), "beyond 16 bits, 65536"),
+    (ob.fields(1, [1]) + ob.field(2, 10) + ob.field(5, 65536), "beyond those of float16, 65536"),
     (ob.fields(1, [1]) + ob.field(2, 10) + ob.field(5, ob.varint(5) * 2), "more than 1 numbers"),
     (ob.fields(1, [3]) + ob.field(2, 10) + ob.field(5, ob.varint(300) * 2), "has 2 numbers, expected 3"),
     (ob.fields(1, [3]) + ob.field(2, 10) + ob.field(5, ob.varint(5)), "has 1 numbers, expected 3"),

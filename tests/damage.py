@@ -100,7 +100,7 @@ def _onnx():
 
     small = ob.recurrent("GRU", ob.weights("GRU", 3, 4), how="packed", linear_before_reset=1)
     large = ob.recurrent("LSTM", ob.weights("LSTM", 300, 500), direction="reverse")
-    return [ob.varied(), small, ob.varied(), large], ".onnx", fl.from_onnx
+    return [ob.varied(), ob.computed(), small, ob.computed(), ob.varied(), large], ".onnx", fl.from_onnx
 
 
 def _keras(ending):

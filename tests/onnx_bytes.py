@@ -4,8 +4,14 @@ import struct
 
 import numpy as np
 
-CODES = {"float32": 1, "uint8": 2, "int32": 6, "int64": 7, "float16": 10, "float64": 11, "bfloat16": 16}
-FIELDS = {"float32": 4, "int32": 5, "int64": 7, "float64": 10, "float16": 5, "bfloat16": 5}  # of numbers one by one
+CODES = {
+    "float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10,
+    "float64": 11, "uint32": 12, "uint64": 13, "bfloat16": 16, "uint4": 21, "int4": 22,
+}
+FIELDS = {  # of numbers one by one
+    **dict.fromkeys(("uint8", "int8", "uint16", "int16", "int32", "bool", "float16", "bfloat16"), 5), "float32": 4,
+    "int64": 7, "float64": 10, "uint32": 11, "uint64": 11,
+}
 
 
 def varint(n):
@@ -40,17 +46,21 @@ def numbers(array, kind, packed):
         tag, width = varint(number << 3 | (5 if kind == "float32" else 1)), flat.itemsize
         data = flat.astype(flat.dtype.newbyteorder("<")).tobytes()
         return b"".join(tag + data[at : at + width] for at in range(0, len(data), width))
-    values = flat.view(np.uint16) if kind.endswith("16") else flat
+    values = flat.view(np.uint16) if kind.endswith("float16") else flat
     if packed:
         return field(number, b"".join(varint(int(n)) for n in values))
     return fields(number, (int(n) for n in values))
 
 
 def tensor(name, array, how="raw", kind=None):
-    """A TensorProto. how: "raw", "packed", "unpacked", or a dict of external data. kind: "bfloat16" for uint16."""
+    """A TensorProto. how: "raw", "packed", "unpacked", or a dict of external data.
+
+    kind: "bfloat16" for uint16; "int4", "uint4" for uint8, two numbers in each.
+    """
     array = np.asarray(array)
     kind = kind or array.dtype.name
-    head = fields(1, array.shape) + field(2, CODES[kind]) + field(8, name)
+    shape = (*array.shape[:-1], 2 * array.shape[-1]) if kind in ("int4", "uint4") else array.shape
+    head = fields(1, shape) + field(2, CODES[kind]) + field(8, name)
     if isinstance(how, dict):
         entries = (field(1, key) + field(2, str(value)) for key, value in how.items())
         return head + fields(13, entries) + field(14, 1)
@@ -136,3 +146,22 @@ def varied():
     tensors = [tensor(name, array) for name, array in lstm.items()]
     tensors += [tensor("rnn.W", rnn["W"], "packed"), tensor("rnn.R", rnn["R"])]
     return model(graph(nodes, tensors, ["x", "cond"], ["y", "w"]), more=field(8, field(1, "com.example") + field(2, 1)))
+
+
+def computed(H=4, I=3):
+    """A model of opset 17 whose weights are computed of constants, in most of the ways that exporters use."""
+    arrays, sizes = weights("GRU", I, H), {"zero": [0], "one": [1], "H": [H], "2H": [2 * H], "end": [2**63 - 1]}
+    tensors = [tensor(name, np.array(value, np.int64)) for name, value in sizes.items()]
+    tensors += [tensor("w", arrays["W"][0].T), tensor("scale", np.float32(0.01)), tensor("yes", np.array(True))]
+    tensors += [tensor("r", np.clip(100 * arrays["R"], -128, 127).astype("i1"), "packed"), tensor("h", np.float32([0]))]
+    bias = graph([node("Cast", ["b"], ["v"], to=1)], [tensor("b", arrays["B"].astype("f2"))], [], ["v"])
+    nodes = [
+        node("Transpose", ["w"], ["wt"], perm=[1, 0]),
+        node("Slice", ["wt", "zero", "H", "zero"], ["w0"]), node("Slice", ["wt", "H", "2H"], ["w1"]),
+        node("Slice", ["wt", "2H", "end", "zero", "one"], ["w2"]), node("Concat", ["w1", "w0", "w2"], ["ws"], axis=0),
+        node("Unsqueeze", ["ws", "zero"], ["W"]), node("DequantizeLinear", ["r", "scale"], ["R"]),
+        node("If", ["yes"], ["B"], then_branch=Graph(bias), else_branch=Graph(bias)),
+        node("Constant", [], ["shape"], value_ints=[1, 2, H]), node("Expand", ["h", "shape"], ["h0"]),
+        node("GRU", ["x", "W", "R", "B", "", "h0"], ["y"], "rnn", hidden_size=H),
+    ]
+    return model(graph(nodes, tensors))

@@ -242,7 +242,7 @@ def odd(what):
 
 @pytest.mark.parametrize("what, error, words", [
     ("tensor", ValueError, "reference evaluator cannot read the model .KeyError 99"),
-    ("constant", ValueError, "reference evaluator cannot read the model .KeyError 99"),
+    ("constant", ValueError, "node 'y' .Constant.: ONNX's reference evaluator .of the package onnx. .*KeyError 99"),
     ("bytes", onnx.checker.ValidationError, "model: (damaged|not an ONNX model)"),
 ])
 def test_models_that_cannot_be_prepared(what, error, words):
@@ -254,11 +254,92 @@ def test_models_that_cannot_be_prepared(what, error, words):
 
 @pytest.mark.parametrize("what, words", [
     ("input", "input x is of element type 99, which ONNX does not have"),
-    ("cast", "reference evaluator cannot read the model .KeyError 99"),
+    ("cast", "node 'y' .Cast.: ONNX's reference evaluator .of the package onnx. cannot run it .KeyError 99"),
 ])
 def test_models_that_cannot_be_run(what, words):
     with pytest.raises(ValueError, match=words):
         fl.onnx.prepare(odd(what)).run([np.zeros(1, "f4")])
+
+
+def graph_of(nodes, outputs=("y",), **more):
+    """A model whose input x and outputs are float32 vectors."""
+    given, left = ([helper.make_tensor_value_info(name, 1, [None]) for name in names] for names in ("x", outputs))
+    graph = helper.make_graph(nodes, "graph", given, left, **more)
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+THREE = onnx.numpy_helper.from_array(np.ones(3, "f4"), "three")
+ADD = helper.make_node("Add", ["x", "three"], ["y"], "sum")
+
+
+def inside_an_if():
+    branch = helper.make_graph([ADD], "b", [], [helper.make_tensor_value_info("y", 1, [None])])
+    yes = onnx.numpy_helper.from_array(np.array(True), "yes")
+    choice = helper.make_node("If", ["yes"], ["y"], "choice", then_branch=branch, else_branch=branch)
+    return graph_of([choice], initializer=[THREE, yes])
+
+
+@pytest.mark.parametrize("model, words", [
+    (graph_of([ADD], initializer=[THREE]), "node 'sum' .Add.: .*package onnx. cannot run it .operands could not be"),
+    (inside_an_if(), "node 'sum' .Add.: .*cannot run it .operands"),
+    (graph_of([helper.make_node("Reshape", ["x", "size"], ["y"])],
+              initializer=[onnx.numpy_helper.from_array(np.array([7, 7]), "size")]),
+     "node 'y' .Reshape.: .*cannot run it .cannot reshape"),
+])
+def test_errors_of_the_reference_evaluator_name_the_node(model, words):
+    """When a model is run, the innermost node, once."""
+    ready = fl.onnx.prepare(model)
+    with pytest.raises(ValueError, match=words) as caught:
+        ready.run([np.ones(2, "f4")])
+    assert str(caught.value).count("package onnx") == 1
+
+
+def test_operators_that_the_reference_evaluator_lacks():
+    """When it is prepared, with the node's name, in a class that says so."""
+    node = helper.make_node("Strange", ["x"], ["y"], "odd", domain="com.example")
+    with pytest.raises(NotImplementedError, match="node 'odd' .Strange.: .*package onnx. does not have it"):
+        fl.onnx.prepare(graph_of([node]))
+    assert not fl.onnx.is_compatible(graph_of([node]))
+
+
+def test_errors_from_elsewhere_pass_through_nodes(monkeypatch):
+    """What has nothing to do with the model comes as it is, also through a node around the one that runs."""
+    from onnx.reference.ops.op_add import Add
+
+    ready = fl.onnx.prepare(inside_an_if())
+    for error in (MemoryError("full"), TimeoutError("late"), KeyboardInterrupt()):
+        monkeypatch.setattr(Add, "_run", lambda *_, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error)) as caught:
+            ready.run([np.ones(3, "f4")])
+        assert caught.value is error
+
+
+@pytest.mark.parametrize("what", ["shape", "type"])
+def test_outputs_without_shapes(what, tmp_path):
+    """Exporters leave them out, and ONNX Runtime does without; the model that was given stays as it is."""
+    model = small()
+    for value in model.graph.output:
+        if what == "shape":
+            value.type.tensor_type.ClearField("shape")
+        else:
+            value.ClearField("type")
+    before = model.SerializeToString()
+    onnx.save(model, tmp_path / "m.onnx")
+    onnx.save(model, tmp_path / "e.onnx", save_as_external_data=True, location="e.bin", size_threshold=0)
+    model = onnx.load_model_from_string(before)
+    for form in (model, before, tmp_path / "m.onnx", tmp_path / "e.onnx"):
+        assert np.array_equal(fl.onnx.run_model(form, [X]).y, fl.onnx.run_model(small(), [X]).y)
+    assert model.SerializeToString() == before
+    model.graph.node[0].op_type = "Nothing"
+    with pytest.raises(onnx.checker.ValidationError, match="Nothing"):  # it is checked all the same
+        fl.onnx.prepare(model)
+
+
+def test_inputs_without_shapes():
+    model = small()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert np.array_equal(fl.onnx.run_model(model, [X]).y, fl.onnx.run_model(small(), [X]).y)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), TimeoutError("late"), KeyError("elsewhere")])

@@ -269,7 +269,7 @@ def test_attributes_are_refused_before_the_first_run(attributes, opset, words):
     ("X", lambda a: a[0], r"has X of shape \(3, 4\), expected three axes"),
     ("X", lambda a: a[:, :, :3], "node 'n' .GRU. x"),
     ("X", lambda a: a.astype(float), "inputs of different types: X float64, W float32"),
-    ("W", lambda a: a.astype(float), "has weights of W float64, R float32"),
+    ("W", lambda a: a.astype(float), "inputs of different types: X float32, W float64"),
     ("W", lambda a: a.astype("i4"), "has weights of W int32, R float32"),
     ("R", lambda a: a.swapaxes(1, 2), r"R has shape \(1, 6, 18\), expected \(1, 54, 18\)"),
     ("B", lambda a: a[:, 1:], r"B has shape \(1, 35\), expected \(1, 36\)"),

@@ -215,7 +215,7 @@ F32 = ob.field(2, 1)
     (ob.fields(1, [2]) + F32 + ob.field(4, bytes(8)) + ob.field(9, bytes(8)), "in fields .4, 9."),
     (ob.fields(1, [1]) + F32 + ob.field(9, bytes(4)) * 2, "twice"),
     (ob.fields(1, [1]) + F32 + ob.field(3, b"") + ob.field(9, bytes(4)), "segment"),
-    (ob.fields(1, [1]) + ob.field(2, 10) + ob.field(5, 65536), "beyond 16 bits, 65536"),
+    (ob.fields(1, [1]) + ob.field(2, 10) + ob.field(5, 65536), "beyond those of float16, 65536"),
     (ob.fields(1, [1]) + ob.field(2, 10) + ob.field(5, ob.varint(5) * 2), "more than 1 numbers"),
     (ob.fields(1, [3]) + ob.field(2, 10) + ob.field(5, ob.varint(300) * 2), "has 2 numbers, expected 3"),
     (ob.fields(1, [3]) + ob.field(2, 10) + ob.field(5, ob.varint(5)), "has 1 numbers, expected 3"),
@@ -237,3 +237,25 @@ def test_what_onnx_writes():
     node = onnx.NodeProto.FromString(ob.node("Op", ["a"], ["b"], "n", "d", i=-1, f=0.5, s="x", l=[1, 2], m=["y"]))
     values = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
     assert values == {"i": -1, "f": 0.5, "s": b"x", "l": [1, 2], "m": [b"y"]}
+
+
+def test_memory_that_is_watched_twice(tmp_path):
+    """It is given back when the last array is gone, not the first, and is there again for the next one."""
+    wanted = np.arange(3 * 4096, dtype="f4")
+    data = ob.tensor("t", wanted)
+    (tmp_path / "tensor").write_bytes(data)
+    with open(tmp_path / "tensor", "rb") as file:
+        source, others = Bytes(file), Others(str(tmp_path))
+        tensor = described(source.data, whole(data))
+        one, two = (array(source, tensor, others)[0] for _ in range(2))
+        source.watch(tensor.span, one)
+        source.watch(tensor.span, two)
+        resident, piece = source.resident, two[5:]
+        del one
+        assert np.array_equal(two, wanted) and source.resident == resident
+        source.release(tensor.span, piece)  # not while others look there
+        del two
+        assert np.array_equal(piece, wanted[5:]) and source.resident == resident
+        del piece
+        assert source.resident <= resident - 8192 or not resident
+        assert np.array_equal(array(source, tensor, others)[0], wanted) and source.resident == resident

@@ -199,6 +199,7 @@ class Doubled(fl.LSTM):
 
 def models_in_and_out(x: np.ndarray) -> None:
     layers = fl.from_onnx("a.onnx")
+    layers = fl.from_onnx("a.onnx", names=["lstm"])
     assert_type(layers, dict[str, fl.LSTM | fl.GRU | fl.RNN | fl.Reverse | fl.Bidirectional])
     model = fl.Sequential(fl.Bidirectional(fl.LSTM(2, 3), fl.GRU(2, 3), "sum"), fl.Last(fl.RNN(3, 4)))
     fl.to_onnx(model, "b.onnx", state=True, metadata={"note": "3"})

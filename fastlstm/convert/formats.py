@@ -121,10 +121,13 @@ def _safetensors(kind, path, **options):
 
 
 def _onnx(kind, path, **options):
-    from .onnx_read import from_onnx
+    from .onnx_read import read_onnx
 
     _no_options(kind, path, options)
-    return Contents(kind, from_onnx(path), {}, {}, "a graph, which may compute more")
+    models, refused, told = read_onnx(path)
+    for words in told:
+        warnings.warn(words, RuntimeWarning, stacklevel=2)
+    return Contents(kind, models, refused, {}, "a graph, which may compute more")
 
 
 def _keras(kind, path, **options):

@@ -122,11 +122,7 @@ def _activations(op_type, attributes, directions):
     if len(names) != count * directions:
         raise ValueError(f"has {len(names)} activations, expected {count * directions}")
     alphas, betas = (list(attributes.get(f"activation_{name}", ())) for name in ("alpha", "beta"))
-    given = len(alphas), len(betas)
-    found = [_activation(name, alphas, betas) for name in names]
-    if alphas or betas:
-        words = f"{given[0]} activation_alpha and {given[1]} activation_beta"
-        raise ValueError(f"has {words}, of which {', '.join(names)} leave {len(alphas)} and {len(betas)}")
+    found = [_activation(name, alphas, betas) for name in names]  # more constants than they take mean nothing
     return [tuple(found[d * count : (d + 1) * count]) for d in range(directions)]
 
 
@@ -137,7 +133,8 @@ def recipe(op_type, attributes, opset):
     that is not given. opset: the version of ONNX's operators that the model asks for.
 
     Raises ValueError, whose words follow on the name of a node, for an unknown attribute or one of another type, a
-    value there is not, and constants of activations that are too many, or missing without a default.
+    value there is not, and constants of activations that are missing without a default. Constants that no activation
+    takes are ignored, as ONNX Runtime does: exporters write them for functions without any.
     """
     check_opset(opset)
     found = _check_types(op_type, attributes, opset)
@@ -183,13 +180,15 @@ def check_shapes(how, shapes):
 
 
 def target_type(types):
-    """The dtype of a layer from those of its weights; 16-bit types are widened. ValueError for a mixture."""
+    """The dtype of a layer from those of its weights: the widest, and float32 at least, which changes no number.
+
+    Raises ValueError for other types.
+    """
     names = {name: str(kind) for name, kind in types.items() if kind is not None}
-    wide = {{"float16": "float32", "bfloat16": "float32"}.get(kind, kind) for kind in names.values()}
-    if len(wide) != 1 or not wide <= {"float32", "float64"}:
+    if not set(names.values()) <= {"float32", "float64", "float16", "bfloat16"}:
         found = ", ".join(f"{name} {kind}" for name, kind in names.items())
-        raise ValueError(f"has weights of {found}, expected one of float32, float64, float16, bfloat16 for all")
-    return wide.pop()
+        raise ValueError(f"has weights of {found}, expected float32, float64, float16 or bfloat16")
+    return "float64" if "float64" in names.values() else "float32"
 
 
 def _copy(target, source):

@@ -1,35 +1,51 @@
 """`from_onnx`: the recurrent nodes of an ONNX file as layers, without the package onnx.
 
-The file is read into memory and walked (onnx_nodes.py); weights are copied out of it in the order of gates that
-layers have (onnx_layers.py), piece by piece, each of which is given back, so that nothing is in memory twice.
+The file is read into memory and walked (onnx_nodes.py, onnx_values.py). Weights are copied out of it in the order of
+gates that layers have (onnx_layers.py), piece by piece, and each piece is given back: nothing is in memory twice.
 """
 
+import math
 import os
 import warnings
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from ..params import not_finite
-from ..read_files import as_source, refusals, steady
+from ..read_files import FileFormatError, as_source, excerpt, refusals, steady
 from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
-from .onnx_nodes import STANDARD, Search, Values
-from .onnx_tensors import Bytes, Others, Place, array, described
-from .onnx_wire import LENGTH, VARINT, attribute, fields, message, one, signed, text
+from .onnx_nodes import STANDARD, Search, attributes_of, short
+from .onnx_room import BF16, Room
+from .onnx_tensors import Bytes, Others, array, described, width_of
+from .onnx_values import Values
+from .onnx_wire import LENGTH, VARINT, fields, message, one, signed, text
 
 MAX_IR = 14  # of onnx 1.23
-_IR, _GRAPH, _OPSET, _FUNCTION = 1, 7, 8, 25  # of ModelProto
+_IR, _PRODUCER, _GRAPH, _OPSET, _FUNCTION = 1, 2, 7, 8, 25  # of ModelProto
 _STATES = ("initial_h", "initial_c")
 _SHARED = "shares weights with other nodes, which together need more than twice the file's size"
+_KINDS = ("float32", "float64", "float16", "bfloat16")
+_TOLD = 5  # nodes whose reasons an error gives in full
 
 
 # ---- the model --------------------------------------------------------------------------------------------------
 
 
-def _graph_and_opset(data, size):
-    """(span of the graph, version of the standard operators)."""
+class _Model(NamedTuple):
+    """graph: its span; opset: version of the standard operators; producer: the program that wrote the file."""
+
+    graph: tuple
+    opset: int
+    producer: str
+
+
+def _model(data, size):
     try:
-        found = message(data, (0, size), {_IR: VARINT, _GRAPH: LENGTH, _OPSET: LENGTH}, 1024)
-        ir, graph = one(found[_IR]), one(found[_GRAPH])
+        kinds = {_IR: VARINT, _PRODUCER: LENGTH, _GRAPH: LENGTH, _OPSET: LENGTH}
+        found = message(data, (0, size), kinds, 1024)
+        ir, graph, producer = one(found[_IR]), one(found[_GRAPH]), text(data, one(found[_PRODUCER]))
     except ValueError as error:
         raise ValueError(f"not an ONNX model, or {error}") from None
     if ir is None or graph is None:
@@ -45,22 +61,22 @@ def _graph_and_opset(data, size):
         raise ValueError("names no version of ONNX's operators (opset)")
     opset = versions.get("opset", 1)
     check_opset(opset)
-    return graph, opset
+    return _Model(graph, opset, producer)
 
 
-def _nodes(data, size, graph):
-    """Every recurrent node of a model; in functions there may be none."""
+def _nodes(data, size, model):
+    """(node, why it cannot be read or None) of every recurrent node of a model; in functions there may be none."""
 
     def functions():
         return ((a, b) for number, kind, a, b in fields(data, (0, size)) if number == _FUNCTION and kind == LENGTH)
 
-    found = Search(data, graph, functions).found
+    found = Search(data, model.graph, functions).found
     if not found:
-        raise ValueError("there is no LSTM, GRU or RNN in it")
+        words = "there is no LSTM, GRU or RNN in it"
+        if model.producer.lower() == "pytorch":
+            words += "; torch.onnx.export writes torch.nn.RNN as one only with dynamo=False"
+        raise ValueError(words)
     return found
-
-
-# ---- a node -----------------------------------------------------------------------------------------------------
 
 
 def _inputs(node):
@@ -76,128 +92,240 @@ def _inputs(node):
     return given
 
 
-def _attributes(data, node):
-    found = {}
-    for span in node.attributes:
-        name, value = attribute(data, span)
-        if name in found:
-            raise ValueError(f"has attribute {name[:100]!r} twice")
-        found[name] = value
-    return found
+# ---- tensors ----------------------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """One file on its way to layers."""
+class _Tensors:
+    """The tensors of a file and of those beside it, as far as there is room for them."""
 
     def __init__(self, path, file):
         folder, own = None, None  # of contents and file objects
         if isinstance(path, str):
             found, folder = os.fstat(file.fileno()), os.path.dirname(os.path.abspath(path))
             own = found.st_dev, found.st_ino
-        self.path, self.source, self.others = path, Bytes(file), Others(folder)
+        self.source, self.others = Bytes(file), Others(folder)
         size = self.source.size
-        self.room = 2 * size  # bytes that all layers together may take; what lies in other files adds to it
-        self.walks = 2 * size + (1 << 18)  # bytes of tensors, junk and all, that may be walked for their numbers
-        self.uncounted, self.counted, self.made = {own: 0}, set(), {}
-        self.known, self.starting = {}, {}  # span -> `Tensor`, whether an initial state is not zero
-        graph, self.opset = _graph_and_opset(self.source.data, size)
-        self.nodes = _nodes(self.source.data, size, graph)
-        self.inputs = [self._told(node, _inputs, node) for node in self.nodes]
-        wanted = [[given[n] for n in (*WEIGHTS, *_STATES) if n in given] for given in self.inputs]
-        self.values = Values(self.source.data, self.nodes, wanted)
+        self.room = Room(2 * size, lambda: self.source.resident)
+        self._walks = 6 * size + (1 << 18)  # bytes of tensors, junk and all, that may be walked for their numbers
+        self._uncounted, self._counted = {own: 0}, {}
+        self._known, self._narrow = {}, set()  # span -> `Tensor`; spans of tensors of 16 bits or less
 
-    @staticmethod
-    def _told(node, function, *arguments):
-        """A function's result; its errors name the node."""
-        try:
-            return function(*arguments)
-        except ValueError as error:
-            raise ValueError(f"{node.place} {error}") from None
+    def described(self, span, every=False):
+        """The `Tensor` at a span; ValueError for one that is no weight, without `every`."""
+        if span not in self._known:
+            self._known[span] = described(self.source.data, span, every=True)
+        if not every and not self._known[span].is_weight:
+            raise ValueError(f"holds {self._known[span].type}, expected {', '.join(_KINDS[:-1])} or {_KINDS[-1]}")
+        return self._known[span]
 
-    def layers(self):
-        """Name -> layer."""
-        found = {}
-        for node, given in zip(self.nodes, self.inputs, strict=True):
-            names = [name for name in (node.name, *node.outputs) if name and name not in found]
+    def array(self, tensor):
+        """(array, the place it is from) of a `Tensor`, as `onnx_tensors.array` gives it."""
+        self._walks -= tensor.span[1] - tensor.span[0]
+        if self._walks < 0:
+            raise ValueError("is read too often by nodes that share it")
+        self.count(tensor)
+        return array(self.source, tensor, self.others)
+
+    def count(self, tensor):
+        """What lies in other files is room, too: for each byte of a file once, whatever tensors hold it."""
+        if tensor.external is not None and tensor.span not in self._counted:
+            place = self.others.place(tensor.external)
+            own = min(place.length, self._uncounted.setdefault(place.file, place.size))
+            self._uncounted[place.file] -= own
+            self._counted[tensor.span] = own
+            self.room.grow(2 * own)
+
+    def leaf(self, span):
+        """A tensor that something is computed of: bfloat16 as BF16. Its memory goes when no array looks into it."""
+        tensor = self.described(span, every=True)
+        self.count(tensor)
+        stored = self._counted.get(span, span[1] - span[0])
+        count, width = min(tensor.count, 2 * stored), width_of(tensor)  # a number takes four bits at least
+        if span not in self._narrow and width <= 2:  # computed in float32
+            self._narrow.add(span)
+            self.room.grow(max(0, 8 * count - 2 * stored))
+        self.room.check(count * width)
+        found, place = self.array(tensor)
+        if place is self.source:
+            self.source.watch(span, found)
+        else:
+            self.room.adopt(found)
+        return found.view(BF16) if tensor.type == "bfloat16" else found
+
+
+# ---- nodes ------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """One file on its way to layers. warnings: what is told about them."""
+
+    def __init__(self, path, file):
+        self.path, self.tensors, self.warnings = path, _Tensors(path, file), []
+        self.data, size = self.tensors.source.data, self.tensors.source.size
+        model = _model(self.data, size)
+        self.opset, self.nodes = model.opset, {}  # name -> (node, why it cannot be read or None)
+        for node, refusal in _nodes(self.data, size, model):
+            names = [name for name in (node.name, *node.outputs) if name and name not in self.nodes]
             if not names:
-                raise ValueError(f"{node.place} has no name and no output, or those of another one")
-            found[names[0]] = self._told(node, self._layer, node, given)
-        self.others.check_unchanged()
-        return found
+                names, refusal = [f"{node.place} {len(self.nodes)}"], "has no name and no output, or those of another"
+            self.nodes[names[0]] = node, refusal
+        self.values = Values(self.data, self.opset, self.tensors.room, self.tensors.leaf)
+        self.made, self.states = {}, {}  # what it is made of -> (layer, hidden_size); key of a value -> what it is
 
-    def _tensor(self, node, given, name):
-        try:
-            span = self.values.tensor(given[name], node.graphs)
-            if span not in self.known:
-                self.known[span] = described(self.source.data, span)
-            return self.known[span]
-        except ValueError as error:
-            raise ValueError(f"cannot be read: {name} {error}") from None
+    def layers(self, names=None):
+        """(name -> layer, name -> why there is none) of all nodes, or of those called `names`."""
+        wanted = self.nodes if names is None else dict.fromkeys(names)
+        unknown = [name for name in wanted if name not in self.nodes]
+        if unknown:
+            known = ", ".join(map(short, list(self.nodes)[:20]))
+            raise ValueError(f"no recurrent node is called {short(unknown[0])}; there are {known}")
+        found, refused = {}, {}
+        for name in wanted:
+            node, refusal = self.nodes[name]
+            try:
+                if refusal:
+                    raise ValueError(refusal)
+                found[name] = self._layer(node)
+            except ValueError as error:
+                refused[name] = f"{node.place} {excerpt(error, 1000)}"
+        self.tensors.others.check_unchanged()
+        return found, refused
 
-    def _layer(self, node, given):
-        how = recipe(node.op_type, _attributes(self.source.data, node), self.opset)
-        tensors = {name: self._tensor(node, given, name) for name in WEIGHTS if name in given}
-        check_shapes(how, {name: tensors[name].shape if name in tensors else None for name in WEIGHTS})
-        same = repr(how), tuple((name, tensor.span) for name, tensor in tensors.items())
-        if same in self.made:
-            return self.made[same]
-        width = np.dtype(target_type({name: tensor.type for name, tensor in tensors.items()})).itemsize
-        arrays, releases = {}, {}
-        for name, tensor in tensors.items():
-            arrays[name], releases[name] = self._array(name, tensor)
-            self.room -= tensor.count * width
-        if self.room < 0:
-            raise ValueError(_SHARED)
-        self.made[same] = model = layer(how, arrays, releases)
-        self._warn(node, given, model)
+    def _layer(self, node):
+        given = _inputs(node)
+        how = recipe(node.op_type, attributes_of(self.data, node), self.opset)
+        values = {name: self._found(node, given, name) for name in WEIGHTS if name in given}
+        same = repr(how), tuple((name, value.key) for name, value in values.items())
+        if same not in self.made:
+            self.made[same] = model, _ = self._made(how, values)
+            odd = not_finite(model._named_weights())
+            if odd:
+                self.warnings.append(f"{self.path}: {node.place} has NaN or infinity in {', '.join(odd)}")
+        model, hidden = self.made[same]
+        for name in _STATES:
+            if name in given:
+                self._check_state(node, how, hidden, name, given[name])
         return model
 
-    def _array(self, name, tensor):
-        """(array, what gives back the memory of its pieces)."""
-        self.walks -= tensor.span[1] - tensor.span[0]
-        if self.walks < 0:
-            raise ValueError(_SHARED)
+    def _found(self, node, given, name):
         try:
-            found, place = array(self.source, tensor, self.others)
+            return self.values.find(given[name], node.graphs)
         except ValueError as error:
             raise ValueError(f"cannot be read: {name} {error}") from None
-        if isinstance(place, Place) and tensor.span not in self.counted:
-            self.counted.add(tensor.span)
-            own = min(found.nbytes, self.uncounted.setdefault(place.file, place.size))
-            self.uncounted[place.file] -= own  # tensors that are the same bytes count no more than the file has
-            self.room += 2 * own
-        looks_in = place is self.source
-        return found, (lambda piece: self.source.release(tensor.span, piece)) if looks_in else (lambda _: None)
 
-    def _warn(self, node, given, model):
-        odd = not_finite(model._named_weights())
-        if odd:
-            words = f"{self.path}: {node.place} has NaN or infinity in {', '.join(odd)}"
-            warnings.warn(words, RuntimeWarning, stacklevel=6)
-        for name in _STATES:
-            if name in given and self._starts(node, given, name):
-                words = f"{name} is stored in the file and not zero; the layer starts from zeros if no state is given"
-                warnings.warn(f"{self.path}: {node.place}: {words}", RuntimeWarning, stacklevel=6)
+    def _made(self, how, values):
+        """(the layer of these weights, its hidden_size)."""
+        arrays, releases = self._computed(values), {}
+        stored = {name: self._stored(name, value) for name, value in values.items() if name not in arrays}
+        shapes = {name: found.shape for name, found in (stored | arrays).items()}
+        _, hidden = check_shapes(how, {name: shapes.get(name) for name in WEIGHTS})
+        kinds = {name: tensor.type for name, tensor in stored.items()}
+        wide = np.dtype(target_type(kinds | {name: _type(found) for name, found in arrays.items()}))
+        if not self.tensors.room.take(sum(map(math.prod, shapes.values())) * wide.itemsize):
+            raise ValueError(_SHARED)
+        times = Counter(tensor.span for tensor in stored.values())
+        for name, tensor in stored.items():
+            try:
+                arrays[name], place = self.tensors.array(tensor)
+            except ValueError as error:
+                raise ValueError(f"cannot be read: {name} {error}") from None
+            if place is self.tensors.source and times[tensor.span] == 1:
+                releases[name] = self._release(tensor.span)
+        arrays = {name: found.view("<u2") if found.dtype == BF16 else found for name, found in arrays.items()}
+        return layer(how, arrays, releases), hidden
 
-    def _starts(self, node, given, name):
-        """Whether an initial state is stored, and not zero."""
+    def _release(self, span):
+        return lambda piece: self.tensors.source.release(span, piece)
+
+    def _stored(self, name, value):
+        """The `Tensor` of a weight that is one."""
         try:
-            span = self.values.tensor(given[name], node.graphs)
+            tensor = self.tensors.described(value.span)
+            self.tensors.count(tensor)
+        except ValueError as error:
+            raise ValueError(f"cannot be read: {name} {error}") from None
+        return tensor
+
+    def _computed(self, values):
+        """The arrays of those weights that are no tensors of the file."""
+        try:
+            found = self.values.arrays({name: value for name, value in values.items() if value.node})
+        except ValueError as error:
+            raise ValueError(f"cannot be read: {error}") from None
+        for name, weight in found.items():
+            if _type(weight) not in _KINDS:
+                raise ValueError(f"cannot be read: {name} is computed as {weight.dtype}, expected {', '.join(_KINDS)}")
+        return found
+
+    def _check_state(self, node, how, hidden, name, given):
+        """A warning about an initial state that is stored, and not zero. ValueError for one that does not fit."""
+        state = self._state(node, name, given)
+        if state is None:
+            return
+        shape, is_zero = state
+        expected = ["batch", how.directions, hidden] if how.batch_first else [how.directions, "batch", hidden]
+        if len(shape) != 3 or any(a != b for a, b in zip(shape, expected, strict=True) if b != "batch"):
+            raise ValueError(f"has {name} of shape {shape}, expected ({', '.join(map(str, expected))})")
+        if not is_zero:
+            words = f"{name} is stored in the file and not zero; the layer starts from zeros if no state is given"
+            self.warnings.append(f"{self.path}: {node.place}: {words}")
+
+    def _state(self, node, name, given):
+        """(shape, whether it is zero) of an initial state; None for one that is given at run time."""
+        try:
+            value = self.values.find(given, node.graphs)
         except ValueError:
-            return False  # given at run time
-        if span not in self.starting:
-            found, release = self._array(name, self._tensor(node, given, name))
-            self.starting[span] = bool(np.any(found))
-            release(found)
-        return self.starting[span]
+            return None
+        if value.key not in self.states:
+            try:
+                found = self.values.arrays({name: value})[name]
+            except ValueError as error:
+                if value.node is None:
+                    raise ValueError(f"cannot be read: {error}") from None
+                return None
+            once = found[tuple(slice(None) if step else slice(1) for step in found.strides)]  # of repeated numbers
+            is_zero = not np.any(once["bits"] << 1 if once.dtype == BF16 else once)
+            self.states[value.key] = found.shape, is_zero
+        return self.states[value.key]
 
 
-def from_onnx(path):
+def _type(found):
+    return "bfloat16" if found.dtype == BF16 else found.dtype.name
+
+
+# ---- the calls --------------------------------------------------------------------------------------------------
+
+
+def read_onnx(path, names=None):
+    """(name -> layer, name -> why there is none, warnings) of what `as_source` gave; see `from_onnx`."""
+    with refusals(path), steady(path) as file:
+        reader = _Reader(path, file)
+        return *reader.layers(names), reader.warnings
+
+
+def _refusal(path, found, refused):
+    """The error for a file with nodes that cannot be read."""
+    reasons = list(refused.values())
+    words = reasons[0]
+    if len(reasons) > 1:
+        words = f"{len(reasons)} recurrent nodes cannot be read: {'; '.join(reasons[:_TOLD])}"
+        words += f"; and {len(reasons) - _TOLD} more" if len(reasons) > _TOLD else ""
+    if found:
+        listed = ", ".join(map(repr, list(found)[:_TOLD])) + (", ..." if len(found) > _TOLD else "")
+        words += f"; from_onnx(path, names=[{listed}]) reads the others"
+    return FileFormatError(f"{path}: {words}")
+
+
+def from_onnx(path, names=None):
     """The recurrent layers of an ONNX file by name, with copies of their weights; the package onnx is not needed.
 
     path: a model with nodes LSTM, GRU, RNN of ONNX's own operators, opset 7 to 28, in its main graph or in branches and
-    bodies of If, Loop, Scan. Weights are initializers or Constant nodes, also behind Identity, float32 or float64;
-    float16 and bfloat16 are widened to float32. They may lie in other files of the model's folder (external data).
+    bodies of If, Loop, Scan. Weights are tensors of the file (initializers, Constant nodes), or computed of them by
+    operators that move numbers (Slice, Concat, Transpose, Reshape, Gather, ...), by arithmetic, Cast, DequantizeLinear,
+    and If with a constant condition, as exporters write them. They are float32 or float64; float16 and bfloat16 are
+    widened to float32, and where types differ all become the widest. They may lie in other files of the model's folder
+    (external data).
+    names: the nodes to read, a list; None for all. `fastlstm inspect` lists them.
 
     In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
     follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
@@ -211,13 +339,26 @@ def from_onnx(path):
     with the same attributes and weights have one layer.
 
     Raises FileFormatError (a ValueError: path, node and reason) for a file that is damaged, of a newer version, without
-    such nodes, or with a recurrent node that cannot be read: of another domain (com.microsoft's), inside a function,
-    with unknown attributes, with weights that are computed at run time or do not fit; nothing is returned then.
-    So it does for one that changes while it is read. OSErrors of the model itself, and what has nothing to do with the
-    file's bytes, come as they are. Warns (RuntimeWarning) of NaN and infinity, and of an initial state that is stored
-    in the file. Memory stays below twice the file's size and 10 kB for each layer, of which there may be 1024; where
-    the system takes no memory back piece by piece (Windows), three times with 16-bit types.
+    such nodes, or if one of the nodes cannot be read: of another domain (com.microsoft's), inside a function, with
+    unknown attributes, with weights that are known at run time only or do not fit. It names all of them, and those that
+    `names` can ask for. So it does for a name that no node has, and for a file that changes while it is read. TypeError
+    for names of another type. OSErrors of the model itself, and what has nothing to do with the file's bytes, come as
+    they are. Warns (RuntimeWarning) of NaN and infinity, and of an initial state that is stored in the file.
+
+    Memory stays below twice the size of the file or of its layers, whichever is larger, a sixteenth more, and 10 kB for
+    each layer, of which there may be 1024; where the system takes no memory back piece by piece (Windows), three times.
     """
+    if names is not None:
+        if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+            raise TypeError(f"names must be a list of names of nodes, got {type(names).__name__}")
+        names = list(names)
+        wrong = [type(name).__name__ for name in names if not isinstance(name, str)]
+        if wrong:
+            raise TypeError(f"names must be a list of names of nodes, got one with {wrong[0]}")
     path = as_source(path)
-    with refusals(path), steady(path) as file:
-        return _Reader(path, file).layers()
+    found, refused, told = read_onnx(path, names)
+    if refused:
+        raise _refusal(path, found, refused)
+    for words in told:
+        warnings.warn(words, RuntimeWarning, stacklevel=2)
+    return found

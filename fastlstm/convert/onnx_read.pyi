@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from ..layers import GRU, LSTM, RNN
@@ -8,4 +9,7 @@ _Layer: TypeAlias = LSTM | GRU | RNN | Reverse | Bidirectional
 
 MAX_IR: int
 
-def from_onnx(path: _Given | Source) -> dict[str, _Layer]: ...
+def read_onnx(
+    path: str | Source, names: Iterable[str] | None = None
+) -> tuple[dict[str, _Layer], dict[str, str], list[str]]: ...
+def from_onnx(path: _Given | Source, names: Iterable[str] | None = None) -> dict[str, _Layer]: ...

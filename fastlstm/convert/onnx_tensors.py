@@ -1,7 +1,8 @@
 """Tensors of an ONNX file as arrays that own nothing, where the file allows it; tensors in files beside it.
 
-A weight is float32 or float64, or float16 or bfloat16, which a layer widens to float32. Its numbers are raw bytes,
-little-endian, in the model or in another file of its folder, or a field of floats, doubles, or (of 16-bit types) ints.
+A weight is float32 or float64, or float16 or bfloat16, which a layer widens to float32; tensors of which weights are
+computed may hold integers or booleans, too. Numbers are raw bytes, little-endian, in the model or in another file of
+its folder, or a field of floats, doubles, or (of all other types) ints.
 Source: TensorProto in onnx.proto; external data: ONNX's ExternalData.md.
 """
 
@@ -11,26 +12,37 @@ import mmap
 import os
 import re
 import stat
+import weakref
 from typing import NamedTuple
 
 import numpy as np
 
 from ..read_files import check_unchanged, signature, size_of
-from .onnx_wire import FIXED32, FIXED64, LENGTH, VARINT, fields, message, numbers, one, text, varint
+from .onnx_wire import FIXED32, FIXED64, LENGTH, VARINT, fields, message, numbers, one, signed, text, varint
 
 # TensorProto.DataType -> (name, dtype in the file, field that holds numbers one by one, its kind)
-TYPES = {
+WEIGHTS = {
     1: ("float32", "<f4", 4, FIXED32), 11: ("float64", "<f8", 10, FIXED64), 10: ("float16", "<f2", 5, VARINT),
     16: ("bfloat16", "<u2", 5, VARINT),
 }
-_OTHERS = [  # the first seventeen
-    "undefined", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16",
-    "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16",
-]
+TYPES = WEIGHTS | {
+    2: ("uint8", "u1", 5, VARINT), 3: ("int8", "i1", 5, VARINT), 4: ("uint16", "<u2", 5, VARINT),
+    5: ("int16", "<i2", 5, VARINT), 6: ("int32", "<i4", 5, VARINT), 7: ("int64", "<i8", 7, VARINT),
+    9: ("bool", "?", 5, VARINT), 12: ("uint32", "<u4", 11, VARINT), 13: ("uint64", "<u8", 11, VARINT),
+    21: ("uint4", "u1", 5, VARINT), 22: ("int4", "u1", 5, VARINT),
+}
+_OTHERS = {
+    0: "undefined", 8: "string", 14: "complex64", 15: "complex128", 17: "float8e4m3fn", 18: "float8e4m3fnuz",
+    19: "float8e5m2", 20: "float8e5m2fnuz", 23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
+}
+_FOURS = ("uint4", "int4")  # two of them in a byte, the lower half first
 MAX_AXES = 8
 _DIMS, _TYPE, _SEGMENT, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 3, 8, 9, 13, 14
 _KINDS = {_TYPE: VARINT, _SEGMENT: LENGTH, _NAME: LENGTH, _RAW: LENGTH, _EXTERNAL: LENGTH, _LOCATION: VARINT}
 _DATA = {4, 5, 6, 7, _RAW, 10, 11}  # every field that can hold numbers
+
+
+_GIVES_BACK = hasattr(mmap.mmap, "madvise") and hasattr(mmap, "MADV_DONTNEED")
 
 
 class Bytes:
@@ -41,7 +53,9 @@ class Bytes:
 
     def __init__(self, file):
         """Raises ValueError for a file that is being cut short."""
-        self._file, self.size, self._given_back = file, size_of(file), set()
+        self._file, self.size = file, size_of(file)
+        self._watched = {}  # span of a message -> arrays that look into it
+        self._given_back, self._away = {}, 0  # span of a message -> bytes that are not in memory; their sum
         if self.size and hasattr(mmap, "MAP_ANONYMOUS"):
             self.data = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         else:
@@ -58,23 +72,49 @@ class Bytes:
     def need(self, span):
         """Have the bytes of a message in memory."""
         if span in self._given_back:
-            self._given_back.remove(span)
+            self._away -= self._given_back.pop(span)
             self._read(*span)
+
+    @property
+    def resident(self):
+        """Bytes that are in memory; 0 where the system takes none back."""
+        return self.size - self._away if _GIVES_BACK else 0
+
+    def watch(self, span, array):
+        """Have the memory of a message given back when the last array is gone that looks into it."""
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        self._watched[span] = self._watched.get(span, 0) + 1
+        weakref.finalize(array, self._unwatch, span, *self._place(array)).atexit = False
+
+    def _unwatch(self, span, start, end):
+        self._watched[span] -= 1
+        if not self._watched[span]:
+            del self._watched[span]
+            self._give_back(span, start, end)
+
+    def _place(self, piece):
+        start = piece.ctypes.data - self._start
+        return start, start + sum((n - 1) * step for n, step in zip(piece.shape, piece.strides, strict=True)) + (
+            piece.itemsize)
 
     def release(self, span, piece):
         """Give back the memory of `piece`, an array that looks into the message `span`, whose numbers are copied."""
-        if not (hasattr(self.data, "madvise") and hasattr(mmap, "MADV_DONTNEED") and piece.size):
+        if piece.size and span not in self._watched:
+            self._give_back(span, *self._place(piece))
+
+    def _give_back(self, span, start, end):
+        if not _GIVES_BACK:
             return
-        start = piece.ctypes.data - self._start
-        end = start + sum((n - 1) * step for n, step in zip(piece.shape, piece.strides, strict=True)) + piece.itemsize
         start, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
         if start < end:
-            self._given_back.add(span)
+            self._given_back[span] = self._given_back.get(span, 0) + end - start
+            self._away += end - start
             self.data.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 class Tensor(NamedTuple):
-    """A tensor of float numbers: where its message is, what it says of itself, its place in another file if it has."""
+    """A tensor: where its message is, what it says of itself, its place in another file if it has one."""
 
     span: tuple
     type: str
@@ -86,14 +126,20 @@ class Tensor(NamedTuple):
         """How many numbers."""
         return math.prod(self.shape)
 
+    @property
+    def is_weight(self):
+        """Whether a layer takes such numbers."""
+        return any(self.type == row[0] for row in WEIGHTS.values())
 
-def described(data, span):
-    """The `Tensor` in a message. Raises ValueError for types that are no weights, and impossible shapes."""
-    found = message(data, span, _KINDS)
+
+def described(data, span, every=False):
+    """The `Tensor` in a message. every: also of types that are no weights; ValueError for others, and wrong shapes."""
+    found, known = message(data, span, _KINDS), TYPES if every else WEIGHTS
     code = one(found[_TYPE], 0)
-    if code not in TYPES:
-        name = _OTHERS[code] if code < len(_OTHERS) else f"type {code}"
-        raise ValueError(f"holds {name}, expected float32, float64, float16 or bfloat16")
+    if code not in known:
+        name = TYPES[code][0] if code in TYPES else _OTHERS.get(code, f"type {code}")
+        words = "numbers that are read" if every else "float32, float64, float16 or bfloat16"
+        raise ValueError(f"holds {name}, expected {words}")
     if found[_SEGMENT]:
         raise ValueError("is a segment of a tensor, which is not read")
     shape = tuple(numbers(data, span, _DIMS, VARINT, MAX_AXES))
@@ -106,6 +152,11 @@ def described(data, span):
         entries = dict(_entry(data, entry) for entry in found[_EXTERNAL])
         external = {name: entries[name] for name in ("location", "offset", "length") if name in entries}
     return Tensor(span, TYPES[code][0], shape, external)
+
+
+def width_of(tensor):
+    """Bytes of each number of an array of a `Tensor`."""
+    return next(np.dtype(row[1]).itemsize for row in TYPES.values() if row[0] == tensor.type)
 
 
 def _entry(data, span):
@@ -123,6 +174,9 @@ def array(source, tensor, others):
     or None. Raises ValueError for sizes that differ.
     """
     dtype, number, kind = next(row[1:] for row in TYPES.values() if row[0] == tensor.type)
+    if tensor.type in _FOURS:
+        packed = tensor._replace(type="uint8", shape=(-(-tensor.count // 2),))
+        return _unpacked(array(source, packed, others)[0], tensor), None
     needed = tensor.count * np.dtype(dtype).itemsize
     if not needed:
         return np.empty(tensor.shape, dtype), None
@@ -138,6 +192,15 @@ def array(source, tensor, others):
         return np.frombuffer(source.data, dtype, tensor.count, at).reshape(tensor.shape), source
     found, looks_in = _one_by_one(source.data, tensor, dtype, number, kind)
     return found.reshape(tensor.shape), source if looks_in else None
+
+
+def _unpacked(pairs, tensor):
+    """Numbers of four bits, two of them in each byte, as numbers of eight."""
+    found = np.empty(2 * pairs.size, np.uint8)
+    found[::2], found[1::2] = pairs & 15, pairs >> 4
+    if tensor.type == "int4":
+        found = (found ^ 8).view(np.int8) - np.int8(8)
+    return found[: tensor.count].reshape(tensor.shape)
 
 
 def _check_size(tensor, length, needed):
@@ -170,7 +233,7 @@ def _one_by_one(data, tensor, dtype, number, kind):
     found, at = None if pieces == 1 and kind != VARINT else np.empty(tensor.count, dtype), 0
     for _, how, a, b in _of_data(data, tensor, (number, _RAW)):
         if kind == VARINT:
-            at = _bits(found, at, [a] if how == VARINT else _varints(data, a, b))
+            at = _ints(found, at, [a] if how == VARINT else _varints(data, a, b), tensor.type)
             continue
         step = width if how == LENGTH else width + 1  # a tag between
         piece = np.ndarray((b - a + step - width) // step, dtype, data, a, (step,))
@@ -189,13 +252,15 @@ def _varints(data, at, end):
         yield value
 
 
-def _bits(found, at, values):
-    """Store numbers of 16 bits, each the bits of a float; gives where the next one goes."""
-    bits = found.view(np.uint16)
+def _ints(found, at, values, kind):
+    """Store integers, of float types each the bits of a number; gives where the next one goes."""
+    places = found.view(np.uint16) if found.dtype.kind == "f" else found
+    least, most = (0, 1) if kind == "bool" else (np.iinfo(places.dtype).min, np.iinfo(places.dtype).max)
     for value in values:
-        if value > 0xFFFF or at == len(bits):
-            raise ValueError(f"has more than {len(bits)} numbers, or one beyond 16 bits, {value}")
-        bits[at] = value
+        value = signed(value) if least < 0 else value
+        if not least <= value <= most or at == len(places):
+            raise ValueError(f"has more than {len(places)} numbers, or one beyond those of {kind}, {value}")
+        places[at] = value
         at += 1
     return at
 

@@ -47,7 +47,7 @@ def _run_end(data, at, end, tag, stride):
 
 
 def fields(data, span, runs=False):
-    """(number, kind, a, b) of every field of a message: a is the value of a varint, else (a, b) is its span.
+    """(number, kind, a, b) of every field of a message: (a, b) is its span; of a varint, a is the value and b its end.
 
     runs: fields of 4 or 8 bytes with the same number that follow each other are given as one, from the first value to
     the last, with tags of one byte between.
@@ -74,7 +74,7 @@ def fields(data, span, runs=False):
             at += length
         elif kind == VARINT:
             value, at = varint(data, at, end)
-            yield number, kind, value, 0
+            yield number, kind, value, at
         elif kind in _SIZES:
             if _SIZES[kind] > end - at:
                 raise ValueError(f"damaged or cut short at byte {at}")

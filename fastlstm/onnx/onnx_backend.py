@@ -7,19 +7,66 @@ import onnx
 from onnx import helper
 from onnx.backend import base
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import RuntimeContextError
 
 from ..arguments import _read
 from ..read_files import CONTENTS, as_source, is_damage, is_source, name_of, steady
 from .onnx_operators import operators
 
 
+class _Told(ValueError):
+    """An error of a node in words, which the nodes around it hand on."""
+
+
+class _Unknown(NotImplementedError):
+    """The same of a node that onnx.reference does not have."""
+
+
+class _Node:
+    """A class of onnx.reference for one node: what it raises, when it is made and when it runs, names the node."""
+
+    def __init__(self, kind, node):
+        self._kind, self._node = kind, node
+
+    def __call__(self, *given):
+        """The operator of the node."""
+        made = self.told(self._kind, *given)
+        if not isinstance(made, tuple(operators)):  # which name it themselves
+            run = made.run
+            made.run = lambda *inputs, **options: self.told(run, *inputs, **options)
+        return made
+
+    def told(self, function, *given, **options):
+        """A function's result. Errors of a model or of what it is fed come out as ValueError or NotImplementedError."""
+        try:
+            return function(*given, **options)
+        except (RuntimeContextError, _Told, _Unknown):
+            raise
+        except Exception as error:
+            if not (_is_damage(error) or type(error) in (RuntimeError, AssertionError)) or _is_ours(error):
+                raise
+            name = self._node.name or next(filter(None, self._node.output), "")
+            known = not isinstance(error, NotImplementedError)
+            words = f"cannot run it ({_words(error)})" if known else f"does not have it ({_words(error)})"
+            text = f"node {name!r} ({self._node.op_type}): ONNX's reference evaluator (of the package onnx) {words}"
+            raise (_Told if known else _Unknown)(text) from error
+
+
+def _is_ours(error):
+    """Whether a node of ours has raised an error, in its own words."""
+    return type(error) is ValueError and str(error).startswith("node ")
+
+
 class _Evaluator(ReferenceEvaluator):
-    """With our operators, inside functions and graphs inside graphs too."""
+    """With our operators, inside functions and graphs inside graphs too; errors name the node."""
 
     def __init__(self, proto, opsets=None, functions=None, verbose=0, new_ops=None, **options):
         """new_ops: more operators; those of a graph or function inside come with ours among them."""
         more = [one for one in new_ops or () if one not in operators]
         super().__init__(proto, opsets, functions, verbose, [*operators, *more], **options)
+
+    def _load_impl(self, node, input_types=None):
+        return _Node(_Node(None, node).told(super()._load_impl, node, input_types), node)
 
     def _init(self):
         super()._init()
@@ -45,9 +92,11 @@ def _is_damage(error):
 
 
 def _words(error):
-    """Those of an exception; a KeyError says nothing but the key."""
+    """Those of an exception and of what has led to it; a KeyError says nothing but the key."""
+    if isinstance(error, TypeError) and error.__cause__ is not None:  # OpRun.run tells types, and not what is wrong
+        error = error.__cause__
     text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__} {text}" if isinstance(error, LookupError) else text
+    return f"{type(error).__name__} {text}" if isinstance(error, LookupError) or not text else text
 
 
 def _unread(error):
@@ -55,11 +104,31 @@ def _unread(error):
     return ValueError(f"ONNX's reference evaluator cannot read the model ({_words(error)})")
 
 
+def _lacks_shape(value):
+    """Whether an input or output does not say its shape, which exporters leave out and the checker insists on."""
+    kind = value.type
+    return not kind.WhichOneof("value") or (kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"))
+
+
+def _with_shapes(model):
+    """A copy of a model for the checker, whose inputs and outputs have shapes; a missing type of an output, too."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for value in copy.graph.output:
+        if not value.type.WhichOneof("value"):
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for value in (*copy.graph.input, *copy.graph.output):
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+    return copy
+
+
 def _check(model, loaded):
     """Raises ValidationError for what ONNX's checker does not let pass."""
     is_path = isinstance(model, (str, os.PathLike))
+    lacking = any(_lacks_shape(value) for value in (*loaded.graph.input, *loaded.graph.output))
     try:
-        onnx.checker.check_model(os.fspath(model) if is_path else loaded)
+        onnx.checker.check_model(_with_shapes(loaded) if lacking else os.fspath(model) if is_path else loaded)
     except onnx.checker.ValidationError:
         raise
     except Exception as error:  # its own words quote bytes that may be no text
@@ -129,6 +198,8 @@ class Prepared(base.BackendRep):
     def __init__(self, model):
         try:
             self._evaluator = _Evaluator(model)
+        except (_Told, _Unknown):
+            raise
         except (LookupError, AttributeError, ArithmeticError, UnicodeError) as error:
             raise _unread(error) from error
         initial = {tensor.name for tensor in model.graph.initializer}
@@ -165,13 +236,15 @@ class Prepared(base.BackendRep):
         """The outputs, a named tuple that takes names in brackets, too.
 
         inputs: arrays by name, or in the order of the graph's inputs; those with a default may be left out.
-        Raises TypeError or ValueError that names the input or the node.
+        Raises TypeError or ValueError that names the input or the node, and says where it comes from the package onnx.
         """
         _no_more("run", kwargs)
         feeds = self._feeds(inputs)
         try:
             found = self._evaluator.run(None, feeds)
-        except LookupError as error:  # types of elements that there are not
+        except (LookupError, RuntimeError) as error:  # of the graph as a whole; those of nodes have names
+            if not (isinstance(error, LookupError) or type(error) is RuntimeError):
+                raise
             raise _unread(error) from error
         return base.namedtupledict("Outputs", self.output_names)(*found)
 
@@ -214,9 +287,9 @@ class Backend(base.Backend):
         or a binary file object, of which all from its present position on is the model.
 
         Raises onnx.checker.ValidationError for a model that is none (naming the path if it cannot even be parsed),
-        OSErrors of a path as they come, ValueError for data in other files where there is no path, ValueError for
-        recurrent nodes that the engine cannot run, which names them, and what the reference evaluator raises for
-        operators that it does not have.
+        OSErrors of a path as they come, ValueError for data in other files where there is no path, ValueError for nodes
+        that the engine or onnx.reference cannot run, and NotImplementedError for operators that onnx.reference does not
+        have; both name the node.
         """
         cls._check("prepare", device, kwargs)
         loaded = _loaded(model)

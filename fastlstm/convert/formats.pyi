@@ -11,6 +11,11 @@ class Contents(NamedTuple):
     refused: dict[str, str]
     others: dict[str, Any]
     rest: str = ""
+    keys: dict[str, str] = ...
+
+class Described(NamedTuple):
+    shape: tuple[int, ...] | str
+    dtype: str
 
 def kind_of(path: _Path) -> str: ...
 def contents(path: _Path, **options: Any) -> Contents: ...

@@ -11,6 +11,9 @@ _KINDS = {
 
 def lines(found):
     """Lines of text about `formats.Contents`."""
+    if found.keys:
+        yield from _key_lines(found)
+        return
     if found.kind != "fastlstm":
         yield f"{_KINDS[found.kind]}: {_count(len(found.models) + len(found.refused), _noun(found))}"
     for name, model in found.models.items():
@@ -26,6 +29,17 @@ def lines(found):
         yield ""
         yield "tensors of no recurrent layer"
         yield from _tensor_lines(found.others)
+
+
+def _key_lines(found):
+    """Of a file of several things: the keys of its state dicts, and what else lies beside them."""
+    yield f"{_KINDS[found.kind]} with several things in it; --key KEY takes one that has tensors:"
+    wide = max(map(len, found.keys))
+    for key, words in found.keys.items():
+        yield f"  {_shown(key):<{wide}}  {_shown(words)}"
+    others = [name for name in found.others if name not in found.keys]
+    if others:
+        yield f"beside them: {', '.join(map(repr, others[:20]))}{', ...' if len(others) > 20 else ''}"
 
 
 def _shown(text):

@@ -109,21 +109,22 @@ def test_opcodes(opcodes, words, read):
     assert not os.path.exists("executed")
 
 
-COUNT = 1 << 17
+COUNT, MANY = 1 << 15, 1 << 17
 TEXT = b"X" + struct.pack("<I", 30_000) + b"m" * 30_000
 CROWDS = {
-    "dicts": b"}" * COUNT, "lists": b"]" * COUNT, "tuples": b"N\x85" * COUNT, "nested": b"N" + b"\x85" * COUNT,
+    "dicts": b"}" * COUNT, "lists": b"]" * COUNT, "tuples": b"N\x85" * MANY, "nested": b"N" + b"\x85" * MANY,
     "remembered": b"}\x94" * COUNT, "in a list": b"]" + b"}a" * COUNT,
-    "marks": b"(" * COUNT + b"N" + b"t" * COUNT, "a tuple": b"(" + b"N" * COUNT + b"t",
+    "marks": b"(" * MANY + b"N" + b"t" * MANY, "a tuple": b"(" + b"N" * COUNT + b"t",
     "far": b"N" + b"".join(b"r" + struct.pack("<I", 9 + n) for n in range(COUNT)),
     "sets": b"\x8f" * COUNT, "sets of one": b"\x8f(K\x01\x90" * COUNT, "frozen": b"(\x91" * COUNT,
-    "objects": b"co\nC\n\x94)\x94" + b"h\x00h\x01R" * COUNT, "nested objects": b"co\nC\n\x94" + b")R" * COUNT,
-    "arguments": b"N" + b"co\nC\n\x94q\x00" + b"h\x00h\x00\x85R" * COUNT, "names": b"c\n\n" * COUNT,
+    "objects": b"co\nC\n\x94)\x94" + b"h\x00h\x01R" * COUNT, "nested objects": b"co\nC\n\x94" + b")R" * MANY,
+    "arguments": b"N" + b"co\nC\n\x94q\x00" + b"h\x00h\x00\x85R" * MANY, "names": b"c\n\n" * COUNT,
     "long names": TEXT + b"\x94" + b"h\x00h\x00\x93" * COUNT, "states": b"co\nC\n)R" + b"}b" * COUNT,
     "inst": b"(io\nC\n" * COUNT, "keywords": b"co\nC\n\x94" + b"h\x00)N\x92" * COUNT, "large": b"\x8b\0\0\0\0" * COUNT,
-    "keys": b"}" + b"(tNs" * COUNT, "entries": b"}" + b"".join(b"J" + struct.pack("<i", n) + b"Ns" for n in range(COUNT)),
-    "many keys": b"}(" + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in range(COUNT)) + b"u",
-    "bytes": b"C\x00" * COUNT, "byte arrays": (b"\x96" + bytes(8)) * COUNT, "persistent": b"K\x01Q" * COUNT,
+    "keys": b"}" + b"(tNs" * COUNT,
+    "entries": b"}" + b"".join(b"J" + struct.pack("<i", n) + b"Ns" for n in range(COUNT)),
+    "many keys": b"}(" + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in range(MANY)) + b"u",
+    "bytes": b"C\x00" * COUNT, "byte arrays": (b"\x96" + bytes(8)) * COUNT, "persistent": b"K\x01Q" * MANY,
 }
 
 CHEAP = {"a tuple", "objects", "long names", "bytes", "byte arrays", "states", "large", "entries", "inst", "names"}

@@ -44,7 +44,7 @@ class Contents(NamedTuple):
     refused: dict[str, str]
     others: dict[str, Any]
     rest: str = ""
-    keys: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    keys: dict[str, str] = {}
 
 
 class Described(NamedTuple):

@@ -25,8 +25,8 @@ _TENSORS = {
     "_rebuild_device_tensor_from_numpy": ("a tensor of another device", "{}.cpu()"),
     "_rebuild_device_tensor_from_cpu_tensor": ("a tensor of another device", "{}.cpu()"),
     "_rebuild_xla_tensor": ("a tensor of another device", "{}.cpu()"),
-    **{name: ("a tensor whose description is damaged or not known here", "{}.resolve_conj().resolve_neg()")
-       for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")},
+    "_rebuild_tensor_v2": ("a tensor whose description is damaged or unknown here", "{}.resolve_conj().resolve_neg()"),
+    "_rebuild_tensor_v3": ("a tensor whose description is damaged or unknown here", "{}.resolve_conj().resolve_neg()"),
     "UninitializedParameter": ("a parameter of a lazy module, which has no numbers yet", None),
     "UninitializedBuffer": ("a buffer of a lazy module, which has no numbers yet", None),
 }
@@ -254,7 +254,8 @@ def _in_words(value):
             return "an object", None
         if name.module.startswith("torch") and name.name in _OF_CLASS:
             cls = next(iter(given[_OF_CLASS[name.name] :]), None)
-            return f"a tensor of {cls.text if type(cls) is Name else 'another class'}", "{}.as_subclass(torch.Tensor)"
+            cls = f"class {cls.text}" if type(cls) is Name else "another class"
+            return f"a tensor of {cls}", "{}.as_subclass(torch.Tensor)"
         known = _TENSORS.get(name.name) if name.module.startswith("torch") else None
         return known or (f"a {name.text}", None)
     if type(value) is Name:

@@ -23,7 +23,7 @@ import numpy as np
 from ..read_files import refusals, regular, steady
 from ..safetensors_read import from_bfloat16
 from .torch_contents import entries, find, keys, places, readable, way_out, words
-from .torch_pickle import MAX_AXES, STORAGES, Tensor, read
+from .torch_pickle import MAX_AXES, STORAGES, read
 
 _CHUNK = 1 << 20
 _LEGACY = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02")  # torch's magic number, pickled; any pickle
@@ -296,10 +296,9 @@ def read_torch(path, key=None, prefix=""):
 
 def module_prefix(names, prefix):
     """The prefix of the names of a module's tensors: `prefix`, with a dot if it is the name of a module."""
-    if prefix and not prefix.endswith("."):
-        if any(isinstance(name, str) and name.startswith(f"{prefix}.") for name in names):
-            return f"{prefix}."
-    return prefix
+    place = f"{prefix}."
+    below = any(isinstance(name, str) and name.startswith(place) for name in names)
+    return place if prefix and not prefix.endswith(".") and below else prefix
 
 
 def with_prefix(d, prefix):

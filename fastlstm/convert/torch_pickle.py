@@ -163,10 +163,11 @@ def _call(function, arguments):
 
 def _storage(value):
     """("storage", class, key, location, numel) -> `Storage`; an `Object` of any other persistent id."""
-    if type(value) is tuple and len(value) == 5 and value[0] == "storage" and type(value[1]) is Name:
-        if type(value[2]) is str and type(value[4]) is int:
-            return Storage(value[2], value[1].name, value[4])
-    return Object(_PERSISTENT, value)
+    if type(value) is not tuple or len(value) != 5 or value[0] != "storage":
+        return Object(_PERSISTENT, value)
+    _, cls, key, _, numel = value
+    known = type(cls) is Name and type(key) is str and type(numel) is int
+    return Storage(key, cls.name, numel) if known else Object(_PERSISTENT, value)
 
 
 # ---- the machine ------------------------------------------------------------------------------------------------

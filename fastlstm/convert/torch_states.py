@@ -16,6 +16,12 @@ from ..safetensors_read import read_header, read_tensor
 from .torch_contents import places
 from .torch_files import module_prefix, opened, with_prefix
 
+# weights that torch makes of others in every call -> the function that makes them for good
+_MADE = {
+    r"(?:.*\.)?parametrizations\.(weight_[ih]h_l\d+(?:_reverse)?)\.original\d*": "parametrize.remove_parametrizations",
+    r"(?:.*\.)?(weight_hh_l\d+(?:_reverse)?)_[gv]": "remove_weight_norm",
+    r"(?:.*\.)?(weight_hh_l\d+(?:_reverse)?)_(?:orig|u)": "remove_spectral_norm",
+}
 _CLASSES = {4: LSTM, 3: GRU, 1: RNN}  # by rows of weight_hh per hidden unit
 
 
@@ -52,15 +58,26 @@ def is_safetensors_file(path, key):
 # ---- the layer they describe ------------------------------------------------------------------------------------
 
 
+def _not_made(d):
+    """d, a state dict; ValueError if torch makes recurrent weights of it in every call (weight_norm, spectral_norm)."""
+    for name in d if not places(d) else ():
+        for pattern, remove in _MADE.items():
+            if match := re.fullmatch(pattern, name):
+                line = f'torch.nn.utils.{remove}(module, {match[1]!r}); torch.save(module.state_dict(), "weights.pt")'
+                raise ValueError(f"its {match[1]} is made of {name}; in torch: {line}")
+    return d
+
+
 def _below(d, prefix):
     """The tensors of one layer: those below `prefix`, or, where none is given, all there are."""
     if prefix:
-        return with_prefix(d, module_prefix(d, prefix))
+        return _not_made(with_prefix(d, module_prefix(d, prefix)))
     found = places(d)
     if found and "" not in found:
         words = " or ".join(repr(place) for place in found[:12])
         raise ValueError(f"its recurrent layers have names of their own: prefix= may be {words}")
     if not found:
+        _not_made(d)
         raise ValueError("no weight_hh_l0 in it, so no recurrent layer of torch")
     return dict(d)
 

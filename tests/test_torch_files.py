@@ -61,6 +61,16 @@ def test_strides_and_offsets(read):
     })
 
 
+def test_arrays_share_no_memory(read):
+    """A tensor that is alone in its storage is what was read of it; others of one storage are copies."""
+    found = read(tb.archive({"w": tb.tensor(), "flat": tb.tensor(size=(6,), stride=(1,))}))
+    assert not np.shares_memory(found["w"], found["flat"])
+    numbers = np.arange(6, dtype="f4")
+    check(read(tb.archive({"w": tb.tensor(size=(3, 2), stride=(1, 3))})), {"w": numbers.reshape(2, 3).T.copy()})
+    part = numbers.reshape(2, 3)[:, 1:].copy()
+    check(read(tb.archive({"w": tb.tensor(size=(2, 2), stride=(3, 1), offset=1)})), {"w": part})
+
+
 def test_bfloat16_is_widened(read):
     stored = tb.storage(kind="BFloat16Storage", numel=3)
     bits = np.array([0x3F80, 0xC049, 0x7F80], "<u2")

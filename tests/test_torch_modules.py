@@ -425,14 +425,14 @@ def test_what_is_shared_is_not_multiplied(written, name):
 CYCLES = {
     "module": b"co\nM\n)\x81\x94}(X\x0b\0\0\0_parametersccollections\nOrderedDict\n)R"
     b"X\x08\0\0\0_modules}X\x01\0\0\0ah\x00sub.",
-    "dict": b"}\x94(X\x01\0\0\0ah\x00X\x01\0\0\0b]\x94(h\x00h\x01eu.",
+    "dict": b"}\x94(X\x01\0\0\0ah\x00X\x03\0\0\0a.ah\x00X\x01\0\0\0b]\x94(h\x00h\x01eu.",
 }
 
 
 @pytest.mark.parametrize("name", CYCLES)
 def test_cycles(written, name):
     path = written(CYCLES[name])
-    for key in (None, "a", "a.a.a", "a.b.1.1.0.a", "a." * 300 + "a"):
+    for key in (None, "a", "a.a.a", "a.b.1.1.0.a", "a." * 300 + "a", "a." * 99 + "z"):
         with pytest.raises(FileFormatError, match="have more names|is a dict|expected a state dict|no dict under"):
             fl.read_torch(path, key)
 

@@ -114,7 +114,7 @@ TEXT = b"X" + struct.pack("<I", 30_000) + b"m" * 30_000
 CROWDS = {
     "dicts": b"}" * COUNT, "lists": b"]" * COUNT, "tuples": b"N\x85" * MANY, "nested": b"N" + b"\x85" * MANY,
     "remembered": b"}\x94" * COUNT, "in a list": b"]" + b"}a" * COUNT,
-    "marks": b"(" * MANY + b"N" + b"t" * MANY, "a tuple": b"(" + b"N" * COUNT + b"t",
+    "marks": b"(" * MANY + b"N" + b"t" * MANY, "a tuple": b"(" + b"N" * (3 * MANY) + b"t",
     "far": b"N" + b"".join(b"r" + struct.pack("<I", 9 + n) for n in range(COUNT)),
     "sets": b"\x8f" * COUNT, "sets of one": b"\x8f(K\x01\x90" * COUNT, "frozen": b"(\x91" * COUNT,
     "objects": b"co\nC\n\x94)\x94" + b"h\x00h\x01R" * COUNT, "nested objects": b"co\nC\n\x94" + b")R" * MANY,
@@ -124,10 +124,12 @@ CROWDS = {
     "keys": b"}" + b"(tNs" * COUNT,
     "entries": b"}" + b"".join(b"J" + struct.pack("<i", n) + b"Ns" for n in range(COUNT)),
     "many keys": b"}(" + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in range(MANY)) + b"u",
+    "untyped": b"(ctorch._utils\n_rebuild_tensor_v3\n((X\x07\0\0\0storagectorch.storage\nUntypedStorage\nX\0\0\0\0h\0"
+    b"M\0\x09tQK\0)))Nctorch\nuint16\nt".replace(b"h\0", b"N") + b"\x940\x940" + b"h\x01h\x00R" * MANY,
     "bytes": b"C\x00" * COUNT, "byte arrays": (b"\x96" + bytes(8)) * COUNT, "persistent": b"K\x01Q" * MANY,
 }
 
-CHEAP = {"a tuple", "objects", "long names", "bytes", "byte arrays", "states", "large", "entries", "inst", "names"}
+CHEAP = {"untyped", "objects", "long names", "bytes", "byte arrays", "states", "large", "entries", "inst", "names"}
 
 
 @pytest.mark.parametrize("name", CROWDS)
@@ -146,6 +148,14 @@ def test_crowds_take_no_memory(name):
         assert tracemalloc.get_traced_memory()[1] < 20 * len(data) + (1 << 20) + (1 << 17)
     finally:
         tracemalloc.stop()
+
+
+def test_keys_that_share_a_hash():
+    """A dict of them takes time by the square of their number, so only short integers are hashed by value."""
+    value = {n * (2**61 - 1): n for n in range(1, 100)} | {1 << 59: 1, -(1 << 59): 2, 0.5: 3, None: 4, "x": 5}
+    found, _ = torch_pickle.read(pickle.dumps(value))
+    assert len(found) == len(value) and sum(type(key) is torch_pickle.Key for key in found) == 99
+    assert [found[key] for key in (1 << 59, -(1 << 59), 0.5, None, "x")] == [1, 2, 3, 4, 5]
 
 
 def test_tensors_of_nothing():

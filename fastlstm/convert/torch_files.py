@@ -143,7 +143,7 @@ def _array(numbers, tensor, first, alone):
         return view != 0
     if kind == "bfloat16":
         return from_bfloat16(view)
-    if alone and view.flags.c_contiguous and view.dtype.isnative and view.size == numbers.size:
+    if alone and view.flags.c_contiguous and view.dtype.isnative:  # so it shows all of them, in order
         return numbers.reshape(tensor.size)
     return np.array(view, kind, order="C")
 

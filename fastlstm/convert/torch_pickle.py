@@ -188,11 +188,6 @@ class _Machine:
         if self.room < 0:
             raise Refused(f"its pickle makes more than {ROOM} times its size")
 
-    def need(self, nbytes):
-        """Refuse what takes so many bytes for a moment, if they are more than may still be made."""
-        if self.room < nbytes:
-            self.charge(nbytes)
-
     def step(self, name, argument):
         """One opcode, all but STOP."""
         _ACTIONS[name](self, argument)
@@ -212,7 +207,6 @@ class _Machine:
         at = next((n for n in range(len(stack) - 1, -1, -1) if stack[n] is _Mark), None)
         if at is None:
             raise Refused("its pickle is damaged")
-        self.need(8 * (len(stack) - at))
         found = stack[at + 1 :]
         del stack[at:]
         return found
@@ -301,7 +295,7 @@ class _Machine:
         arguments, function = self.pop(), self.pop()
         made = _call(function, arguments)
         if type(made) is Tensor and not made.storage.kind.endswith("Storage"):  # it has a storage of its own
-            self.charge(sys.getsizeof(made.storage))
+            self.charge(2 * sys.getsizeof(made.storage))  # with its number of elements
         self.make(made)
 
     def new_with_keywords(self):

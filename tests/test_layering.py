@@ -94,7 +94,10 @@ ALLOWED = {
     "variants": {"option_checks"},
     "wrappers": {"arguments", "attributes", "concurrency", "container", "params", "recurrent", "reprs", "spec"},
     # fastlstm/convert/: models in and out
-    "formats": {"files", "read_files", "safetensors_read", "torch_states", "whole_files"},
+    "formats": {
+        "files", "read_files", "safetensors_read", "torch_contents", "torch_files", "torch_pickle", "torch_states",
+        "whole_files",
+    },
     "inspection": {"_terminal", "container", "files"},
     "hdf5_read": set(),
     "keras_files": {"hdf5_read", "read_files"},
@@ -123,10 +126,11 @@ ALLOWED = {
         "files", "last", "layers", "module", "network", "onnx_build", "onnx_recurrent", "onnx_ways", "params",
         "recurrent", "sequential", "whole_files", "wrappers",
     },
-    "torch_files": {"read_files", "safetensors_read", "torch_pickle"},
+    "torch_contents": {"torch_pickle"},
+    "torch_files": {"read_files", "safetensors_read", "torch_contents", "torch_pickle"},
     "torch_models": {"files", "layers", "module", "network", "read_files", "sequential", "torch_states"},
     "torch_pickle": set(),
-    "torch_states": {"layers", "module", "params", "read_files", "safetensors_read", "torch_files"},
+    "torch_states": {"layers", "module", "params", "read_files", "safetensors_read", "torch_contents", "torch_files"},
     # fastlstm/onnx/, for those who import it
     "onnx/__init__": {"onnx_backend", "onnx_operators"},
     "onnx_backend": {"arguments", "onnx_operators", "read_files"},

@@ -29,6 +29,13 @@ class Call:
         self.function, self.arguments = Global(module, name), arguments
 
 
+class Made:
+    """Pickled as an object of a class of that name: NEWOBJ, BUILD."""
+
+    def __init__(self, module, name, state, *arguments):
+        self.cls, self.state, self.arguments = Global(module, name), state, arguments
+
+
 class Persistent:
     """Pickled as its tuple, BINPERSID."""
 
@@ -50,7 +57,15 @@ class Writer(pickle._Pickler):
         self.save(tuple(value.arguments))
         self.write(b"R")
 
-    dispatch = {**pickle._Pickler.dispatch, Global: save_name, Call: save_call}
+    def save_made(self, value):
+        self.save(value.cls)
+        self.save(tuple(value.arguments))
+        self.write(b"\x81")
+        self.memoize(value)
+        self.save(value.state)
+        self.write(b"b")
+
+    dispatch = {**pickle._Pickler.dispatch, Global: save_name, Call: save_call, Made: save_made}
 
 
 def pickled(value, protocol=2):
@@ -69,6 +84,12 @@ def tensor(stored=None, offset=0, size=(2, 3), stride=(3, 1), metadata=()):
         "torch._utils", "_rebuild_tensor_v2", stored or storage(), offset, tuple(size), tuple(stride), False, hooks,
         *metadata,
     )
+
+
+def module(parameters=None, children=None, cls=("torch.nn.modules.container", "Module"), buffers=None, **attributes):
+    """A module that was pickled whole, of class `cls` (module, name)."""
+    state = {"training": True, "_parameters": parameters or {}, "_buffers": buffers or {}}
+    return Made(*cls, state | {"_modules": children or {}} | attributes)
 
 
 def archive(data, entries=None, folder="model", compression=zipfile.ZIP_STORED, **more):

@@ -22,7 +22,10 @@ from ..files import CHECKPOINT, load, save, warn_if_not_finite
 from ..read_files import FileFormatError, as_source, excerpt, first_bytes, refusals, steady
 from ..safetensors_read import read_header
 from ..whole_files import as_target, write_whole
-from .torch_states import is_safetensors, layer_of, places, read_tensors
+from .torch_contents import described, places
+from .torch_files import opened
+from .torch_pickle import Tensor
+from .torch_states import is_safetensors, layer_of, read_safetensors, with_told
 
 SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
 
@@ -31,8 +34,9 @@ class Contents(NamedTuple):
     """What a file holds.
 
     kind: a key of `_READERS`. models: name -> model, "" where the file is one model. refused: name -> why a recurrent
-    layer of it cannot be had. others: name -> array of the tensors that belong to no recurrent layer. rest: what the
-    file computes, or may compute, beyond its recurrent layers, in words; "" when they are all there is.
+    layer of it cannot be had. others: name -> array, or `Described`, of what belongs to no recurrent layer. rest: what
+    the file computes, or may compute, beyond its recurrent layers, in words; "" when they are all there is. keys: what
+    the option key may be where the file holds several things -> what is there, in words.
     """
 
     kind: str
@@ -40,6 +44,14 @@ class Contents(NamedTuple):
     refused: dict[str, str]
     others: dict[str, Any]
     rest: str = ""
+    keys: dict[str, str] = {}
+
+
+class Described(NamedTuple):
+    """Something in a file that was not read: a tensor's shape and type of elements, or what else it is in words."""
+
+    shape: tuple[int, ...] | str
+    dtype: str
 
 
 # ---- in ---------------------------------------------------------------------------------------------------------
@@ -83,25 +95,75 @@ def _no_options(kind, path, options):
         raise FileFormatError(f"{path}: {', '.join(given)}: for state dicts of torch alone; {kind} tells it itself")
 
 
-def _state_dict(kind, path, key=None, **options):
-    """Every recurrent layer of a state dict, by its prefix."""
-    tensors = read_tensors(path, key)
-    if not tensors:
-        raise FileFormatError(f"{path}: holds no tensors")
-    groups, models, refused = {}, {}, {}
-    for name, tensor in tensors.items():
-        groups.setdefault(name[: name.rfind(".") + 1], {})[name] = tensor
-    tensors = None  # so that a layer's own can go when they have been taken over
-    for place in [place for place, own in groups.items() if places(own)]:
+def _grouped(values):
+    """({prefix -> its entries} of the recurrent layers in a state dict, name -> value of all else)."""
+    groups = {}
+    for name, value in values.items():
+        groups.setdefault(name[: name.rfind(".") + 1], {})[name] = value
+    recurrent = {place: own for place, own in groups.items() if places(own)}
+    return recurrent, {name: value for place, own in groups.items() if place not in recurrent
+                       for name, value in own.items()}
+
+
+def _state_dict(kind, path, layers, others, told, refused, options):
+    """`Contents` of a state dict. layers: prefix -> its arrays, emptied; refused: prefixes that are known to be."""
+    models = {}
+    for place in list(layers):
         try:
-            models[place] = layer_of(groups.pop(place), place, owned=True, **options)
+            own, training = with_told(options, told.get(place, {}))
+            models[place] = layer_of(layers.pop(place), place, owned=True, **own)
         except ValueError as error:
             refused[place] = excerpt(error, 2000)
             continue
+        models[place].training = models[place].training if training is None else training
         warn_if_not_finite(f"{path}: {place}" if place else path, models[place]._named_weights())
-    others = {name: tensor for own in groups.values() for name, tensor in own.items()}
     rest = f"other tensors ({', '.join(list(others)[:3])}{', ...' if len(others) > 3 else ''})" if others else ""
     return Contents(kind, models, refused, others, rest)
+
+
+def _apart(layers, arrays):
+    """Prefix -> name -> array that no other layer has; layers: names instead of arrays. ValueError if they are many.
+
+    Weights that two layers share in the file are copied for the second one.
+    """
+    found, seen, room = {}, set(), sum(array.nbytes for array in {id(one): one for one in arrays.values()}.values())
+    for place, own in layers.items():
+        found[place] = {}
+        for name in own:
+            array, shared = arrays[name], id(arrays[name]) in seen
+            room -= array.nbytes if shared else 0
+            if room < 0:
+                raise ValueError("its layers share their weights in too many places; --name takes one of them")
+            found[place][name] = array.copy() if shared else array
+        seen |= {id(arrays[name]) for name in own}
+    return found
+
+
+def _torch(kind, path, key=None, **options):
+    """Every recurrent layer of a checkpoint of torch, by its prefix; its other tensors are not read."""
+    refused = {}
+    with opened(path, key) as file:
+        layers, others = _grouped({name: value for name, value in file.values.items() if isinstance(name, str)})
+        for place, own in list(layers.items()):
+            if reasons := [reason for name in own if (reason := file.why_not(name))]:
+                refused[place] = reasons[0]
+                del layers[place]
+        others = {name: Described(*described(value)) for name, value in others.items()}
+        if not layers and not refused and key is None and (keys := file.keys()):
+            return Contents(kind, {}, {}, others, keys={name: _counted(own.values) for name, own in keys.items()})
+        arrays = file.arrays({name: value for own in layers.values() for name, value in own.items()})
+        layers, told = _apart(layers, arrays), file.told
+    if not (layers or others or refused):
+        raise FileFormatError(f"{path}: holds no tensors")
+    arrays = None
+    return _state_dict(kind, path, layers, others, told, refused, options)
+
+
+def _counted(values):
+    """A state dict in words: "12 tensors, recurrent layers 'lstm.'"."""
+    number, found = sum(type(value) is Tensor for value in values.values()), places(values)
+    layers = f", recurrent layers {', '.join(map(repr, found[:9]))}" if found else ""
+    return f"{number} tensor{'' if number == 1 else 's'}{layers}"
 
 
 def _safetensors(kind, path, **options):
@@ -115,7 +177,14 @@ def _safetensors(kind, path, **options):
         models = {str(place): one for place, one in enumerate(found)} if isinstance(found, list) else {"": found}
         return Contents(CHECKPOINT, models, {}, {})
     if told != "fastlstm":
-        return _state_dict(kind, path, **options)
+        if (key := options.pop("key", None)) is not None:
+            raise FileFormatError(f"{path}: a safetensors file holds no dict under {key!r}")
+        tensors = read_safetensors(path)
+        if not tensors:
+            raise FileFormatError(f"{path}: holds no tensors")
+        layers, others = _grouped(tensors)
+        tensors = None  # so that a layer's own can go when they have been taken over
+        return _state_dict(kind, path, layers, others, {}, {}, options)
     _no_options("a model of fastlstm", path, options)
     return Contents("fastlstm", {"": load(path)}, {}, {})
 
@@ -137,7 +206,7 @@ def _keras(kind, path, **options):
     return Contents(kind, {"": from_keras(path)}, {}, {})
 
 
-_READERS = {"safetensors": _safetensors, "torch": _state_dict, "ONNX": _onnx, "Keras": _keras}
+_READERS = {"safetensors": _safetensors, "torch": _torch, "ONNX": _onnx, "Keras": _keras}
 
 
 def contents(path, **options):
@@ -159,6 +228,9 @@ def only_model(path, name=None, **options):
     """
     path = as_source(path)
     found = contents(path, **options)
+    if found.keys:
+        listed = " or ".join(map(repr, list(found.keys)[:9]))
+        raise FileFormatError(f"{path}: holds several things and is no state dict itself; the key may be {listed}")
     names = [*found.models, *found.refused]
     if name is None and len(names) == 1:
         if found.rest:

@@ -12,6 +12,11 @@ class Contents(NamedTuple):
     refused: dict[str, str]
     others: dict[str, Any]
     rest: str = ""
+    keys: dict[str, str] = ...
+
+class Described(NamedTuple):
+    shape: tuple[int, ...] | str
+    dtype: str
 
 def kind_of(path: _Given | Source) -> str: ...
 def contents(path: _Given | Source, **options: Any) -> Contents: ...

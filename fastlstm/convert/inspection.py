@@ -13,6 +13,9 @@ _KINDS = {
 
 def lines(found, plans=False):
     """Lines of text about `formats.Contents`; plans: whether those of its models stand behind the rest."""
+    if found.keys:
+        yield from _key_lines(found)
+        return
     if found.kind != "fastlstm":
         yield f"{_KINDS[found.kind]}: {_count(len(found.models) + len(found.refused), _noun(found))}"
     for name, model in found.models.items():
@@ -46,12 +49,23 @@ def described(found, plans=False):
             models[name]["plans"] = ["\n".join(_plan_lines(model, *size)) for size in SIZES]
     return {
         "format": found.kind, "models": models, "refused": dict(found.refused), "others": _tensors(found.others),
-        "rest": found.rest,
+        "rest": found.rest, "keys": dict(found.keys),
     }
 
 
 def _tensors(tensors):
     return {name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype)} for name, tensor in tensors.items()}
+
+
+def _key_lines(found):
+    """Of a file of several things: the keys of its state dicts, and what else lies beside them."""
+    yield f"{_KINDS[found.kind]} with several things in it; --key KEY takes one that has tensors:"
+    wide = max(map(len, found.keys))
+    for key, words in found.keys.items():
+        yield f"  {shown(key):<{wide}}  {shown(words)}"
+    others = [name for name in found.others if name not in found.keys]
+    if others:
+        yield f"beside them: {', '.join(map(repr, others[:20]))}{', ...' if len(others) > 20 else ''}"
 
 
 def _noun(found):

@@ -1,4 +1,4 @@
-"""Checkpoints that torch wrote, read without torch: `read_torch`, and `with_prefix` for a part of one.
+"""Checkpoints that torch wrote, read without torch: `read_torch`, `opened`, and `with_prefix` for a part of one.
 
 A ``.pt`` or ``.pth`` file of torch 1.6 or later is a zip archive, nothing in it compressed:
 
@@ -8,21 +8,31 @@ A ``.pt`` or ``.pth`` file of torch 1.6 or later is a zip archive, nothing in it
 <name>/byteorder            "little" or "big"; little where it is missing
 ==========================  =============================================================
 
-The pickle is never executed: torch_pickle.py reads it. Sizes are checked against the file before memory is taken.
+The pickle is never executed: torch_pickle.py reads it, and torch_contents.py finds in it what was asked for. Numbers of
+other tensors are not read. Sizes are checked against the file before memory is taken.
 Source: torch/serialization.py.
 """
 
+import contextlib
 import math
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
 from ..read_files import as_source, refusals, size_of, steady
 from ..safetensors_read import from_bfloat16
-from .torch_pickle import MAX_AXES, STORAGES, Tensor, read
+from .torch_contents import entries, find, keys, places, readable, way_out, words
+from .torch_pickle import MAX_AXES, STORAGES, read
 
+_CHUNK = 1 << 20
 _LEGACY = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02")  # torch's magic number, pickled; any pickle
+_WRITE = 'in torch, torch.save(model.state_dict(), "weights.pt") writes one'
+_OTHERS = {  # an entry of archives that are written in other ways -> what they are
+    "constants.pkl": "a TorchScript archive, which holds a program; in torch: "
+    'torch.save(torch.jit.load(path).state_dict(), "weights.pt")',
+    "models/model.json": "a program of torch.export; in torch: "
+    'torch.save(dict(torch.export.load(path).state_dict), "weights.pt")',
+}
 
 
 # ---- the archive ------------------------------------------------------------------------------------------------
@@ -35,6 +45,10 @@ class _Archive:
         import zipfile  # here: importing the package stays quick
 
         self.size, self._zip, self._entries = size, zipfile.ZipFile(file), {}
+        names = {info.filename.partition("/")[2] for info in self._zip.infolist()}
+        for name, other in _OTHERS.items():
+            if name in names:
+                raise ValueError(other)
         for info in self._zip.infolist():
             _, _, name = info.filename.partition("/")
             if info.flag_bits & 1:
@@ -46,26 +60,34 @@ class _Archive:
             if name in self._entries:
                 raise ValueError(f"there is more than one {name[:100]!r}")
             self._entries[name] = info
-        if "constants.pkl" in self._entries:
-            raise ValueError("a TorchScript archive, not a state dict: torch.save(model.state_dict(), path) writes one")
         if "data.pkl" not in self._entries:
-            raise ValueError("a zip archive without data.pkl, not a checkpoint of torch.save")
+            raise ValueError(f"a zip archive without data.pkl, not a checkpoint of torch.save; {_WRITE}")
 
-    def read(self, name, expected=None):
-        """Bytes of an entry, whose number is `expected` if given."""
+    def read(self, name, expected=None, start=0, stop=None):
+        """Bytes start..stop of an entry, as an array of them; `expected`: how many the whole entry must have.
+
+        All of the entry is read, as its checksum is that of the whole, but no more is kept.
+        """
         info = self._entries.get(name)
         if info is None:
             raise ValueError(f"{name[:100]!r} is missing")
         if expected is not None and info.file_size != expected:
             raise ValueError(f"{name[:100]!r} has {info.file_size} bytes, expected {expected}")
-        data = self._zip.read(info)
-        if len(data) != info.file_size:
+        stop, at = info.file_size if stop is None else stop, 0
+        kept = np.empty(stop - start, np.uint8)
+        with self._zip.open(info) as file:
+            while piece := file.read(_CHUNK):
+                first, last = max(start, at), min(stop, at + len(piece))
+                if first < last:
+                    kept[first - start : last - start] = np.frombuffer(piece, np.uint8)[first - at : last - at]
+                at += len(piece)
+        if at != info.file_size:
             raise ValueError(f"{name[:100]!r} is cut short")
-        return data
+        return kept
 
     def byteorder(self):
         """ "<" or ">"."""
-        order = self.read("byteorder") if "byteorder" in self._entries else b"little"
+        order = bytes(self.read("byteorder")) if "byteorder" in self._entries else b"little"
         if order not in (b"little", b"big"):
             raise ValueError(f"unknown byte order {order[:20]!r}")
         return "<" if order == b"little" else ">"
@@ -92,27 +114,36 @@ def _check_view(name, tensor):
     return count * _itemsize(tensor.storage.kind)[1]
 
 
-def _numbers(archive, storage):
-    """The numbers of a storage, as an array (numel,) that owns nothing."""
-    data = archive.read(f"data/{storage.key}", storage.numel * _itemsize(storage.kind)[0])
-    kind = STORAGES[storage.kind]
-    if kind in ("bool", "bfloat16"):
-        kind = {"bool": "u1", "bfloat16": "u2"}[kind]
-    return np.frombuffer(data, np.dtype(kind).newbyteorder(archive.byteorder()))
+def _last(tensor):
+    """The place in its storage of the last element of a tensor, which is not empty."""
+    return tensor.offset + sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
 
 
-def _array(numbers, tensor):
-    """A new C-contiguous array of what a tensor shows; its bounds have been checked."""
+def _numbers(archive, storage, first, last):
+    """The numbers first..last of a storage, as an array that nobody else holds."""
+    kind, width = STORAGES[storage.kind], _itemsize(storage.kind)[0]
+    kind = {"bool": "u1", "bfloat16": "u2"}.get(kind, kind)
+    data = archive.read(f"data/{storage.key}", storage.numel * width, first * width, last * width)
+    return data.view(np.dtype(kind).newbyteorder(archive.byteorder()))
+
+
+def _array(numbers, tensor, first, alone):
+    """A C-contiguous array of what a tensor shows; its bounds have been checked.
+
+    first: the place of numbers[0] in the storage; alone: no other tensor shows any of them, so they may be the array.
+    """
     kind = STORAGES[tensor.storage.kind]
     if 0 in tensor.size:
         return np.empty(tensor.size, {"bfloat16": "f4"}.get(kind, kind))
     step = numbers.itemsize
     strides = tuple(step * n if size > 1 else 0 for n, size in zip(tensor.stride, tensor.size, strict=True))
-    view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.size, strides)
+    view = np.lib.stride_tricks.as_strided(numbers[tensor.offset - first :], tensor.size, strides)
     if kind == "bool":
         return view != 0
     if kind == "bfloat16":
         return from_bfloat16(view)
+    if alone and view.flags.c_contiguous and view.dtype.isnative:  # so it shows all of them, in order
+        return numbers.reshape(tensor.size)
     return np.array(view, kind, order="C")
 
 
@@ -126,39 +157,84 @@ def _arrays(archive, tensors):
         distinct[tensor] = name
         if total > 2 * archive.size:
             raise ValueError(f"tensors up to {name} need {total} bytes, but the file has {archive.size}")
-    uses, open_storages, stored = Counter(tensor.storage for tensor in distinct), {}, 0
+    users, stored = {}, 0
     for tensor in distinct:
-        storage = tensor.storage
-        if storage not in open_storages:
-            open_storages[storage] = _numbers(archive, storage)
-            stored += open_storages[storage].nbytes
-            if stored > archive.size:
-                raise ValueError(f"storages of {stored} bytes in a file of {archive.size}")
-        distinct[tensor] = _array(open_storages[storage], tensor)
-        uses[storage] -= 1
-        if not uses[storage]:
-            open_storages[storage] = None  # its bytes go; a further use would be one counted above
+        users.setdefault(tensor.storage, []).append(tensor)
+    for storage, own in users.items():
+        full = [tensor for tensor in own if 0 not in tensor.size]
+        first, last = min((t.offset for t in full), default=0), max(map(_last, full), default=-1) + 1
+        stored += (last - first) * _itemsize(storage.kind)[0]
+        if stored > archive.size:
+            raise ValueError(f"storages of {stored} bytes in a file of {archive.size}")
+        numbers = _numbers(archive, storage, first, last)
+        for tensor in own:
+            distinct[tensor] = _array(numbers, tensor, first, len(own) == 1)
     return {name: distinct[tensor] for name, tensor in tensors.items()}
 
 
 # ---- the state dict ---------------------------------------------------------------------------------------------
 
 
-def _tensors(found, key):
-    """Name -> `Tensor` of the state dict in what the pickle describes."""
-    if not isinstance(found, dict):
-        raise ValueError(f"holds a {type(found).__name__}, expected a state dict")
-    inner = [name for name, value in found.items() if isinstance(name, str) and isinstance(value, dict)]
-    hint = f"; key= may be {' or '.join(repr(name[:60]) for name in inner[:9])}" if inner else ""
-    if key is not None:
-        if key not in inner:
-            raise ValueError(f"holds no dict under {key!r}{hint}")
-        found, hint = found[key], ""
-    for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            kind = "number" if isinstance(value, (int, float)) else type(value).__name__
-            raise ValueError(f"{str(name)[:100]!r} is a {kind}, expected a tensor{hint}")
-    return found
+class Checkpoint:
+    """An open checkpoint. values: name -> `Tensor` or what else is there; told: as of `torch_contents.Entries`."""
+
+    def __init__(self, archive, key):
+        self._archive, self._keyed = archive, False
+        self._root, self._room = read(bytes(archive.read("data.pkl")))
+        self._found, self._how = self._root, ""
+        if key is not None:
+            if not (found := find(self._root, key)):
+                raise ValueError(f"holds no dict under {key!r}{self._hint()}")
+            self._found, self._how = found[0]
+            self._keyed = True
+        own = entries(self._found, self._room)
+        if own is None:
+            raise ValueError(f"holds {words(self._found)}, expected a state dict{self._hint() or self._way()}")
+        self.values, self.told = own.values, own.told
+
+    def keys(self):
+        """Key -> `Entries` of the state dicts and modules inside, those with recurrent layers first."""
+        return keys(self._root, self._room)
+
+    def _hint(self):
+        """What the key may be, for the end of an error, if none was given."""
+        found = {} if self._keyed else self.keys()
+        found = [key for key, own in found.items() if places(own.values)] or list(found)
+        return f"; key= may be {' or '.join(map(repr, found[:9]))}" if found else ""
+
+    def _way(self, name=None):
+        return "; in torch: " + way_out(self._found, self._how, name, self.values[name] if name is not None else None)
+
+    def why_not(self, name):
+        """Why an entry of `values` is no array, in words; "" for those that are read."""
+        if not isinstance(name, str):
+            return f"a name is {words(name)}, expected text"
+        value = self.values[name]
+        return "" if readable(value) else f"{name[:100]!r} is {words(value)}, expected a tensor of real numbers"
+
+    def select(self, choose):
+        """What `choose` makes of `values` with names of text, a dict; its ValueError with what the key may be."""
+        try:
+            return choose({name: value for name, value in self.values.items() if isinstance(name, str)})
+        except ValueError as error:
+            raise ValueError(f"{error}{self._hint()}") from None
+
+    def arrays(self, d, prefix=""):
+        """Name -> array. d: a part of `values`, its names without `prefix`. ValueError names what cannot be read.
+
+        What a module keeps as its extra state is left out, unless it is a tensor.
+        """
+        d = {name: value for name, value in d.items() if readable(value) or not _is_extra(name)}
+        for name in d:
+            full = f"{prefix}{name}" if isinstance(name, str) else name
+            if reason := self.why_not(full):
+                raise ValueError(reason + (self._hint() or self._way(full)))
+        return _arrays(self._archive, d)
+
+
+def _is_extra(name):
+    """Whether it is the name of what get_extra_state() of a module returned, which may be anything."""
+    return isinstance(name, str) and name.rpartition(".")[2] == "_extra_state"
 
 
 def _start(file):
@@ -167,40 +243,66 @@ def _start(file):
     if not head.startswith(b"PK\x03\x04"):
         if head.startswith(_LEGACY):
             raise ValueError(
-                "written in the format torch used before 1.6, which only a pickle interpreter reads: "
-                "torch.save(torch.load(path, weights_only=True), path) in any later torch writes the present one"
+                "written in the format torch used before 1.6, which only a pickle interpreter reads; in torch: "
+                'torch.save(torch.load(path, weights_only=True), "weights.pt")'
             )
         raise ValueError("neither a zip archive nor anything else that torch.save writes")
     file.seek(0)
 
 
-def read_torch(path, key=None):
-    """Name -> array of the state dict in a checkpoint of ``torch.save``; torch is not needed, nothing is unpickled.
+@contextlib.contextmanager
+def opened(path, key=None):
+    """The `Checkpoint` in a file, for as long as the block lasts; errors of reading are FileFormatErrors with the path.
 
-    path: a ``.pt`` or ``.pth`` file with a dict of tensors or parameters: ``torch.save(model.state_dict(), path)``.
-    key: where the state dict is one of several things in a dict, its name there, e.g. "state_dict".
-
-    In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
-    follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
-    told below, but for files of the disk (``open``). TypeError for anything else, and for text mode; what ``read``
-    raises comes as it is.
-
-    Arrays are new, C-contiguous, in the file's order and shapes: float16, float32, float64, int8 to int64, uint8, bool;
-    bfloat16 is widened to float32. Tensors that are one in the file are one array.
-
-    Raises FileFormatError (a ValueError: path and what was found) for all else: a pickle that names anything but
-    tensors, other number types, files before torch 1.6, TorchScript, damage, views outside their storage, and tensors
-    that need more than twice the file's size together, and a file that changes while it is read. OSErrors, and what has
-    nothing to do with the file's bytes, come as they are. Memory stays within about twice the size of the file, 20
-    times that of its pickle, and 1 kB for each entry of the archive.
+    key: as of `read_torch`.
     """
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a string or None, got {type(key).__name__}")
     path = as_source(path)
     with refusals(path), steady(path) as file:
         _start(file)
-        archive = _Archive(file, size_of(file))
-        return _arrays(archive, _tensors(read(archive.read("data.pkl")), key))
+        yield Checkpoint(_Archive(file, size_of(file)), key)
+
+
+def read_torch(path, key=None, prefix=""):
+    """Name -> array of the state dict in a checkpoint of ``torch.save``; torch is not needed, nothing is unpickled.
+
+    path: a ``.pt``, ``.pth`` or ``.ckpt`` file with a dict of tensors or parameters, ``torch.save(model.state_dict(),
+    path)``; or with a whole module, ``torch.save(model, path)``: then the dict that its state_dict() would return.
+    key: where that is one of several things, its name there: "state_dict"; "net.enc" is "enc" in what is "net" (if no
+    name is "net.enc" itself), a number the place in a list.
+    prefix: only what is below it, named without it: "encoder.lstm" or "encoder.lstm."; nothing else is read.
+
+    In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
+    follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
+    told below, but for files of the disk (``open``). TypeError for anything else, and for text mode; what ``read``
+    raises comes as it is.
+
+    Arrays are new, C-contiguous, in the file's order and shapes: float16, float32, float64, int8 to int64, uint8 to
+    uint64, bool; bfloat16 is widened to float32. Tensors that are one in the file are one array. What is beside the
+    part that was asked for may be anything. A module's extra state is left out.
+
+    Raises FileFormatError (a ValueError: path and what was found) where the part holds anything but such tensors; for
+    files before torch 1.6, TorchScript, damage, views outside their storage, and tensors that need more than twice the
+    file's size together; and for a file that changes while it is read. Where torch can write a file that is read, the
+    message ends with the line to type. OSErrors, and what has nothing to do with the file's bytes, come as they are.
+    Memory stays within about twice the size of the tensors, 20 times that of the pickle, and 1 kB for each entry of the
+    archive.
+    """
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a string, got {type(prefix).__name__}")
+    with opened(path, key) as found:
+        if not prefix:
+            return found.arrays(found.values)
+        place = module_prefix(found.values, prefix)
+        return found.arrays(found.select(lambda d: with_prefix(d, place)), place)
+
+
+def module_prefix(names, prefix):
+    """The prefix of the names of a module's tensors: `prefix`, with a dot if it is the name of a module."""
+    place = f"{prefix}."
+    below = any(isinstance(name, str) and name.startswith(place) for name in names)
+    return place if prefix and not prefix.endswith(".") and below else prefix
 
 
 def with_prefix(d, prefix):

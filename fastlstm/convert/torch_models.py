@@ -191,15 +191,17 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
       device. A cell becomes one layer, for sequences (T, B, I). Sequential hands y of a recurrent member on, where
       torch's would hand on the tuple. A padding_idx is left out: it changes no output, but that row then has a
       gradient.
-    * a state dict, name -> tensor or array, or the path of a file with one: ``.pt``, ``.pth`` (see `read_torch`) or
-      safetensors. torch is not needed then, and nothing in the file is executed. The names and shapes of *one*
-      recurrent layer tell its class and sizes. float16 and bfloat16 become float32.
+    * a state dict, name -> tensor or array, or the path of a file with one: ``.pt``, ``.pth``, ``.ckpt`` (see
+      `read_torch`; also of a module that was saved whole) or safetensors. torch is not needed then, nothing in the file
+      is executed, and of the file no more is read than the layer. The names and shapes of *one* recurrent layer tell
+      its class and sizes. float16 and bfloat16 become float32.
     * the contents of such a file (bytes, bytearray, memoryview), or a binary file object, which is read from its
       present position to its end.
 
-    prefix: where the layer is in a larger model, "encoder.lstm" or "encoder.lstm."; key: the state dict's name in a
-    checkpoint that holds several things, "state_dict". batch_first, dropout, nonlinearity ("tanh" or "relu", of an
-    RNN): what a state dict does not tell; by default as those of the classes here.
+    prefix: where the layer is in a larger model, "encoder.lstm" or "encoder.lstm."; key: the name of the state dict or
+    module in a checkpoint that holds several things, "state_dict" or "net.enc", as of `read_torch`. batch_first,
+    dropout, nonlinearity ("tanh" or "relu", of an RNN): what a state dict does not tell; by default what a module that
+    was saved whole tells, else as those of the classes here.
 
     Returns a `Module` of the same dtype, weights equal to the bit, `training` as of each part.
     Raises TypeError that names place and class of anything else, of what has options that change its results

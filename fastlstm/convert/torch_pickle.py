@@ -1,11 +1,14 @@
-"""The pickle inside a torch checkpoint, read without running it: a machine of its own over a few harmless opcodes.
+"""The pickle inside a torch checkpoint, read without running it: a machine of its own that imports and calls nothing.
 
 The readers of ``pickletools`` (Python's library) take arguments off the bytes; they execute nothing, and take no memory
-for bytes that are not there. Of names, only those of `GLOBALS` are known; each stands for an inert record or a plain
-container. Every other opcode and name is refused. Keys of dicts are strings and numbers. What the opcodes make is
-counted in bytes, about as Python takes them, and may be no more than a pickle of that length needs.
+for bytes that are not there. Calls that describe tensors, storages, sizes and ordered dicts become records and plain
+containers. Every other object becomes an `Object`: its name, its arguments, its state, and nothing that could run.
 
-What the opcodes mean: pickletools.py. What torch writes: torch/serialization.py, torch/_utils.py.
+Only text and short numbers are keys of the dicts. Any other key is put into a `Key`, which is hashed by its address:
+the hash of nested tuples can take exponential time or all of the stack. What the opcodes make is counted in bytes,
+about as Python takes them, and may be no more than a pickle of that length needs.
+
+What the opcodes mean: pickletools.py. What torch writes: torch/serialization.py, torch/_utils.py, torch/_tensor.py.
 """
 
 import functools
@@ -13,31 +16,19 @@ import io
 import sys
 from typing import NamedTuple
 
-# name of a storage in a checkpoint -> bytes of one element, dtype as NumPy reads it; bfloat16 is widened later
+# kind of a storage in a checkpoint -> its elements as NumPy reads them; bfloat16 is widened later. The last three have
+# no class of storage: torch writes bytes (UntypedStorage) and the tensor names the type.
 STORAGES = {
     "HalfStorage": "f2", "FloatStorage": "f4", "DoubleStorage": "f8", "CharStorage": "i1", "ByteStorage": "u1",
     "ShortStorage": "i2", "IntStorage": "i4", "LongStorage": "i8", "BoolStorage": "bool", "BFloat16Storage": "bfloat16",
-}
-GLOBALS = {
-    "collections OrderedDict", "torch Size", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter",
-    *(f"torch {name}" for name in STORAGES),
+    "uint16": "u2", "uint32": "u4", "uint64": "u8",
 }
 MAX_AXES = 32  # what any NumPy can hold
 ROOM, SLACK = 20, 1 << 20  # bytes made for each byte of a pickle, and beyond; torch's own need up to 19, in protocol 4
 _SLOT, _ENTRY = 16, 80  # bytes of a place in a list or on the stack, of one in a dict
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_VALUES = {
-    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-}
+_FEW, _EARLY = 21, 56  # so many entries of a dict take fewer bytes, as little is copied while it grows
+_LONGEST = 60  # bits of an integer that is a key: longer ones can be made to have one hash
 _SMALL = range(257)  # integers that Python has already
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_MEMO = {"BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"}
-_OTHERS = {
-    "TUPLE", "EMPTY_DICT", "EMPTY_LIST", "MARK", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "GLOBAL", "STACK_GLOBAL",
-    "BINPERSID", "REDUCE", "BUILD", "PROTO", "FRAME", "STOP",
-}
-_KNOWN = {*_CONSTANTS, *_VALUES, *_TUPLES, *_MEMO, *_OTHERS}
-_KEYS = (str, int, float, bool, type(None))
 
 
 class Refused(ValueError):
@@ -47,11 +38,47 @@ class Refused(ValueError):
 class Name(NamedTuple):
     """A name the pickle mentions; nothing is imported for it."""
 
-    text: str
+    module: str
+    name: str
+
+    @property
+    def text(self):
+        """As it stands in a program, at most 100 characters."""
+        module = "builtins" if self.module in ("__builtin__", "exceptions") else self.module  # of Python 2
+        return f"{module[:100]}.{self.name[:100]}"[:100]
+
+
+_PLAIN = {
+    Name("torch", "Tensor"), Name("torch.nn.parameter", "Parameter"), Name("torch.nn.parameter", "Buffer"),
+}
+_SET, _FROZENSET, _INT = (Name("builtins", name) for name in ("set", "frozenset", "int"))
+_PERSISTENT = Name("torch.storage", "persistent_id")
+
+
+class Object:
+    """What a pickle makes by a call, which is not made here: an inert record, equal to nothing but itself.
+
+    function: `Name` of the class or function, or an `Object`. arguments: what it is given, most often a tuple.
+    state: what BUILD gives it, most often a dict of attributes. items: its items, a dict or a list, or None.
+    """
+
+    __slots__ = ("arguments", "function", "items", "state")
+
+    def __init__(self, function, arguments):
+        self.function, self.arguments, self.state, self.items = function, arguments, None, None
+
+
+class Key:
+    """A key of a dict that is neither text nor a short number."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
 
 
 class Storage(NamedTuple):
-    """Numbers in a file of the archive: its key, a name of `STORAGES`, how many."""
+    """Numbers in a file of the archive: its key, a kind (of `STORAGES` if it can be read), how many."""
 
     key: str
     kind: str
@@ -71,10 +98,8 @@ class _Mark:
     """What MARK leaves on the stack."""
 
 
-def _global(text):
-    if text not in GLOBALS:
-        raise Refused(f"it names {text.replace(' ', '.')[:100]!r}, which is not a tensor of a state dict")
-    return Name(text)
+# ---- calls whose meaning is known -------------------------------------------------------------------------------
+# Each gets the arguments, a tuple, and returns what they make, or None if they are not as torch writes them.
 
 
 def _is_sizes(value):
@@ -83,37 +108,69 @@ def _is_sizes(value):
 
 def _rebuild(arguments):
     """_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata])."""
-    if len(arguments) not in (6, 7) or (len(arguments) == 7 and arguments[6]):
-        raise Refused("a tensor is described in a way that is not known here")
+    if len(arguments) not in (4, 6, 7) or (len(arguments) == 7 and arguments[6]):  # metadata: conj and neg bits
+        return None
     storage, offset, size, stride = arguments[:4]
     if type(storage) is not Storage or type(offset) is not int or not _is_sizes(size) or not _is_sizes(stride):
-        raise Refused("the description of a tensor is damaged")
+        return None
     return Tensor(storage, offset, size, stride)
 
 
-def _call(name, arguments):
-    """What one of `GLOBALS` makes of its arguments: containers and records."""
-    if type(name) is not Name or type(arguments) is not tuple:
+def _rebuild_untyped(arguments):
+    """_rebuild_tensor_v3(storage of bytes, offset, size, stride, requires_grad, hooks, dtype[, metadata])."""
+    if len(arguments) not in (7, 8) or type(arguments[0]) is not Storage or type(arguments[6]) is not Name:
+        return None
+    storage, kind = arguments[0], arguments[6].name
+    width = int(STORAGES[kind][1]) if kind in STORAGES else 1
+    if storage.kind != "UntypedStorage" or arguments[6].module != "torch" or storage.numel % width:
+        return None
+    return _rebuild((Storage(storage.key, kind, storage.numel // width), *arguments[1:6], *arguments[7:]))
+
+
+def _parameter(arguments):
+    """_rebuild_parameter(data, requires_grad, hooks), _rebuild_parameter_with_state(the same, state)."""
+    return arguments[0] if len(arguments) in (3, 4) and type(arguments[0]) in (Tensor, Object) else None
+
+
+def _of_type(arguments):
+    """_rebuild_from_type_v2(function, class, arguments, state): of torch's own classes the tensor itself."""
+    if len(arguments) != 4 or tuple(map(type, arguments[:3])) != (Name, Name, tuple) or arguments[1] not in _PLAIN:
+        return None
+    known = _CALLS.get(arguments[0])
+    return known(arguments[2]) if known in (_rebuild, _rebuild_untyped) else None
+
+
+_CALLS = {
+    Name("collections", "OrderedDict"): lambda arguments: None if arguments else {},
+    Name("torch", "Size"): lambda arguments: arguments[0] if len(arguments) == 1 and _is_sizes(arguments[0]) else None,
+    Name("torch._tensor", "_rebuild_from_type_v2"): _of_type,
+    Name("torch._utils", "_rebuild_parameter"): _parameter,
+    Name("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    Name("torch._utils", "_rebuild_tensor"): _rebuild,
+    Name("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    Name("torch._utils", "_rebuild_tensor_v3"): _rebuild_untyped,
+}
+
+
+def _call(function, arguments):
+    """What a call makes: containers and records where it is known, else an `Object`."""
+    if type(function) not in (Name, Object):
         raise Refused("it calls something that is not a name")
-    if name.text == "torch._utils _rebuild_tensor_v2":
-        return _rebuild(arguments)
-    if name.text == "torch._utils _rebuild_parameter" and len(arguments) == 3 and type(arguments[0]) is Tensor:
-        return arguments[0]
-    if name.text == "torch Size" and len(arguments) == 1 and _is_sizes(arguments[0]):
-        return arguments[0]
-    if name.text == "collections OrderedDict" and not arguments:
-        return {}
-    raise Refused(f"it calls {name.text.replace(' ', '.')} in a way that is not known here")
+    known = _CALLS.get(function) if type(function) is Name and type(arguments) is tuple else None
+    made = known(arguments) if known else None
+    return Object(function, arguments) if made is None else made
 
 
 def _storage(value):
-    """("storage", name, key, location, numel) -> `Storage`."""
-    if type(value) is not tuple or len(value) != 5 or value[0] != "storage" or type(value[1]) is not Name:
-        raise Refused("a storage is described in a way that is not known here")
-    kind = value[1].text.removeprefix("torch ")
-    if kind not in STORAGES or type(value[2]) is not str or type(value[4]) is not int:
-        raise Refused("the description of a storage is damaged")
-    return Storage(value[2], kind, value[4])
+    """("storage", class, key, location, numel) -> `Storage`; an `Object` of any other persistent id."""
+    if type(value) is not tuple or len(value) != 5 or value[0] != "storage":
+        return Object(_PERSISTENT, value)
+    _, cls, key, _, numel = value
+    known = type(cls) is Name and type(key) is str and type(numel) is int
+    return Storage(key, cls.name, numel) if known else Object(_PERSISTENT, value)
+
+
+# ---- the machine ------------------------------------------------------------------------------------------------
 
 
 class _Machine:
@@ -133,7 +190,7 @@ class _Machine:
 
     def step(self, name, argument):
         """One opcode, all but STOP."""
-        self.run(name, argument)
+        _ACTIONS[name](self, argument)
         if len(self.stack) > self.highest:
             self.charge(_SLOT * (len(self.stack) - self.highest))
             self.highest = len(self.stack)
@@ -146,35 +203,67 @@ class _Machine:
 
     def to_mark(self):
         """What lies above the last MARK, which goes too."""
-        found = []
-        while self.stack and self.stack[-1] is not _Mark:
-            found.append(self.stack.pop())
-        if not self.stack:
+        stack = self.stack
+        at = next((n for n in range(len(stack) - 1, -1, -1) if stack[n] is _Mark), None)
+        if at is None:
             raise Refused("its pickle is damaged")
-        self.stack.pop()
-        return found[::-1]
-
-    def set_items(self, items):
-        target = self.pop(dict)
-        if len(items) % 2:
-            raise Refused("its pickle is damaged")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in _KEYS:
-                raise Refused(f"a key is a {type(key).__name__}, expected a string")
-            self.charge(_ENTRY if key not in target else 0)
-            target[key] = value
-        self.stack.append(target)
-
-    def append(self, items):
-        target = self.pop(list)
-        self.charge(_SLOT * len(items))
-        target += items
-        self.stack.append(target)
+        found = stack[at + 1 :]
+        del stack[at:]
+        return found
 
     def make(self, value):
         """Push what an opcode made."""
         self.charge(sys.getsizeof(value) if value != () else 0)  # there is one empty tuple
         self.stack.append(value)
+
+    def take(self, value):
+        """Push a number, text or bytes off the pickle."""
+        self.charge(0 if type(value) is int and value in _SMALL else sys.getsizeof(value))
+        self.stack.append(value)
+
+    # ---- containers, and the items of objects
+
+    def items_of(self, target, kind):
+        """The container of class `kind` that gets the items of `target`."""
+        if type(target) is Object:
+            if target.items is None:
+                target.items = kind()
+                self.charge(sys.getsizeof(target.items))
+            target = target.items
+        if type(target) is not kind:
+            raise Refused("its pickle is damaged")
+        return target
+
+    def key(self, value):
+        if type(value) in (str, float, bool, type(None)) or (type(value) is int and value.bit_length() <= _LONGEST):
+            return value
+        found = Key(value)
+        self.charge(sys.getsizeof(found))
+        return found
+
+    def set_items(self, items):
+        target = self.pop()
+        entries = self.items_of(target, dict)
+        if len(items) % 2:
+            raise Refused("its pickle is damaged")
+        for key, value in zip(*[iter(items)] * 2, strict=True):
+            key = self.key(key)
+            if key not in entries:
+                self.charge(_EARLY if len(entries) < _FEW else _ENTRY)
+            entries[key] = value
+        self.stack.append(target)
+
+    def append(self, items):
+        target = self.pop()
+        self.charge(_SLOT * len(items))
+        self.items_of(target, list).extend(items)
+        self.stack.append(target)
+
+    def make_object(self, function, arguments=()):
+        self.charge(sys.getsizeof(arguments) if arguments != () else 0)
+        self.make(Object(function, arguments))
+
+    # ---- memo, names, calls
 
     def remember(self, index):
         value = self.pop()
@@ -194,51 +283,74 @@ class _Machine:
             raise Refused("its pickle is damaged")
         self.stack.append(self.memo[index] if index < len(self.memo) else self.far[index])
 
-    def run(self, name, argument):
-        """Values and containers."""
-        push = self.stack.append
-        if name in _CONSTANTS:
-            push(_CONSTANTS[name])
-        elif name in _VALUES:
-            self.charge(0 if type(argument) is int and argument in _SMALL else sys.getsizeof(argument))
-            push(argument)
-        elif name in _TUPLES:
-            self.make(tuple([self.pop() for _ in range(_TUPLES[name])][::-1]))
-        elif name == "TUPLE":
-            self.make(tuple(self.to_mark()))
-        elif name in ("EMPTY_DICT", "EMPTY_LIST"):
-            self.make({} if name == "EMPTY_DICT" else [])
-        elif name == "MARK":
-            push(_Mark)
-        elif name in ("SETITEM", "APPEND"):
-            items = [self.pop() for _ in range(2 if name == "SETITEM" else 1)][::-1]
-            (self.set_items if name == "SETITEM" else self.append)(items)
-        elif name in ("SETITEMS", "APPENDS"):
-            (self.set_items if name == "SETITEMS" else self.append)(self.to_mark())
-        else:
-            self.run_names(name, argument)
+    def name(self, module, name):
+        self.make(Name(module, name))
 
-    def run_names(self, name, argument):
-        """Memo, names, calls."""
-        if name in ("BINPUT", "LONG_BINPUT"):
-            self.remember(argument)
-        elif name == "MEMOIZE":
-            self.remember(len(self.memo) + len(self.far))
-        elif name in ("BINGET", "LONG_BINGET"):
-            self.recall(argument)
-        elif name == "GLOBAL":
-            self.make(_global(argument))
-        elif name == "STACK_GLOBAL":
-            last, first = self.pop(str), self.pop(str)
-            self.make(_global(f"{first} {last}"))
-        elif name == "BINPERSID":
-            self.make(_storage(self.pop()))
-        elif name == "REDUCE":
-            arguments = self.pop()
-            self.make(_call(self.pop(), arguments))
-        elif name == "BUILD":  # an OrderedDict's attributes: torch's _metadata, versions of modules
-            self.pop(dict)
-            self.stack.append(self.pop(dict))
+    def stack_name(self):
+        name = self.pop(str)
+        self.name(self.pop(str), name)
+
+    def reduce(self):
+        """REDUCE and NEWOBJ: what is called, a tuple of arguments."""
+        arguments, function = self.pop(), self.pop()
+        made = _call(function, arguments)
+        if type(made) is Tensor and not made.storage.kind.endswith("Storage"):  # it has a storage of its own
+            self.charge(2 * sys.getsizeof(made.storage))  # with its number of elements
+        self.make(made)
+
+    def new_with_keywords(self):
+        keywords, arguments = self.pop(), self.pop()
+        self.make_object(self.pop(Name), (arguments, keywords))
+
+    def inst(self, module, name):
+        self.name(module, name)
+        self.make_object(self.pop(), tuple(self.to_mark()))
+
+    def obj(self):
+        function, *arguments = self.to_mark() or [None]
+        if type(function) is not Name:
+            raise Refused("its pickle is damaged")
+        self.make_object(function, tuple(arguments))
+
+    def build(self):
+        """The state of an object; that of an OrderedDict (torch's _metadata, versions of modules) is left out."""
+        state, target = self.pop(), self.pop()
+        if type(target) is Object:
+            target.state = state
+        self.stack.append(target)
+
+
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_VALUES = (
+    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
+    "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+)
+# opcode -> what it does to a machine, given its argument
+_ACTIONS = {
+    "NONE": lambda m, _: m.stack.append(None), "NEWTRUE": lambda m, _: m.stack.append(True),
+    "NEWFALSE": lambda m, _: m.stack.append(False),
+    **{name: lambda m, value: m.take(value) for name in _VALUES},
+    # of more than 255 bytes: no size or key, and costly to hash
+    "LONG4": lambda m, _: m.make_object(_INT),
+    **{name: lambda m, _, n=n: m.make(tuple([m.pop() for _ in range(n)][::-1])) for name, n in _TUPLES.items()},
+    "TUPLE": lambda m, _: m.make(tuple(m.to_mark())),
+    "EMPTY_DICT": lambda m, _: m.make({}), "EMPTY_LIST": lambda m, _: m.make([]),
+    "EMPTY_SET": lambda m, _: m.make_object(_SET),
+    "FROZENSET": lambda m, _: m.make_object(_FROZENSET, tuple(m.to_mark())),
+    "SETITEM": lambda m, _: m.set_items([m.pop(), m.pop()][::-1]), "SETITEMS": lambda m, _: m.set_items(m.to_mark()),
+    "APPEND": lambda m, _: m.append([m.pop()]), "APPENDS": lambda m, _: m.append(m.to_mark()),
+    "ADDITEMS": lambda m, _: m.append(m.to_mark()),
+    "MARK": lambda m, _: m.stack.append(_Mark), "POP": lambda m, _: m.pop(), "POP_MARK": lambda m, _: m.to_mark(),
+    "BINPUT": lambda m, index: m.remember(index), "LONG_BINPUT": lambda m, index: m.remember(index),
+    "MEMOIZE": lambda m, _: m.remember(len(m.memo) + len(m.far)),
+    "BINGET": lambda m, index: m.recall(index), "LONG_BINGET": lambda m, index: m.recall(index),
+    "GLOBAL": lambda m, names: m.name(*names), "STACK_GLOBAL": lambda m, _: m.stack_name(),
+    "BINPERSID": lambda m, _: m.make(_storage(m.pop())),
+    "REDUCE": lambda m, _: m.reduce(), "NEWOBJ": lambda m, _: m.reduce(),
+    "NEWOBJ_EX": lambda m, _: m.new_with_keywords(), "INST": lambda m, names: m.inst(*names),
+    "OBJ": lambda m, _: m.obj(), "BUILD": lambda m, _: m.build(),
+    "PROTO": lambda m, _: None, "FRAME": lambda m, _: None,
+}
 
 
 @functools.cache
@@ -250,20 +362,24 @@ def _opcodes():
 
 
 def read(data):
-    """What the pickle `data` (bytes) describes: dicts, lists, tuples, numbers, strings, `Tensor` and `Name`.
+    """(what the pickle `data` (bytes) describes, how many bytes may still be made of it).
 
-    Nothing is imported or called. Raises `Refused`, or ValueError of pickletools for bytes that are no pickle.
+    It is made of dicts, lists, tuples, numbers, text, bytes, `Tensor`, `Storage`, `Name`, `Object` and `Key`, and may
+    contain itself. Nothing is imported or called. Raises `Refused`, or ValueError of pickletools for bytes that are no
+    pickle.
     """
     machine, file, opcodes = _Machine(ROOM * len(data) + SLACK), io.BytesIO(data), _opcodes()
     while True:
         opcode = opcodes.get(file.read(1))
         if opcode is None:
             raise Refused("its pickle is damaged or cut short")
-        if opcode.name not in _KNOWN:
-            raise Refused(f"its pickle uses {opcode.name}, which no state dict needs")
         if opcode.name == "STOP":
-            return machine.pop()
-        if opcode.name == "GLOBAL":  # pickletools would look for escapes in it
-            machine.step("GLOBAL", " ".join(file.readline().decode().rstrip("\n") for _ in range(2)))
+            return machine.pop(), machine.room
+        if opcode.name not in _ACTIONS:
+            raise Refused(f"its pickle uses {opcode.name}, which torch.save never writes")
+        if opcode.name in ("GLOBAL", "INST"):  # pickletools would look for escapes in the names
+            names = [file.readline().decode().rstrip("\n") for _ in range(2)]
+            machine.charge(sum(map(sys.getsizeof, names)))
+            machine.step(opcode.name, names)
         else:
             machine.step(opcode.name, None if opcode.arg is None else opcode.arg.reader(file))

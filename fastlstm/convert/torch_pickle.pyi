@@ -1,7 +1,6 @@
 from typing import Any, NamedTuple
 
 STORAGES: dict[str, str]
-GLOBALS: set[str]
 MAX_AXES: int
 ROOM: int
 SLACK: int
@@ -9,7 +8,22 @@ SLACK: int
 class Refused(ValueError): ...
 
 class Name(NamedTuple):
-    text: str
+    module: str
+    name: str
+
+    @property
+    def text(self) -> str: ...
+
+class Object:
+    function: Any
+    arguments: Any
+    state: Any
+    items: dict[Any, Any] | list[Any] | None
+    def __init__(self, function: Any, arguments: Any) -> None: ...
+
+class Key:
+    value: Any
+    def __init__(self, value: Any) -> None: ...
 
 class Storage(NamedTuple):
     key: str
@@ -22,4 +36,4 @@ class Tensor(NamedTuple):
     size: tuple[int, ...]
     stride: tuple[int, ...]
 
-def read(data: bytes) -> Any: ...
+def read(data: bytes) -> tuple[Any, int]: ...

@@ -2,7 +2,7 @@
 
 ``<prefix>weight_ih_l0 (G*H, I)``, ``weight_hh_l0 (G*H, R)``, ... say class, sizes, number of layers, directions,
 projection and biases; a cell's names have no ``_l0``. They do not say batch_first, dropout, nor an RNN's nonlinearity:
-those are arguments.
+those are arguments, or told by a module that was pickled whole.
 """
 
 import re
@@ -12,10 +12,16 @@ from ..module import hollow
 from ..params import check_state_dict, find_tensors
 from ..read_files import FileFormatError, as_source, excerpt, first_bytes, refusals, steady
 from ..safetensors_read import read_header, read_tensor
-from .torch_files import read_torch, with_prefix
+from .torch_contents import places
+from .torch_files import module_prefix, opened, with_prefix
 
+# weights that torch makes of others in every call -> the function that makes them for good
+_MADE = {
+    r"(?:.*\.)?parametrizations\.(weight_[ih]h_l\d+(?:_reverse)?)\.original\d*": "parametrize.remove_parametrizations",
+    r"(?:.*\.)?(weight_hh_l\d+(?:_reverse)?)_[gv]": "remove_weight_norm",
+    r"(?:.*\.)?(weight_hh_l\d+(?:_reverse)?)_(?:orig|u)": "remove_spectral_norm",
+}
 _CLASSES = {4: LSTM, 3: GRU, 1: RNN}  # by rows of weight_hh per hidden unit
-_FIRST = re.compile(r"(.*?)weight_hh(_l0)?")  # what every recurrent layer and cell has
 
 
 # ---- tensors of a file ------------------------------------------------------------------------------------------
@@ -27,46 +33,48 @@ def is_safetensors(path):
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40
 
 
-def _safe_tensors(path, prefix=""):
-    """Name -> array of a safetensors file, whoever wrote it, below `prefix`. FileFormatError."""
-    with refusals(path), steady(path) as file:
-        tensors = read_header(file).tensors
-        wanted = [name for name in tensors if name.startswith(prefix)] or list(tensors)
-        return {name: read_tensor(file, name, tensors[name]) for name in wanted}
+def read_safetensors(path, choose=dict):
+    """Name -> array of a safetensors file, whoever wrote it; arrays that nobody else holds. FileFormatError.
 
-
-def read_tensors(path, key=None, prefix=""):
-    """Name -> array of a file that torch or safetensors wrote, arrays that nobody else holds.
-
-    key: as for `read_torch`; prefix: what is not below it need not be read.
+    choose: makes of the dict of all tensors, name -> entry of the header, the dict of those to read.
     """
     path = as_source(path)
-    if str(path).lower().endswith(".safetensors") or is_safetensors(path):
-        if key is not None:
-            raise FileFormatError(f"{path}: a safetensors file holds no dict under {key!r}")
-        return _safe_tensors(path, prefix)
-    return read_torch(path, key)
+    with refusals(path), steady(path) as file:
+        tensors = choose(read_header(file).tensors)
+        return {name: read_tensor(file, name, entry) for name, entry in tensors.items()}
+
+
+def is_safetensors_file(path, key):
+    """Whether what `as_source` gave is read as safetensors; FileFormatError if there is a key for it."""
+    found = str(path).lower().endswith(".safetensors") or is_safetensors(path)
+    if found and key is not None:
+        raise FileFormatError(f"{path}: a safetensors file holds no dict under {key!r}")
+    return found
 
 
 # ---- the layer they describe ------------------------------------------------------------------------------------
 
 
-def places(d):
-    """Prefixes of the recurrent layers in a state dict, in its order."""
-    return list(dict.fromkeys(match[1] for match in map(_FIRST.fullmatch, d) if match))
+def _not_made(d):
+    """d, a state dict; ValueError if torch makes recurrent weights of it in every call (weight_norm, spectral_norm)."""
+    for name in d if not places(d) else ():
+        for pattern, remove in _MADE.items():
+            if match := re.fullmatch(pattern, name):
+                line = f'torch.nn.utils.{remove}(module, {match[1]!r}); torch.save(module.state_dict(), "weights.pt")'
+                raise ValueError(f"its {match[1]} is made of {name}; in torch: {line}")
+    return d
 
 
 def _below(d, prefix):
     """The tensors of one layer: those below `prefix`, or, where none is given, all there are."""
     if prefix:
-        if not prefix.endswith(".") and any(name.startswith(f"{prefix}.") for name in d):
-            prefix += "."  # torch's name of the module
-        return with_prefix(d, prefix)
+        return _not_made(with_prefix(d, module_prefix(d, prefix)))
     found = places(d)
     if found and "" not in found:
         words = " or ".join(repr(place) for place in found[:12])
         raise ValueError(f"its recurrent layers have names of their own: prefix= may be {words}")
     if not found:
+        _not_made(d)
         raise ValueError("no weight_hh_l0 in it, so no recurrent layer of torch")
     return dict(d)
 
@@ -141,7 +149,12 @@ def layer_of(d, prefix="", owned=False, **options):
 
     owned: the arrays of d are nobody else's, so that they may become the layer's.
     """
-    d = _singles(_below(d, prefix))
+    return _layer(_singles(_below(d, prefix)), owned, options)
+
+
+def _layer(d, owned, options):
+    """The layer of d, whose names have no prefix; owned: as of `layer_of`, and d is emptied."""
+    whole = d
     end = "_l0" if "weight_hh_l0" in d or "weight_hh" not in d else ""
     cls, taken, hidden, proj = _sizes(d, end)
     if cls is not RNN and options.get("nonlinearity") is not None:
@@ -161,18 +174,38 @@ def layer_of(d, prefix="", owned=False, **options):
     if owned:
         found, _, _ = find_tensors(d, model._weight_shapes())
         d = None
+        whole.clear()  # so that an array goes when it has been converted
         model._replace_weights(_owned(found, model.dtype))
     else:
         fill(model, d)
     return model
 
 
+def _read_layer(path, prefix, key):
+    """(name -> array of the tensors below a prefix, what a pickled module tells beside them) of a file."""
+    if is_safetensors_file(path, key):
+        return read_safetensors(path, lambda d: _below(d, prefix)), {}
+    with opened(path, key) as found:
+        place = module_prefix(found.values, prefix)
+        return found.arrays(found.select(lambda d: _below(d, place)), place), found.told.get(place, {})
+
+
+def with_told(options, told):
+    """(options that are given, or that a pickled module tells; whether it was in training, None if it does not)."""
+    told = dict(told)
+    training = told.pop("training", None)
+    return told | {name: value for name, value in options.items() if value is not None}, training
+
+
 def layer_of_file(path, prefix="", key=None, **options):
     """The same of a file; FileFormatError with its path."""
     path = as_source(path, "source")
+    d, told = _read_layer(path, prefix, key)
+    options, training = with_told(options, told)
     try:
-        return layer_of(read_tensors(path, key, prefix), prefix, owned=True, **options)
-    except FileFormatError:
-        raise
+        model = _layer(d, True, options)
     except ValueError as error:
         raise FileFormatError(f"{path}: {excerpt(error, 2000)}") from None
+    if training is not None:
+        model.training = training
+    return model

@@ -1,5 +1,6 @@
 """`fastlstm convert` and `inspect` on files of every format, and what they say of those they cannot read."""
 
+import json
 import os
 
 import numpy as np
@@ -10,6 +11,7 @@ from damage import DATA
 from safetensors.numpy import save_file
 
 import fastlstm as fl
+from fastlstm.convert import formats, inspection
 
 
 def state_dict(**layers):
@@ -192,3 +194,14 @@ def test_from_keras(tmp_path):
     succeeds("convert", source, tmp_path / "a.safetensors")
     assert repr(fl.load(tmp_path / "a.safetensors")) == repr(fl.from_keras(source))
     assert "key: for state dicts" in fails("convert", source, tmp_path / "b.safetensors", "--key", "k")
+
+
+def test_what_is_told_of_things_that_were_not_read():
+    things = {"a": formats.Described((2, 3), "float32"), "b": formats.Described("", "a list of 4")}
+    found = formats.Contents("torch", {}, {}, things, keys={"net": "3 tensors"})
+    told = inspection.described(found)
+    assert told["others"] == {"a": {"shape": [2, 3], "dtype": "float32"}, "b": {"shape": "", "dtype": "a list of 4"}}
+    assert told["keys"] == {"net": "3 tensors"}
+    assert json.loads(json.dumps(told)) == told
+    lines = "\n".join(inspection.lines(found._replace(keys={})))
+    assert "(2, 3)" in lines and "a list of 4" in lines

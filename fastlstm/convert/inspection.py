@@ -54,7 +54,11 @@ def described(found, plans=False):
 
 
 def _tensors(tensors):
-    return {name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype)} for name, tensor in tensors.items()}
+    """A shape may be words: of something that is no tensor."""
+    return {
+        name: {"shape": t.shape if isinstance(t.shape, str) else list(t.shape), "dtype": str(t.dtype)}
+        for name, t in tensors.items()
+    }
 
 
 def _key_lines(found):

@@ -1,5 +1,9 @@
 from collections.abc import Iterator
+from typing import Any
 
 from .formats import Contents
 
-def lines(found: Contents) -> Iterator[str]: ...
+SIZES: tuple[tuple[int, int], ...]
+
+def lines(found: Contents, plans: bool = False) -> Iterator[str]: ...
+def described(found: Contents, plans: bool = False) -> dict[str, Any]: ...

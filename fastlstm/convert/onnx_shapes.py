@@ -111,6 +111,11 @@ def slice_of(given, call):
     return array[tuple(pieces)]
 
 
+def _along(axis, what):
+    """An index that is `what` in one axis and takes all of those before it."""
+    return (*[slice(None)] * axis, what)
+
+
 def concat(given, call):
     """Concat."""
     axis = axis_of(call.integer("axis"), given[0].ndim)
@@ -124,7 +129,7 @@ def concat(given, call):
     shape[axis] = sum(array.shape[axis] for array in given)
     found, at = call.room.empty(shape, given[0].dtype), 0
     for array in given:
-        found[(*[slice(None)] * axis, slice(at, at + array.shape[axis]))] = array
+        found[_along(axis, slice(at, at + array.shape[axis]))] = array
         at += array.shape[axis]
     return found
 
@@ -142,7 +147,7 @@ def split(given, call):
     if len(parts) != count or min(parts) < 0 or sum(parts) != total:
         raise ValueError(f"makes parts of {parts[:20]} of {total}, {count} in all")
     ends = itertools.accumulate(parts)
-    return [array[(*[slice(None)] * axis, slice(end - n, end))] for n, end in zip(parts, ends, strict=True)]
+    return [array[_along(axis, slice(end - n, end))] for n, end in zip(parts, ends, strict=True)]
 
 
 def gather(given, call):
@@ -156,7 +161,7 @@ def gather(given, call):
     if places.size and not -size <= places.min() <= places.max() < size:
         raise ValueError(f"has indices from {places.min()} to {places.max()} for {size}")
     if not places.ndim:
-        return array[(*[slice(None)] * axis, int(places))]
+        return array[_along(axis, int(places))]
     whole = call.room.empty(places.shape, np.int64)
     whole[...] = places
     whole[whole < 0] += size

@@ -131,7 +131,7 @@ def as_source(given, argument="path"):
     if isinstance(given, Source):
         return given
     if isinstance(given, CONTENTS):
-        return Source(f"<{type(given).__name__}>", bytes(given))
+        return _with_bytes(f"<{type(given).__name__}>", bytes(given), "it has no bytes")
     if not is_source(given):
         hint = "; its open('rb') gives one" if callable(getattr(given, "open", None)) else ""
         got = f"got {given.__name__}, a class" if isinstance(given, type) else f"got {type(given).__name__}{hint}"
@@ -144,14 +144,26 @@ def as_source(given, argument="path"):
     return path
 
 
+_AT_END = "the file object is at its end; seek(0) brings it to its start"
+
+
+def _with_bytes(name, data, nothing):
+    """The `Source` of contents; nothing: the reason if there are none."""
+    if not data:
+        raise FileFormatError(f"{name}: nothing to read: {nothing}")
+    return Source(name, data)
+
+
 def _of_file(file, argument):
     """The `Source` of a file object."""
     name = name_of(file)
+    if isinstance(file, (io.FileIO, io.BufferedWriter)) and not file.closed and not file.readable():
+        raise TypeError(f"{argument} is a file object that is not open for reading ({name})")
     if isinstance(file, io.TextIOBase):
         words = "expected a binary one, such as open(path, 'rb') or its own .buffer"
         raise TypeError(f"{argument} is a file object in text mode ({name}), {words}")
     if type(file) is io.BytesIO:
-        return Source(name, file.read())  # copies nothing where all of it is read
+        return _with_bytes(name, file.read(), _AT_END)  # copies nothing where all of it is read
     if type(file) in _ON_DISK and type(getattr(file, "raw", file)) is io.FileIO and file.readable():
         found = os.fstat(file.fileno())
         if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
@@ -159,9 +171,11 @@ def _of_file(file, argument):
         if stat.S_ISREG(found.st_mode) and found.st_size and hasattr(os, "preadv"):
             file.flush()
             start = file.tell()
+            if start >= found.st_size:
+                return _with_bytes(name, b"", _AT_END)
             file.seek(0, os.SEEK_END)
             return Source(name, fd=file.fileno(), start=start)
-    return Source(name, _all_of(file, name, argument))
+    return _with_bytes(name, _all_of(file, name, argument), _AT_END)
 
 
 def _all_of(file, name, argument):

@@ -91,6 +91,8 @@ def as_target(given, argument="path"):
         got = f"one in text mode, {name_of(given)}"
     elif isinstance(given, type) or not callable(getattr(given, "write", None)):
         got = type(given).__name__
+    elif isinstance(given, (io.FileIO, io.BufferedReader)) and not given.closed and not given.writable():
+        got = f"one that is not open for writing, {name_of(given)}"
     else:
         return Target(given)
     raise TypeError(f"{argument} must be a path or a binary file object that can be written to, got {got}")

@@ -230,6 +230,7 @@ def test_the_installed_package_is_found_from_a_clone(clone, way):
 def test_ctrl_c_is_watched_once_from_a_clone(clone):
     code = (
         "import signal, sys; sys.argv[0] = 'fastlstm'\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background has it ignored
         "from fastlstm import _interrupt\n"
         "assert signal.getsignal(signal.SIGINT) is _interrupt._end\n"
         "_interrupt.unwatch()\n"

@@ -72,7 +72,7 @@ static int beside(const fl_stream *s, const void *data, size_t bytes)
 enum fl_status fl_stream_step(fl_stream *s, const void *x, void *y)
 {
     if (!s || (s->batch && (!x || !y))) return FL_ERR_ARGUMENT;
-    if (!beside(s, x, s->x_bytes) | !beside(s, y, s->y_bytes)) return FL_ERR_ARGUMENT;
+    if (!beside(s, x, s->x_bytes) || !beside(s, y, s->y_bytes)) return FL_ERR_ARGUMENT;
     if (s->batch) fl_step_run(s->m, s->batch, x, s->h, s->c, y, s->step, s->steps & s->m->snake);
     s->steps++;
     return FL_OK;

@@ -319,6 +319,52 @@ def test_what_is_read_is_not_written_over(tmp_path, x):
     fl.load(model)
 
 
+@posix
+def test_standard_output_that_is_a_file(tmp_path, x):
+    """It stands where the shell has opened it; what it holds stays, by whatever name it is called."""
+    model, _ = save_model(tmp_path)
+    np.savetxt(tmp_path / "x.csv", x[:, 0], delimiter=",")
+    os.symlink("/dev/stdout", tmp_path / "link")
+    command = f'"{sys.executable}" -m fastlstm run "{model}" x.csv -o'
+
+    def shell(line):
+        return subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    expected = shell(f"{command} -").stdout
+    assert expected.count("\n") == 41
+    for name in ("-", "/dev/stdout", "/dev/fd/1", "link", "/dev/../dev/stdout", "/proc/self/fd/1"):
+        if not os.path.exists(os.path.dirname(name) or tmp_path):
+            continue
+        for before, after in ((">> log.csv", "old\n"), ("> log.csv", "")):
+            (tmp_path / "log.csv").write_text("old\n")
+            found = shell(f"{command} {name} {before}")
+            assert found.returncode == 0 and "40 steps" in found.stderr and "wrote standard output" in found.stderr
+            assert (tmp_path / "log.csv").read_text() == after + expected, (name, before)
+    found = shell(f"{command} log.csv >> log.csv")
+    assert found.returncode == 2 and "log.csv: standard output goes there, too; -o - writes" in found.stderr
+    assert (tmp_path / "log.csv").read_text() == expected
+
+
+@posix
+def test_standard_output_is_not_what_is_read(tmp_path, x):
+    model, _ = save_model(tmp_path)
+    np.savetxt(tmp_path / "x.csv", x[:, 0], delimiter=",")
+    os.symlink(model, tmp_path / "m")
+    before = (tmp_path / "x.csv").read_bytes(), model.read_bytes()
+    for line, what in (
+        ("x.csv -o - >> x.csv", "input"), ("- -o - < x.csv >> x.csv", "input"),
+        ("x.csv -o /dev/stdout >> x.csv", "input"), ("x.csv >> x.csv", "input"),
+        ("x.csv -o y.npy >> x.csv", "input"), ("x.csv -o - >> m", "model"),
+    ):
+        found = subprocess.run(
+            ["sh", "-c", f'"{sys.executable}" -m fastlstm run m {line}'], capture_output=True, text=True, cwd=tmp_path,
+            check=False,
+        )
+        assert found.returncode == 2 and f"to standard output: it is the {what}, which would be" in found.stderr, line
+        assert before == ((tmp_path / "x.csv").read_bytes(), model.read_bytes())
+        assert not (tmp_path / "y.npy").exists()
+
+
 def test_the_report_of_a_disk_that_is_full(tmp_path, monkeypatch, capsys, x):
     model, _ = save_model(tmp_path)
     np.save(tmp_path / "x.npy", x[:, 0])

@@ -30,9 +30,9 @@ def run_command(arguments):
 def _run_model(arguments):
     from . import feed, inputs, outputs
 
-    path, out = arguments.input, arguments.output
+    path, out = arguments.input, outputs.plain_name(arguments.output)
     kind = inputs.kind_of(path, arguments.input_format)
-    out_kind = _check_output(arguments, outputs)
+    out_kind = _check_output(out, arguments, outputs)
     model = load(arguments.model, arguments.name, **model_options(arguments))
     with inputs.opened(path, kind, arguments.array, arguments.columns, arguments.header, arguments.allow_nan) as source:
         job = _Job(model, feed.Feed(model, source, arguments.axes, arguments.allow_nan), source, arguments)
@@ -59,9 +59,11 @@ def _run_model(arguments):
         raise failure if isinstance(failure, Unwritable) else not_written(out, failure)
 
 
-def _check_output(arguments, outputs):
+def _check_output(out, arguments, outputs):
     """The format of the output, None without one. Refuses what cannot be written, before any work is done."""
-    out = arguments.output
+    for path in filter(None, {out, "-"}):  # standard output gets the report at least
+        check_other_file(path, arguments.model, "the model")
+        check_other_file(path, arguments.input, "the input")
     if out is None:
         if arguments.output_format:
             raise UsageError("--output-format is for an output: -o OUT")
@@ -69,13 +71,13 @@ def _check_output(arguments, outputs):
     kind = outputs.kind_of(out, arguments.output_format)
     if out == "-":
         if not hasattr(sys.stdout, "buffer"):
-            raise UsageError("cannot write to standard output: it is closed")
+            raise Unwritable("cannot write to standard output: it is closed")
         if kind != "csv" and sys.stdout.isatty():
             raise UsageError(f"cannot write to standard output: a terminal takes no .{kind}; name a file or a pipe")
         return kind
     check_output(out)
-    check_other_file(out, arguments.model, "the model")
-    check_other_file(out, arguments.input, "the input")
+    if outputs.is_standard_output(out) and os.path.isfile(out):
+        raise UsageError(f"cannot write {out}: standard output goes there, too; -o - writes the result to it")
     return kind
 
 

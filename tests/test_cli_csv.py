@@ -51,12 +51,17 @@ def refused(words, *args, **options):
     ("my value\n1\n2\n", [[1], [2]], "line 1 is taken as the header: my value"),
     ("temp;C,x\n1,2\n", [[1, 2]], "line 1 is taken as the header: temp;C, x"),
     ("1e3,-.5,+2.\n", [[1000, -0.5, 2]], None),
-    ("1, 2 ,\t3\n# mid\n4,5,6\n", [[1, 2, 3], [4, 5, 6]], None),
+    ("1, 2 ,\t3\n# mid\n4,5,6\n", [[1, 2, 3], [4, 5, 6]], "line 2 starts with # and is left out"),
+    ("# a\n1\n#2\n3\n#\n", [[1], [3]], "3 lines start with # and are left out, the first is line 1"),
+    ('1 2\n"3" 4\n', [[1, 2], [3, 4]], "cells are separated by blanks"),
+    ('a,b\n"1", "2"\n3,"4"\n', [[1, 2], [3, 4]], "line 1 is taken as the header: a, b"),
     ("a,a\n1,2\n", [[1, 2]], "line 1 is taken as the header: a, a"),
 ])
 def test_read(text, expected, note):
     assert values(text) == expected
-    notes = table(text).notes
+    read = table(text)
+    list(read.blocks())
+    notes = read.notes
     assert note in notes if note else notes == []
 
 
@@ -83,7 +88,8 @@ def test_blocks_of_any_size_give_the_same(monkeypatch):
             found = list(read.blocks())
             assert np.concatenate([rows.values for rows in found]).tolist() == expected
             assert [line for rows in found for line in rows.lines] == list(range(3, 503))
-            assert read.notes[-1] == "line 2 is taken as the header: a, b"
+            assert "line 1 starts with # and is left out" in read.notes
+            assert read.notes[-2] == "line 2 is taken as the header: a, b"
 
 
 def test_more_columns_from_some_line_on(monkeypatch):
@@ -124,6 +130,7 @@ def test_columns():
     refused("no column 'x'; there are 4: 'date', 'a', 'b', 'c'", text, columns=["x"])
     refused("no column '5'; there are 4", text, columns=["5"])
     refused("no column '0'", text, columns=["0"])
+    refused("; line 1, which starts with #, is left out: '#id,a,b,c'", "#id,a,b,c\n1,2,3,4\n", columns=["a"])
     refused("2 columns called 'a': choose by number, from 1", "a,a\n1,2\n", columns=["a"])
     refused("line 3 has 5 columns, line 1 has 4", "d,a,b,c\nx,1,2,3\nx,1,2,3,4\n", columns=["2"])
     refused("line 2 has 3 columns, line 1 has 4", "d,a,b,c\nx,1,2\n", columns=["a"])
@@ -164,6 +171,16 @@ def test_headers():
     ("a;b\n1,5;2,5\n", "'1,5' is not a number; a decimal comma is not read, write a point"),
     ("1\t2\n1.234,5\t3\n", "a decimal comma"),
     ('1,"2\n3",4\n', "quoted cells over several lines are not read"),
+    ('a,b,c\n"1"2,5,6\n', "line 2: ',' expected after '\"'"),
+    ('"1"2,5,6\n3,4,5\n', "line 1: ',' expected after '\"'"),
+    ('1,2\n3,4"5"\n', "line 2, column 2: '4\"5\"' is not a number"),
+    ('1,2\n3,"4""5"\n', "line 2, column 2: '4\"5' is not a number"),
+    ('1 2\n3 "4"5\n', "line 2, column 2: '\"4\"5' is not a number"),
+    ('1 2\n3 "4 5"\n', "line 2 has 3 columns"),
+    ('a,b\n"1,000",2\n', "a comma inside a number is not read (decimal or thousands)"),
+    ("a;b\n-12,345,678;2\n", "a comma inside a number is not read (decimal or thousands)"),
+    ("a;b\n1,234.5;2\n", "a comma inside a number is not read (decimal or thousands)"),
+    ("a;b\n1,2345;2\n", "a decimal comma is not read, write a point"),
     ("1_000,2\n", "line 1"),
     ("1,2\n١,2\n", "line 2, column 1: '١' is not a number"),
     ("1,2\n0x10,2\n", "is not a number"),

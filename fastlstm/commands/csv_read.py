@@ -23,6 +23,7 @@ _MISSING = frozenset((
 ))
 _OF_SPREADSHEETS = re.compile(r'"?#(N/A|NA|DIV/0!|REF!|VALUE!|NAME\?|NUM!|NULL!)', re.IGNORECASE)  # are no comments
 _NAMES = {";": "';'", "\t": "tabs", ",": "','", None: "blanks"}
+_GROUPS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")  # of three digits, or one with three behind a decimal comma
 _DECIMAL_COMMA = re.compile(r"[-+]?[\d.]*\d,\d+([eE][-+]?\d+)?")
 
 
@@ -100,7 +101,7 @@ def _is_text(cell):
 
 def _separator(rows):
     """What stands between the cells of the first rows; None for blanks."""
-    bare = [re.sub(r'"[^"]*"', "", row) for row in rows]
+    bare = [re.sub(r'"[^"]*"', "x", row) for row in rows]
     for looked_at in (bare, bare[:1]):  # a header may have others inside its names
         for separator in (";", "\t", ","):
             if all(separator in row for row in looked_at):
@@ -124,35 +125,45 @@ class Table:
     none for all. header: whether the first line holds names; None: if some of its cells are neither numbers nor
     missing. missing: whether missing values pass, as NaN.
 
-    names: of all columns, None without a header. width: how many are chosen. notes: sentences for the user.
+    names: of all columns, None without a header. width: how many are chosen.
     """
 
     def __init__(self, file, name, columns=(), header=None, missing=False):
         self._name, self._passes, self._separator = name, missing, ","
-        self._source, self.notes, self.names = self._rows(file), [], None
+        self._source, self._notes, self.names = self._rows(file), [], None
+        self._left_out, self._comment = (0, 0), None  # lines with #: how many and the first; the last before the rows
         self._kept = self._first_rows()
         numbers, rows = self._kept
         self._separator = _separator(rows[:2])
         self._start, cells = numbers[0], self._cells(rows[0], numbers[0])
         self._columns = len(cells)
         if self._separator != ",":
-            self.notes.append(f"cells are separated by {_NAMES[self._separator]}")
+            self._notes.append(f"cells are separated by {_NAMES[self._separator]}")
         by_number = all(re.fullmatch(r"\d+", entry) for entry in columns)
         if header is None:
             header = not by_number or self._looks_like_a_header(cells, columns)
         if header:
             self.names = cells
             listed = ", ".join(cell[:40] for cell in cells[:12]) + (", ..." if len(cells) > 12 else "")
-            self.notes.append(f"line {self._start} is taken as the header: {listed}")
+            self._notes.append(f"line {self._start} is taken as the header: {listed}")
             del numbers[0], rows[0]
         self._chosen = [self._column(entry) for entry in columns] or list(range(self._columns))
         if columns:
-            self.notes.append(f"columns: {', '.join(self.column(k) for k in range(len(self._chosen)))}")
+            self._notes.append(f"columns: {', '.join(self.column(k) for k in range(len(self._chosen)))}")
 
     @property
     def width(self):
         """How many columns are fed."""
         return len(self._chosen)
+
+    @property
+    def notes(self):
+        """Sentences for the user about what has been read so far."""
+        count, first = self._left_out
+        if not count:
+            return self._notes
+        words = f"{count} lines start with # and are left out, the first is line {first}"
+        return [*self._notes, words if count > 1 else f"line {first} starts with # and is left out"]
 
     # ---- header and columns ----------------------------------------------------------------------------------
 
@@ -189,6 +200,9 @@ class Table:
         if entry.isdigit() and 1 <= int(entry) <= self._columns:
             return int(entry) - 1
         listed = f": {', '.join(map(repr, self.names[:20]))}" if self.names else ""
+        if self._comment:
+            number, text = self._comment
+            listed += f"; line {number}, which starts with #, is left out: {text.strip()[:60]!r}"
         raise UsageError(f"{self._name} has no column {entry!r}; there are {self._columns}{listed}")
 
     def column(self, place):
@@ -209,6 +223,9 @@ class Table:
             numbers, rows = [], []
             for number, line in enumerate(lines, first):
                 if line.startswith("#") and not _OF_SPREADSHEETS.match(line):
+                    count, start = self._left_out
+                    self._left_out = count + 1, start or number
+                    self._comment = self._comment if started else (number, line)
                     continue
                 if not line.strip(" " if self._separator == "\t" else None):
                     blank = blank or (number if started else None)
@@ -224,14 +241,14 @@ class Table:
 
     def _cells(self, row, number):
         if self._separator is None:
-            return row.split()
+            return [cell[1:-1] if re.fullmatch(r'"[^"]*"', cell) else cell for cell in row.split()]
         if '"' not in row:
             return [cell.strip() for cell in row.split(self._separator)]
         try:
             [cells] = csv.reader([row], delimiter=self._separator, skipinitialspace=True, strict=True)
         except csv.Error as error:
-            words = f"cannot read {self._name}: line {number}: {error}; quoted cells over several lines are not read"
-            raise UsageError(words) from None
+            hint = "" if "expected after" in str(error) else "; quoted cells over several lines are not read"
+            raise UsageError(f"cannot read {self._name}: line {number}: {error}{hint}") from None
         return [cell.strip() for cell in cells]
 
     def blocks(self):
@@ -249,18 +266,15 @@ class Table:
 
     def _values(self, numbers, rows):
         """(rows, chosen columns) float64."""
-        quoted = any('"' in row for row in rows)
+        even = not any('"' in row for row in rows)  # NumPy joins what stands behind the end of a quoted cell to it
         if self._chosen == list(range(self._columns)):
-            chosen, even = None, True
+            chosen = None
         else:  # NumPy looks no further than the last column it is to read
             chosen, commas = self._chosen, self._columns - 1
-            even = not quoted and self._separator and all(row.count(self._separator) == commas for row in rows)
+            even = even and self._separator and all(row.count(self._separator) == commas for row in rows)
         if even:
             try:
-                values = np.loadtxt(
-                    rows, delimiter=self._separator, ndmin=2, comments=None, usecols=chosen,
-                    quotechar='"' if quoted else None,
-                )
+                values = np.loadtxt(rows, delimiter=self._separator, ndmin=2, comments=None, usecols=chosen)
                 if values.shape == (len(rows), self.width):
                     return values
             except ValueError:  # the words of which speak of another numbering of lines
@@ -282,7 +296,9 @@ class Table:
         where = f"cannot read {self._name}: {self.place(number, place)}"
         if not _is_missing(cell):
             hint = "--columns chooses the columns to feed"
-            if _DECIMAL_COMMA.fullmatch(cell):
+            if _GROUPS.fullmatch(cell):
+                hint = "a comma inside a number is not read (decimal or thousands)"
+            elif _DECIMAL_COMMA.fullmatch(cell):
                 hint = "a decimal comma is not read, write a point"
             raise UsageError(f"{where}: {cell[:60]!r} is not a number; {hint}")
         if not self._passes:

@@ -134,8 +134,13 @@ class TableSource:
 
     def __init__(self, name, table, base):
         self.name, self._table, self._base = name, table, base
-        self.notes, self.shape, self._lines = table.notes, (None, table.width), None
+        self.shape, self._lines = (None, table.width), None
         self.total = _size(base) if base.seekable() else None  # of what `done` counts
+
+    @property
+    def notes(self):
+        """Sentences for the user about what has been read so far."""
+        return self._table.notes
 
     def done(self):
         """How far it has been read."""

@@ -4,10 +4,14 @@ import numpy as np
 
 from ..network import Embedding
 from ..sequential import at_end
+from .common import s
 from .parser import UsageError
 
 _BLOCK = 1 << 18  # numbers of x or y at a time: 1 MiB of float32
 _LONGEST = 8192  # steps at a time
+_UNSPLIT = (
+    "No separator was recognised; those are commas, semicolons, tabs, blanks, or told as 'sep=|' in the first line"
+)
 _WORDS = {"T": "time", "B": "batch", "I": "features"}
 
 
@@ -50,10 +54,11 @@ class Feed:
         width = shape[-1] if len(shape) > 1 else 1
         if self._width is None or width == self._width:
             return
-        words = f"the model takes {self._width} features per step"
+        words = f"the model takes {self._width} feature{s(self._width)} per step"
         if not self._of_array:
-            columns = f"{self._source.name} has {width} columns: {self._source.names()}"
-            raise UsageError(f"{words}; {columns}. --columns chooses")
+            columns = f"{self._source.name} has {width} column{s(width)}: {self._source.names()}"
+            hint = "--columns chooses" if self._source.is_split() else _UNSPLIT
+            raise UsageError(f"{words}; {columns}. {hint}")
         raise UsageError(f"{words}; {self._source.name} has {width}, shape {shape}")
 
     def words(self):

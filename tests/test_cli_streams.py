@@ -70,7 +70,7 @@ def test_every_model(tmp_path, capsys, monkeypatch, x, name, first):
         expected = model.forward(given)[0]
     np.testing.assert_array_equal(y, expected)
     assert ("run in one call, not streamed" in text) == (name in WHOLE)
-    assert f"{T} steps of {B} rows: input {given.shape} -> output {expected.shape}" in text
+    assert f"{T} steps of {B} sequences: input {given.shape} -> output {expected.shape}" in text
     assert f"axes: {'batch, time' if first else 'time, batch'}, features" in text
     run(capsys, tmp_path / "m", tmp_path / "one.npy", "-o", tmp_path / "one.csv")
     one = np.loadtxt(tmp_path / "one.csv", delimiter=",", skiprows=1, ndmin=2, dtype=np.float32)
@@ -126,7 +126,7 @@ def test_models_of_keras_take_batches_first(tmp_path, capsys):
     given = np.random.default_rng(0).integers(0, 5, (2, 9, *row)) if row == () else np.ones((2, 9, *row), "f4")
     np.save(tmp_path / "x.npy", given)
     text, _ = run(capsys, DATA / "keras_sample.keras", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert "axes: batch, time" in text and "9 steps of 2 rows" in text
+    assert "axes: batch, time" in text and "9 steps of 2 sequences" in text
     expected = model.forward(given)[0]
     found = np.load(tmp_path / "y.npy")
     np.testing.assert_array_equal(found if expected.ndim == 3 or found.ndim == 2 else found[:, -1], expected)
@@ -278,7 +278,7 @@ def test_what_comes_through_a_pipe_is_answered_at_once(tmp_path, x):
     assert found[0] == b"y0,y1\n" and rest == b"" and process.returncode == 0
     numbers = np.loadtxt(found[1:], delimiter=",", dtype=np.float32)
     np.testing.assert_array_equal(numbers, model(x[:5, :1])[0][:, 0])
-    assert "5 steps: input (5, 1, 3)" in report and "standard input: line 1 is taken as the header: a, b, c" in report
+    assert "5 steps: input (5, 3)" in report and "standard input: line 1 is taken as the header: a, b, c" in report
 
 
 @posix

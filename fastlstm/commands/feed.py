@@ -21,9 +21,9 @@ class Feed:
     source: of inputs.py. axes: "TBI", "BTI", "TB", "BT" for the axes of a batch; None: as the model has them.
     allow_nan: whether NaN and infinity pass.
 
-    batch: rows. row: the shape of a row of a step, () of integers. batched: whether the input has an axis for them.
-    axis: the input's axis of time. steps: how many, None while that is not known. odd: how many elements were NaN or
-    infinite.
+    batch: sequences. row: the shape of a step of one of them, () of integers. batched: whether the input has an axis
+    for sequences. axis: the input's axis of time. steps: how many, None while that is not known. odd: how many
+    elements were NaN or infinite.
     """
 
     def __init__(self, model, source, axes=None, allow_nan=False):
@@ -61,10 +61,26 @@ class Feed:
             raise UsageError(f"{words}; {columns}. {hint}")
         raise UsageError(f"{words}; {self._source.name} has {width}, shape {shape}")
 
+    @property
+    def columns_are_sequences(self):
+        """Whether the columns of a table are the sequences of a batch."""
+        return self.batched and not self._of_array
+
+    def lead(self, steps):
+        """The axes of what is read and written before its features, of as many steps."""
+        if not self.batched:
+            return (steps,)
+        return (self.batch, steps) if self.axis else (steps, self.batch)
+
+    def told(self, steps):
+        """The shape of what was read, as it lies in the input, of as many steps."""
+        features = self.row or (1,)  # of a table of one column that an embedding takes
+        return (*self.lead(steps), *features)[: len(self._source.shape)]
+
     def words(self):
-        """The axes as they are taken."""
-        letters = ("BT" if self.axis else "TB") + "I"
-        return ", ".join(_WORDS[letter] for letter in letters[: 2 if self._table else 3])
+        """The axes of what is read, as they are taken."""
+        letters = (("BT" if self.axis else "TB") if self.batched else "T") + "I"
+        return ", ".join(_WORDS[letter] for letter in letters[: len(self._source.shape)])
 
     def blocks(self, wide):
         """x (t, B, I) of the model's dtype, or integers (t, B), again and again; wide: features of y, or so."""

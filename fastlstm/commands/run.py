@@ -115,7 +115,7 @@ class _Job:
         if kind in ("csv", "npy") and self._pair:
             raise UsageError(f"the model gives a pair of arrays, which a .{kind} cannot hold; use .npz for {out}")
         if kind == "csv" and self._feed.batch > 1 and not self._one_per_row:
-            raise UsageError(f"a .csv holds one row per step, not {self._feed.batch}; use .npy for {out}")
+            raise UsageError(f"a .csv holds the steps of one sequence, not of {self._feed.batch}; use .npy for {out}")
 
     def pieces(self, outputs, kind, folder):
         """The bytes of the output file."""
@@ -194,12 +194,16 @@ class _Job:
     def report(self):
         """Lines about what was done."""
         steps, feed = self.steps, self._feed
-        lead = (feed.batch, steps) if feed.axis else (steps, feed.batch)
-        rows = f" of {feed.batch} rows" if feed.batch > 1 else ""
+        lead = feed.lead(steps)
+        batch = f" of {feed.batch} sequences" if feed.batch > 1 else ""
         if self._gives is not None:
-            gives = " and ".join(str(one if len(one) == 2 else (*lead, *one)) for one in self._gives)
-            yield f"{steps} step{s(steps)}{rows}: input {(*lead, *feed.row)} -> output {gives}; axes: {feed.words()}"
+            found = ((one if feed.batched else one[1:]) if len(one) == 2 else (*lead, *one) for one in self._gives)
+            gives = " and ".join(map(str, found))
+            yield f"{steps} step{s(steps)}{batch}: input {feed.told(steps)} -> output {gives}; axes: {feed.words()}"
         yield from (f"{shown(self._source.name)}: {shown(note)}" for note in self._source.notes)
+        if feed.columns_are_sequences:
+            words = f"each of the {feed.batch} columns is a sequence of its own: {shown(self._source.names())}"
+            yield f"{shown(self._source.name)}: {words}"
         if self.whole:
             yield "run in one call, not streamed: a direction that starts at the sequence's end needs all of it"
         elif self._last and not self._ask_last:

@@ -12,6 +12,7 @@ import functools
 import io
 import operator
 import os
+import re
 import stat
 import time
 from contextlib import suppress
@@ -36,8 +37,9 @@ def write_whole(path, pieces):
     path: or a `Target`, whose file object takes them at its present position and stays open; it is not flushed.
     A regular file that was there stays as it was until the new one is complete and on the disk; its mode, owner, group
     and extended attributes are kept as far as the system permits; links are followed. A device or a pipe is written
-    into, which may wait for a reader. A process that is killed meanwhile leaves at most one temporary file, which the
-    next file that is written into the folder removes.
+    into, which may wait for a reader. Standard output and standard error, by such a name as /dev/stdout, and what the
+    process has opened to append to, are written into at the place where they stand, whatever they are. A process that
+    is killed meanwhile leaves at most one temporary file, which the next file that is written into the folder removes.
 
     Raises OSError as the system gives it, among them IsADirectoryError; PermissionError where ``open(path, "wb")``
     would; OSError for a socket.
@@ -47,6 +49,10 @@ def write_whole(path, pieces):
         _write_to(path, pieces)
         return
     found = _existing(path)
+    shared = _shared_descriptor(path)
+    if shared is not None:
+        _write_on(shared, pieces)
+        return
     target = os.path.realpath(path)
     if found is None:
         _replace(target, None, pieces)
@@ -157,6 +163,40 @@ def _writable(path):
         return os.fstat(fd)
     finally:
         os.close(fd)
+
+
+def descriptor_of(path):
+    """The number of the open file that a path names, such as /dev/stdout, /dev/fd/1 or a link to one; else None."""
+    open_files = rf"/dev/fd|/proc/{os.getpid()}/(task/\d+/)?fd"
+    for _ in range(40):  # as many links as Linux follows
+        folder, name = os.path.split(path)
+        try:
+            folder = os.path.realpath(folder or ".")
+            if name.isascii() and name.isdigit() and re.fullmatch(open_files, folder):
+                return int(name)
+            path = os.path.join(folder, os.readlink(os.path.join(folder, name)))
+        except (OSError, ValueError):
+            return None
+    return None
+
+
+def _shared_descriptor(path):
+    """The number of an open file that others write to, too: it must be neither replaced nor cut to nothing."""
+    descriptor = descriptor_of(path)
+    if descriptor is None or fcntl is None:
+        return None
+    try:
+        appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
+    except OSError:
+        return None
+    return descriptor if appends or descriptor in (1, 2) else None
+
+
+def _write_on(descriptor, pieces):
+    """Write at the place where an open file stands. It stays open."""
+    with open(descriptor, "wb", closefd=False) as file:
+        for piece in pieces:
+            file.write(piece)
 
 
 def _write_into(path, found, pieces):

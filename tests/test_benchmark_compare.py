@@ -53,6 +53,18 @@ def test_compare_refuses(tmp_path, capsys):
     assert "geometric mean: 1.00" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", [
+    ("--json", "c.json"), ("--plot", "c.png"), ("--isa", "scalar"), ("--group", "step"), ("--peers", "none"),
+    ("--threads", "1"), ("--dtype", "float32"), ("--rounds", "3"), ("--quick",), ("--scaling",),
+])
+def test_compare_takes_no_options(tmp_path, capsys, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.json").write_text(json.dumps(document({"a": 1})))
+    assert commands.main(["bench", "compare", "good.json", "good.json", *option]) == 2
+    captured = capsys.readouterr()
+    assert f"bench compare takes no options, got {option[0]}\n" in captured.err and captured.out == ""
+
+
 GOOD = document({"a": 100.0, "b": 50.0}, rival=70.0)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from command_line import fails, fastlstm, save_model, succeeds
 
+import fastlstm as fl
 from fastlstm.commands import csv_read
 from fastlstm.commands.parser import UsageError
 
@@ -51,12 +52,17 @@ def refused(words, *args, **options):
     ("my value\n1\n2\n", [[1], [2]], "line 1 is taken as the header: my value"),
     ("temp;C,x\n1,2\n", [[1, 2]], "line 1 is taken as the header: temp;C, x"),
     ("1e3,-.5,+2.\n", [[1000, -0.5, 2]], None),
-    ("1, 2 ,\t3\n# mid\n4,5,6\n", [[1, 2, 3], [4, 5, 6]], None),
+    ("1, 2 ,\t3\n# mid\n4,5,6\n", [[1, 2, 3], [4, 5, 6]], "line 2 starts with # and is left out"),
+    ("# a\n1\n#2\n3\n#\n", [[1], [3]], "3 lines start with # and are left out, the first is line 1"),
+    ('1 2\n"3" 4\n', [[1, 2], [3, 4]], "cells are separated by blanks"),
+    ('a,b\n"1", "2"\n3,"4"\n', [[1, 2], [3, 4]], "line 1 is taken as the header: a, b"),
     ("a,a\n1,2\n", [[1, 2]], "line 1 is taken as the header: a, a"),
 ])
 def test_read(text, expected, note):
     assert values(text) == expected
-    notes = table(text).notes
+    read = table(text)
+    list(read.blocks())
+    notes = read.notes
     assert note in notes if note else notes == []
 
 
@@ -73,6 +79,22 @@ def test_other_letters_in_names_and_comments():
     assert values("é\n# à\n1\n".encode("latin-1")) == [[1]]
 
 
+@pytest.mark.parametrize(("text", "name"), [
+    ("sep=;\na,1;b\n1;2\n", "';'"), ('"sep=|"\r\n1|2\r\n', "'|'"), ("SEP=\t\n1\t2\n", "tabs"),
+    ("sep=,\n1,2\n", None), ("sep= \n1 2\n", "blanks"), ("\ufeffsep=;\n1;2\n", "';'"),
+])
+def test_the_separator_may_be_told_as_spreadsheets_do(text, name):
+    assert values(text) == [[1, 2]]
+    assert (f"cells are separated by {name}" in table(text).notes) == bool(name)
+
+
+def test_a_header_that_is_no_utf8():
+    data = "é,b\n1,2\n".encode("latin-1")
+    assert table(data).notes == ["line 1 is taken as the header: \ufffd, b (the text is not UTF-8)"]
+    refused("there are 2: '\ufffd', 'b'; the text is not UTF-8: choose by number, from 1", data, columns=["é"])
+    assert values(data, columns=["\udce9"]) == [[1]]  # as the system gives it where names are not UTF-8, too
+
+
 def test_blocks_of_any_size_give_the_same(monkeypatch):
     text = "# é\na;b\n" + "".join(f"{n};{n / 3!r}\r\n" for n in range(500)) + "\n\n"
     expected = [[n, n / 3] for n in range(500)]
@@ -83,7 +105,8 @@ def test_blocks_of_any_size_give_the_same(monkeypatch):
             found = list(read.blocks())
             assert np.concatenate([rows.values for rows in found]).tolist() == expected
             assert [line for rows in found for line in rows.lines] == list(range(3, 503))
-            assert read.notes[-1] == "line 2 is taken as the header: a, b"
+            assert "line 1 starts with # and is left out" in read.notes
+            assert read.notes[-2] == "line 2 is taken as the header: a, b"
 
 
 def test_more_columns_from_some_line_on(monkeypatch):
@@ -124,6 +147,9 @@ def test_columns():
     refused("no column 'x'; there are 4: 'date', 'a', 'b', 'c'", text, columns=["x"])
     refused("no column '5'; there are 4", text, columns=["5"])
     refused("no column '0'", text, columns=["0"])
+    years = "2019,2020\n1,2\n"
+    refused("no column '2020'; there are 2; line 1 holds it: --header takes the line as names", years, columns=["2020"])
+    refused("; line 1, which starts with #, is left out: '#id,a,b,c'", "#id,a,b,c\n1,2,3,4\n", columns=["a"])
     refused("2 columns called 'a': choose by number, from 1", "a,a\n1,2\n", columns=["a"])
     refused("line 3 has 5 columns, line 1 has 4", "d,a,b,c\nx,1,2,3\nx,1,2,3,4\n", columns=["2"])
     refused("line 2 has 3 columns, line 1 has 4", "d,a,b,c\nx,1,2\n", columns=["a"])
@@ -164,12 +190,24 @@ def test_headers():
     ("a;b\n1,5;2,5\n", "'1,5' is not a number; a decimal comma is not read, write a point"),
     ("1\t2\n1.234,5\t3\n", "a decimal comma"),
     ('1,"2\n3",4\n', "quoted cells over several lines are not read"),
+    ('a,b,c\n"1"2,5,6\n', "line 2: ',' expected after '\"'"),
+    ('"1"2,5,6\n3,4,5\n', "line 1: ',' expected after '\"'"),
+    ('1,2\n3,4"5"\n', "line 2, column 2: '4\"5\"' is not a number"),
+    ('1,2\n3,"4""5"\n', "line 2, column 2: '4\"5' is not a number"),
+    ('1 2\n3 "4"5\n', "line 2, column 2: '\"4\"5' is not a number"),
+    ('1 2\n3 "4 5"\n', "line 2 has 3 columns"),
+    ('a,b\n"1,000",2\n', "a comma inside a number is not read (decimal or thousands)"),
+    ("a;b\n-12,345,678;2\n", "a comma inside a number is not read (decimal or thousands)"),
+    ("a;b\n1,234.5;2\n", "a comma inside a number is not read (decimal or thousands)"),
+    ("a;b\n1,2345;2\n", "a decimal comma is not read, write a point"),
     ("1_000,2\n", "line 1"),
     ("1,2\n١,2\n", "line 2, column 1: '١' is not a number"),
     ("1,2\n0x10,2\n", "is not a number"),
     ("1,2\n" + "1" * 70 + "x,2\n", "'" + "1" * 60 + "' is not"),
     (b"1\0,\0" + b"2\0\n\0", "NUL characters"),
-    (b"1,2\n\xff,3\n", "line 2, column 1: '\\udcff' is not a number"),
+    (b"1,2\n\xff,3\n", "line 2, column 1: '\ufffd' is not a number; the text is not UTF-8"),
+    (b"\x93NUMPY\1\0v\0{", "it is an array of NumPy (.npy): --input-format npy reads it"),
+    ("sep=x\n1x2\n", "line 1, 'sep=x': cells are separated by one of ; , | : tabs, blanks"),
     ("9" * (1 << 24) + "9", "line 1 has more than 16,777,216 characters"),
 ])
 def test_refused(text, words):
@@ -208,9 +246,30 @@ def test_the_header_is_told_and_columns_are_chosen(tmp_path, model):
 def test_compressed(tmp_path, model, pack):
     data = pack(b"1,2,3\n4,5,6\n")
     (tmp_path / "x.csv.gz").write_bytes(data)
-    assert "2 steps: input (2, 1, 3)" in succeeds("run", model[0], tmp_path / "x.csv.gz")
+    assert "2 steps: input (2, 3)" in succeeds("run", model[0], tmp_path / "x.csv.gz")
     (tmp_path / "cut.csv").write_bytes(data[:-5])
     assert "cannot read" in fails("run", model[0], tmp_path / "cut.csv")
+
+
+def test_separators_that_are_not_recognised(tmp_path, model):
+    (tmp_path / "x.csv").write_text("1|2|3\n4|5|6\n")
+    line = fails("run", model[0], tmp_path / "x.csv")
+    words = "1 column: '1|2|3' (1). No separator was recognised; those are commas, semicolons, tabs, blanks, or told"
+    assert words in line and "as 'sep=|' in the first line" in line
+    fl.GRU(1, 2, rng=0).save(tmp_path / "one")
+    (tmp_path / "x.csv").write_text("1,2\n")
+    assert "takes 1 feature per step; " in fails("run", tmp_path / "one", tmp_path / "x.csv")
+
+
+def test_arrays_that_are_read_as_text(tmp_path, model):
+    np.save(tmp_path / "a.npy", np.zeros((4, 3)))
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 3)))
+    for kind in ("npy", "npz"):
+        data = (tmp_path / f"a.{kind}").read_bytes()
+        for packed in (data, gzip.compress(data)) if kind == "npy" else (data,):
+            (tmp_path / "x.csv").write_bytes(packed)
+            assert f"--input-format {kind} reads it" in fails("run", model[0], tmp_path / "x.csv")
+        assert "4 steps" in succeeds("run", model[0], tmp_path / f"a.{kind}", "--input-format", kind)
 
 
 def test_packed_otherwise(tmp_path, model):

@@ -55,6 +55,14 @@ def test_standard_output_that_takes_nothing(place, command, shell):
     assert (place / "sunspots-forecast.csv").exists() == (command == "run")
 
 
+def test_a_result_for_standard_output_that_is_closed(place):
+    """It is what the command cannot do, as it is for the report."""
+    for name in ("-", "/dev/stdout"):
+        found = ends(words_of(f"run MODEL INPUT -o {name}"), "COMMAND >&-", place)
+        assert found.stderr == "fastlstm: error: cannot write to standard output: it is closed\n"
+        assert found.returncode == 1
+
+
 def test_standard_error_that_takes_nothing(place):
     for shell in ("COMMAND 2>&-", "COMMAND 2>/dev/full", "COMMAND >&- 2>&-"):
         assert ends(["inspect", "nowhere"], shell, place).returncode == 2

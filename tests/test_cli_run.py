@@ -75,7 +75,7 @@ def read(path):
 def test_run_writes_what_the_model_says(tmp_path, model, x, suffix):
     out = tmp_path / f"y{suffix}"
     text = succeeds("run", model[0], x[0], "-o", out)
-    assert "20 steps: input (20, 1, 3) -> output (20, 1, 2); axes: time, batch, features\n" in text
+    assert "20 steps: input (20, 3) -> output (20, 2); axes: time, features\n" in text
     assert f"wrote {out}\n" in text
     expected, _ = model[1](x[1][:, None])
     np.testing.assert_array_equal(read(out), expected[:, 0])  # %.9g keeps every bit of a float32
@@ -105,7 +105,7 @@ def test_run_takes_a_batch(tmp_path, model):
     batch = np.random.default_rng(1).standard_normal((6, 4, 3)).astype(np.float32)
     np.save(tmp_path / "x.npy", batch)
     text = succeeds("run", model[0], tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert "6 steps of 4 rows" in text
+    assert "6 steps of 4 sequences" in text
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model[1](batch)[0])
 
 
@@ -117,7 +117,43 @@ def test_run_feeds_integers_to_an_embedding(tmp_path, words):
 
 
 def test_run_without_output_says_the_shapes(model, x):
-    assert "20 steps: input (20, 1, 3) -> output (20, 1, 2)" in succeeds("run", model[0], x[0])
+    assert "20 steps: input (20, 3) -> output (20, 2)" in succeeds("run", model[0], x[0])
+
+
+def test_the_shapes_told_are_those_of_the_files(tmp_path, words):
+    layer = fl.LSTM(1, 2, rng=0)
+    layer.save(tmp_path / "m")
+    for model, given, told in (
+        (tmp_path / "m", np.zeros(5), "5 steps: input (5,) -> output (5, 2); axes: time\n"),
+        (tmp_path / "m", np.zeros((5, 1)), "5 steps: input (5, 1) -> output (5, 2); axes: time, features\n"),
+        (tmp_path / "m", np.zeros((5, 1, 1)), "input (5, 1, 1) -> output (5, 1, 2); axes: time, batch, features\n"),
+        (words[0], np.zeros(5, int), "5 steps: input (5,) -> output (5, 8); axes: time\n"),
+        (words[0], np.zeros((5, 1), int), "5 steps: input (5, 1) -> output (5, 1, 8); axes: time, batch\n"),
+    ):
+        np.save(tmp_path / "x.npy", given)
+        text = succeeds("run", model, tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+        assert told in text and f"input {given.shape} -> output {np.load(tmp_path / 'y.npy').shape};" in text
+        text = succeeds("run", model, tmp_path / "x.npy", "-o", tmp_path / "y.npy", "--last")
+        assert f"-> output {np.load(tmp_path / 'y.npy').shape};" in text
+
+
+def test_columns_of_integers_are_sequences(tmp_path, words):
+    path, out = tmp_path / "x.csv", tmp_path / "y.npy"
+    path.write_text("a,b\n1,9\n3,4\n5,6\n")
+    text = succeeds("run", words[0], path, "-o", out)
+    assert "3 steps of 2 sequences: input (3, 2) -> output (3, 2, 8); axes: time, batch\n" in text
+    assert f"{path}: each of the 2 columns is a sequence of its own: 'a' (1), 'b' (2)\n" in text
+    line = fails("run", words[0], path, "-o", tmp_path / "y.csv")
+    assert "a .csv holds the steps of one sequence, not of 2; use .npy" in line
+    path.write_text("a\n1\n3\n")
+    text = succeeds("run", words[0], path)
+    assert "2 steps: input (2, 1) -> output (2, 8); axes: time, features\n" in text and "of its own" not in text
+
+
+def test_help_names_arrays_and_axes():
+    text = " ".join(succeeds("run", "--help").split())
+    assert "(array 'y'; 'y_forward' and 'y_backward' of a model that gives a pair)" in text
+    assert "axes: time, batch, features;" in text and "inputs;" not in text
 
 
 # ---- mistakes ----------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_every_model(tmp_path, capsys, monkeypatch, x, name, first):
         expected = model.forward(given)[0]
     np.testing.assert_array_equal(y, expected)
     assert ("run in one call, not streamed" in text) == (name in WHOLE)
-    assert f"{T} steps of {B} rows: input {given.shape} -> output {expected.shape}" in text
+    assert f"{T} steps of {B} sequences: input {given.shape} -> output {expected.shape}" in text
     assert f"axes: {'batch, time' if first else 'time, batch'}, features" in text
     run(capsys, tmp_path / "m", tmp_path / "one.npy", "-o", tmp_path / "one.csv")
     one = np.loadtxt(tmp_path / "one.csv", delimiter=",", skiprows=1, ndmin=2, dtype=np.float32)
@@ -126,7 +126,7 @@ def test_models_of_keras_take_batches_first(tmp_path, capsys):
     given = np.random.default_rng(0).integers(0, 5, (2, 9, *row)) if row == () else np.ones((2, 9, *row), "f4")
     np.save(tmp_path / "x.npy", given)
     text, _ = run(capsys, DATA / "keras_sample.keras", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert "axes: batch, time" in text and "9 steps of 2 rows" in text
+    assert "axes: batch, time" in text and "9 steps of 2 sequences" in text
     expected = model.forward(given)[0]
     found = np.load(tmp_path / "y.npy")
     np.testing.assert_array_equal(found if expected.ndim == 3 or found.ndim == 2 else found[:, -1], expected)
@@ -278,7 +278,7 @@ def test_what_comes_through_a_pipe_is_answered_at_once(tmp_path, x):
     assert found[0] == b"y0,y1\n" and rest == b"" and process.returncode == 0
     numbers = np.loadtxt(found[1:], delimiter=",", dtype=np.float32)
     np.testing.assert_array_equal(numbers, model(x[:5, :1])[0][:, 0])
-    assert "5 steps: input (5, 1, 3)" in report and "standard input: line 1 is taken as the header: a, b, c" in report
+    assert "5 steps: input (5, 3)" in report and "standard input: line 1 is taken as the header: a, b, c" in report
 
 
 @posix
@@ -317,6 +317,52 @@ def test_what_is_read_is_not_written_over(tmp_path, x):
     assert "it is the model" in fails(*words, cwd=tmp_path)
     assert "it is the model" in fails("convert", model, model)
     fl.load(model)
+
+
+@posix
+def test_standard_output_that_is_a_file(tmp_path, x):
+    """It stands where the shell has opened it; what it holds stays, by whatever name it is called."""
+    model, _ = save_model(tmp_path)
+    np.savetxt(tmp_path / "x.csv", x[:, 0], delimiter=",")
+    os.symlink("/dev/stdout", tmp_path / "link")
+    command = f'"{sys.executable}" -m fastlstm run "{model}" x.csv -o'
+
+    def shell(line):
+        return subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    expected = shell(f"{command} -").stdout
+    assert expected.count("\n") == 41
+    for name in ("-", "/dev/stdout", "/dev/fd/1", "link", "/dev/../dev/stdout", "/proc/self/fd/1"):
+        if not os.path.exists(os.path.dirname(name) or tmp_path):
+            continue
+        for before, after in ((">> log.csv", "old\n"), ("> log.csv", "")):
+            (tmp_path / "log.csv").write_text("old\n")
+            found = shell(f"{command} {name} {before}")
+            assert found.returncode == 0 and "40 steps" in found.stderr and "wrote standard output" in found.stderr
+            assert (tmp_path / "log.csv").read_text() == after + expected, (name, before)
+    found = shell(f"{command} log.csv >> log.csv")
+    assert found.returncode == 2 and "log.csv: standard output goes there, too; -o - writes" in found.stderr
+    assert (tmp_path / "log.csv").read_text() == expected
+
+
+@posix
+def test_standard_output_is_not_what_is_read(tmp_path, x):
+    model, _ = save_model(tmp_path)
+    np.savetxt(tmp_path / "x.csv", x[:, 0], delimiter=",")
+    os.symlink(model, tmp_path / "m")
+    before = (tmp_path / "x.csv").read_bytes(), model.read_bytes()
+    for line, what in (
+        ("x.csv -o - >> x.csv", "input"), ("- -o - < x.csv >> x.csv", "input"),
+        ("x.csv -o /dev/stdout >> x.csv", "input"), ("x.csv >> x.csv", "input"),
+        ("x.csv -o y.npy >> x.csv", "input"), ("x.csv -o - >> m", "model"),
+    ):
+        found = subprocess.run(
+            ["sh", "-c", f'"{sys.executable}" -m fastlstm run m {line}'], capture_output=True, text=True, cwd=tmp_path,
+            check=False,
+        )
+        assert found.returncode == 2 and f"to standard output: it is the {what}, which would be" in found.stderr, line
+        assert before == ((tmp_path / "x.csv").read_bytes(), model.read_bytes())
+        assert not (tmp_path / "y.npy").exists()
 
 
 def test_the_report_of_a_disk_that_is_full(tmp_path, monkeypatch, capsys, x):

@@ -147,7 +147,7 @@ ALLOWED = {
     "common": {"parser"},
     "convert_files": {"_terminal", "common", "parser"},
     "csv_read": {"parser"},
-    "feed": {"network", "parser", "sequential"},
+    "feed": {"common", "network", "parser", "sequential"},
     "inputs": {"csv_read", "parser", "read_files"},
     "outputs": {"_terminal", "parser", "whole_files"},
     "parser": {"_version"},

@@ -153,6 +153,21 @@ def test_an_open_file_without_a_name(tmp_path, expected):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc here")
+def test_what_is_open_to_append_to_is_not_replaced(tmp_path, expected):
+    """Nor what standard output is; both are written into where they stand."""
+    with open(tmp_path / "a", "ab", buffering=0) as file:
+        file.write(b"old")
+        model().save(f"/proc/self/fd/{file.fileno()}")
+        file.write(b"new")
+    assert (tmp_path / "a").read_bytes() == b"old" + expected + b"new"
+    program = "import fastlstm as f; print('old', flush=True); f.Linear(3, 2, rng=0).save('/dev/stdout'); print('new')"
+    with open(tmp_path / "b", "wb") as file:
+        subprocess.run([sys.executable, "-c", program], stdout=file, check=True)
+    assert (tmp_path / "b").read_bytes() == b"old\n" + expected + b"new\n"
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
 # ---- names, modes, owners ---------------------------------------------------------------------------------------
 
 

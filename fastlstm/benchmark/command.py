@@ -20,7 +20,7 @@ class BadRequest(ValueError):
 def run(arguments):
     """Run the command; arguments: the parsed options."""
     if arguments.what:
-        _compare(arguments.what)
+        _compare(arguments.what, arguments)
         return
     groups = _names(arguments.group, cases.GROUPS, "group")
     peers = _names(arguments.peers, contestants.PEERS, "peer") if arguments.peers != ["none"] else []
@@ -65,9 +65,13 @@ def _force(isa):
         raise BadRequest(str(error)) from error
 
 
-def _compare(words):
+def _compare(words, arguments):
     if words[0] != "compare" or len(words) != 3:
         raise BadRequest(f"bench takes nothing, or: compare BEFORE.json AFTER.json; got {' '.join(words)}")
+    given = {name: value for name, value in vars(arguments).items() if name not in ("what", "command")}
+    names = [f"--{name}" for name, value in given.items() if value not in (None, False)]
+    if names:
+        raise BadRequest(f"bench compare takes no options, got {', '.join(names)}")
     try:
         print(compare.text(*map(stored.read, words[1:])))
     except stored.NotComparable as error:

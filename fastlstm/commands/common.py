@@ -98,14 +98,16 @@ def check_output(path):
 
 
 def check_other_file(path, other, what):
-    """Refuse an output that is what is read; other: its name, "-" for standard input."""
+    """Refuse an output that is what is read; "-": standard output; as the other one: standard input."""
     try:
         found = os.fstat(sys.stdin.fileno()) if other == "-" else os.stat(other)
-        same = os.path.samestat(os.stat(path), found) and stat.S_ISREG(found.st_mode)
+        output = os.fstat(sys.stdout.fileno()) if path == "-" else os.stat(path)
+        same = os.path.samestat(output, found) and stat.S_ISREG(found.st_mode)
     except (AttributeError, OSError, ValueError):
         return  # one of the two is not there
     if same:
-        raise UsageError(f"cannot write {path}: it is {what}, which would be lost")
+        where, end = ("to standard output", "read meanwhile") if path == "-" else (path, "lost")
+        raise UsageError(f"cannot write {where}: it is {what}, which would be {end}")
 
 
 def not_written(path, error):

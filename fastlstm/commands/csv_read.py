@@ -22,7 +22,10 @@ _MISSING = frozenset((
     "nat", "none", "null",
 ))
 _OF_SPREADSHEETS = re.compile(r'"?#(N/A|NA|DIV/0!|REF!|VALUE!|NAME\?|NUM!|NULL!)', re.IGNORECASE)  # are no comments
-_NAMES = {";": "';'", "\t": "tabs", ",": "','", None: "blanks"}
+_NAMES = {";": "';'", "\t": "tabs", ",": "','", "|": "'|'", ":": "':'", None: "blanks"}
+_TOLD = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # Excel's first line
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
+_GROUPS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")  # of three digits, or one with three behind a decimal comma
 _DECIMAL_COMMA = re.compile(r"[-+]?[\d.]*\d,\d+([eE][-+]?\d+)?")
 
 
@@ -42,7 +45,7 @@ def _encoding(head):
     return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
-def _texts(file):
+def _texts(file, name):
     """The text of a binary file in pieces, as they come, ends of lines as "\\n". UTF-8, and by their marks UTF-16, -32.
 
     Bytes that are no UTF-8 stay in comments and names; they are part of no number.
@@ -52,6 +55,8 @@ def _texts(file):
     while piece and len(head) < 4:
         piece = read(_PIECE)
         head += piece
+    if head.startswith(b"\x93NUMPY"):
+        raise UsageError(f"cannot read {name}: it is an array of NumPy (.npy): --input-format npy reads it")
     encoding = _encoding(head)
     errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(errors), translate=True)
@@ -64,7 +69,7 @@ def _texts(file):
 def _lines(file, name):
     """(number of the first, lines) again and again."""
     rest, number = "", 1
-    for text in _texts(file):
+    for text in _texts(file, name):
         if "\0" in text:
             words = "it holds NUL characters (UTF-16 without its mark, or binary data)"
             raise UsageError(f"cannot read {name}: no text in UTF-8, {words}")
@@ -90,6 +95,11 @@ def _number(cell):
         return None
 
 
+def _readable(text):
+    """A text with a mark in place of every byte that was no UTF-8."""
+    return _NO_UTF8.sub("\ufffd", text)
+
+
 def _is_missing(cell):
     return cell.lower() in _MISSING
 
@@ -100,7 +110,7 @@ def _is_text(cell):
 
 def _separator(rows):
     """What stands between the cells of the first rows; None for blanks."""
-    bare = [re.sub(r'"[^"]*"', "", row) for row in rows]
+    bare = [re.sub(r'"[^"]*"', "x", row) for row in rows]
     for looked_at in (bare, bare[:1]):  # a header may have others inside its names
         for separator in (";", "\t", ","):
             if all(separator in row for row in looked_at):
@@ -124,35 +134,53 @@ class Table:
     none for all. header: whether the first line holds names; None: if some of its cells are neither numbers nor
     missing. missing: whether missing values pass, as NaN.
 
-    names: of all columns, None without a header. width: how many are chosen. notes: sentences for the user.
+    names: of all columns, None without a header. width: how many are chosen.
     """
 
     def __init__(self, file, name, columns=(), header=None, missing=False):
         self._name, self._passes, self._separator = name, missing, ","
-        self._source, self.notes, self.names = self._rows(file), [], None
+        self._is_told = False  # the separator, by the first line
+        self._source, self._notes, self.names = self._rows(file), [], None
+        self._left_out, self._comment = (0, 0), None  # lines with #: how many and the first; the last before the rows
         self._kept = self._first_rows()
         numbers, rows = self._kept
-        self._separator = _separator(rows[:2])
+        if not self._is_told:
+            self._separator = _separator(rows[:2])
         self._start, cells = numbers[0], self._cells(rows[0], numbers[0])
-        self._columns = len(cells)
+        self._columns, self._first = len(cells), cells
         if self._separator != ",":
-            self.notes.append(f"cells are separated by {_NAMES[self._separator]}")
+            self._notes.append(f"cells are separated by {_NAMES[self._separator]}")
         by_number = all(re.fullmatch(r"\d+", entry) for entry in columns)
         if header is None:
             header = not by_number or self._looks_like_a_header(cells, columns)
         if header:
             self.names = cells
             listed = ", ".join(cell[:40] for cell in cells[:12]) + (", ..." if len(cells) > 12 else "")
-            self.notes.append(f"line {self._start} is taken as the header: {listed}")
+            end = " (the text is not UTF-8)" if _NO_UTF8.search(rows[0]) else ""
+            self._notes.append(f"line {self._start} is taken as the header: {_readable(listed)}{end}")
             del numbers[0], rows[0]
         self._chosen = [self._column(entry) for entry in columns] or list(range(self._columns))
         if columns:
-            self.notes.append(f"columns: {', '.join(self.column(k) for k in range(len(self._chosen)))}")
+            self._notes.append(f"columns: {', '.join(self.column(k) for k in range(len(self._chosen)))}")
 
     @property
     def width(self):
         """How many columns are fed."""
         return len(self._chosen)
+
+    @property
+    def is_split(self):
+        """Whether what separates cells was recognised."""
+        return self._columns > 1 or self._is_told
+
+    @property
+    def notes(self):
+        """Sentences for the user about what has been read so far."""
+        count, first = self._left_out
+        if not count:
+            return self._notes
+        words = f"{count} lines start with # and are left out, the first is line {first}"
+        return [*self._notes, words if count > 1 else f"line {first} starts with # and is left out"]
 
     # ---- header and columns ----------------------------------------------------------------------------------
 
@@ -162,7 +190,7 @@ class Table:
         for more, found in self._source:
             numbers, rows = numbers + more, rows + found
             candidates = sum(separator in rows[0] for separator in ";\t,")
-            if len(rows) > 1 or candidates == 1 or len(rows[0].split()) == 1:
+            if len(rows) > 1 or self._is_told or candidates == 1 or len(rows[0].split()) == 1:
                 break
         if not rows:
             raise UsageError(f"{self._name} holds no rows")
@@ -188,13 +216,20 @@ class Table:
             raise UsageError(f"{self._name} has {count} columns called {entry!r}: choose by number, from 1")
         if entry.isdigit() and 1 <= int(entry) <= self._columns:
             return int(entry) - 1
-        listed = f": {', '.join(map(repr, self.names[:20]))}" if self.names else ""
+        listed = f": {', '.join(repr(_readable(name)) for name in self.names[:20])}" if self.names else ""
+        if self.names and _NO_UTF8.search("".join(self.names)):
+            listed += "; the text is not UTF-8: choose by number, from 1"
+        if not self.names and entry in self._first:
+            listed += f"; line {self._start} holds it: --header takes the line as names"
+        if self._comment:
+            number, text = self._comment
+            listed += f"; line {number}, which starts with #, is left out: {text.strip()[:60]!r}"
         raise UsageError(f"{self._name} has no column {entry!r}; there are {self._columns}{listed}")
 
     def column(self, place):
         """How a chosen column is called in words."""
         number = self._chosen[place] + 1
-        return f"{self.names[number - 1][:60]!r} ({number})" if self.names else str(number)
+        return f"{_readable(self.names[number - 1][:60])!r} ({number})" if self.names else str(number)
 
     def place(self, line, column):
         """Words for a cell: the number of its line and the column it is in."""
@@ -209,6 +244,12 @@ class Table:
             numbers, rows = [], []
             for number, line in enumerate(lines, first):
                 if line.startswith("#") and not _OF_SPREADSHEETS.match(line):
+                    count, start = self._left_out
+                    self._left_out = count + 1, start or number
+                    self._comment = self._comment if started else (number, line)
+                    continue
+                if number == 1 and (told := _TOLD.fullmatch(line)):
+                    self._take_separator(line, told[1])
                     continue
                 if not line.strip(" " if self._separator == "\t" else None):
                     blank = blank or (number if started else None)
@@ -222,16 +263,23 @@ class Table:
             if rows:
                 yield numbers, rows
 
+    def _take_separator(self, line, told):
+        separator = None if told == " " else told
+        if separator not in _NAMES:
+            words = f"line 1, {_readable(line)!r}: cells are separated by one of ; , | : tabs, blanks"
+            raise UsageError(f"cannot read {self._name}: {words}")
+        self._separator, self._is_told = separator, True
+
     def _cells(self, row, number):
         if self._separator is None:
-            return row.split()
+            return [cell[1:-1] if re.fullmatch(r'"[^"]*"', cell) else cell for cell in row.split()]
         if '"' not in row:
             return [cell.strip() for cell in row.split(self._separator)]
         try:
             [cells] = csv.reader([row], delimiter=self._separator, skipinitialspace=True, strict=True)
         except csv.Error as error:
-            words = f"cannot read {self._name}: line {number}: {error}; quoted cells over several lines are not read"
-            raise UsageError(words) from None
+            hint = "" if "expected after" in str(error) else "; quoted cells over several lines are not read"
+            raise UsageError(f"cannot read {self._name}: line {number}: {error}{hint}") from None
         return [cell.strip() for cell in cells]
 
     def blocks(self):
@@ -249,18 +297,15 @@ class Table:
 
     def _values(self, numbers, rows):
         """(rows, chosen columns) float64."""
-        quoted = any('"' in row for row in rows)
+        even = not any('"' in row for row in rows)  # NumPy joins what stands behind the end of a quoted cell to it
         if self._chosen == list(range(self._columns)):
-            chosen, even = None, True
+            chosen = None
         else:  # NumPy looks no further than the last column it is to read
             chosen, commas = self._chosen, self._columns - 1
-            even = not quoted and self._separator and all(row.count(self._separator) == commas for row in rows)
+            even = even and self._separator and all(row.count(self._separator) == commas for row in rows)
         if even:
             try:
-                values = np.loadtxt(
-                    rows, delimiter=self._separator, ndmin=2, comments=None, usecols=chosen,
-                    quotechar='"' if quoted else None,
-                )
+                values = np.loadtxt(rows, delimiter=self._separator, ndmin=2, comments=None, usecols=chosen)
                 if values.shape == (len(rows), self.width):
                     return values
             except ValueError:  # the words of which speak of another numbering of lines
@@ -282,9 +327,13 @@ class Table:
         where = f"cannot read {self._name}: {self.place(number, place)}"
         if not _is_missing(cell):
             hint = "--columns chooses the columns to feed"
-            if _DECIMAL_COMMA.fullmatch(cell):
+            if _NO_UTF8.search(cell):
+                hint = "the text is not UTF-8"
+            elif _GROUPS.fullmatch(cell):
+                hint = "a comma inside a number is not read (decimal or thousands)"
+            elif _DECIMAL_COMMA.fullmatch(cell):
                 hint = "a decimal comma is not read, write a point"
-            raise UsageError(f"{where}: {cell[:60]!r} is not a number; {hint}")
+            raise UsageError(f"{where}: {_readable(cell[:60])!r} is not a number; {hint}")
         if not self._passes:
             hint = "--allow-nan passes it on as NaN"
             hint += ", --header takes the line as names" if number == self._start else ""

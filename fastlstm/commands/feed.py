@@ -4,10 +4,14 @@ import numpy as np
 
 from ..network import Embedding
 from ..sequential import at_end
+from .common import s
 from .parser import UsageError
 
 _BLOCK = 1 << 18  # numbers of x or y at a time: 1 MiB of float32
 _LONGEST = 8192  # steps at a time
+_UNSPLIT = (
+    "No separator was recognised; those are commas, semicolons, tabs, blanks, or told as 'sep=|' in the first line"
+)
 _WORDS = {"T": "time", "B": "batch", "I": "features"}
 
 
@@ -17,9 +21,9 @@ class Feed:
     source: of inputs.py. axes: "TBI", "BTI", "TB", "BT" for the axes of a batch; None: as the model has them.
     allow_nan: whether NaN and infinity pass.
 
-    batch: rows. row: the shape of a row of a step, () of integers. batched: whether the input has an axis for them.
-    axis: the input's axis of time. steps: how many, None while that is not known. odd: how many elements were NaN or
-    infinite.
+    batch: sequences. row: the shape of a step of one of them, () of integers. batched: whether the input has an axis
+    for sequences. axis: the input's axis of time. steps: how many, None while that is not known. odd: how many
+    elements were NaN or infinite.
     """
 
     def __init__(self, model, source, axes=None, allow_nan=False):
@@ -50,16 +54,33 @@ class Feed:
         width = shape[-1] if len(shape) > 1 else 1
         if self._width is None or width == self._width:
             return
-        words = f"the model takes {self._width} features per step"
+        words = f"the model takes {self._width} feature{s(self._width)} per step"
         if not self._of_array:
-            columns = f"{self._source.name} has {width} columns: {self._source.names()}"
-            raise UsageError(f"{words}; {columns}. --columns chooses")
+            columns = f"{self._source.name} has {width} column{s(width)}: {self._source.names()}"
+            hint = "--columns chooses" if self._source.is_split() else _UNSPLIT
+            raise UsageError(f"{words}; {columns}. {hint}")
         raise UsageError(f"{words}; {self._source.name} has {width}, shape {shape}")
 
+    @property
+    def columns_are_sequences(self):
+        """Whether the columns of a table are the sequences of a batch."""
+        return self.batched and not self._of_array
+
+    def lead(self, steps):
+        """The axes of what is read and written before its features, of as many steps."""
+        if not self.batched:
+            return (steps,)
+        return (self.batch, steps) if self.axis else (steps, self.batch)
+
+    def told(self, steps):
+        """The shape of what was read, as it lies in the input, of as many steps."""
+        features = self.row or (1,)  # of a table of one column that an embedding takes
+        return (*self.lead(steps), *features)[: len(self._source.shape)]
+
     def words(self):
-        """The axes as they are taken."""
-        letters = ("BT" if self.axis else "TB") + "I"
-        return ", ".join(_WORDS[letter] for letter in letters[: 2 if self._table else 3])
+        """The axes of what is read, as they are taken."""
+        letters = (("BT" if self.axis else "TB") if self.batched else "T") + "I"
+        return ", ".join(_WORDS[letter] for letter in letters[: len(self._source.shape)])
 
     def blocks(self, wide):
         """x (t, B, I) of the model's dtype, or integers (t, B), again and again; wide: features of y, or so."""

@@ -116,6 +116,10 @@ def _unpacked(base, name):
         import lzma
 
         return lzma.LZMAFile(base), True
+    if head.startswith(b"PK\x03\x04"):  # 30 bytes, then the name of the first file inside
+        first = base.peek(30)[26:]
+        if first[4 : 4 + int.from_bytes(first[:2], "little")].endswith(b".npy"):
+            raise UsageError(f"cannot read {name}: it holds arrays of NumPy (.npz): --input-format npz reads it")
     other = {b"PK\x03\x04": "a zip archive (.xlsx is one, too)", b"\x28\xb5\x2f\xfd": "compressed by zstd"}
     for magic, words in other.items():
         if head.startswith(magic):
@@ -134,8 +138,13 @@ class TableSource:
 
     def __init__(self, name, table, base):
         self.name, self._table, self._base = name, table, base
-        self.notes, self.shape, self._lines = table.notes, (None, table.width), None
+        self.shape, self._lines = (None, table.width), None
         self.total = _size(base) if base.seekable() else None  # of what `done` counts
+
+    @property
+    def notes(self):
+        """Sentences for the user about what has been read so far."""
+        return self._table.notes
 
     def done(self):
         """How far it has been read."""
@@ -144,6 +153,10 @@ class TableSource:
     def place(self, index):
         """Words for an element of the block that came last."""
         return self._table.place(self._lines[index[0]], index[1])
+
+    def is_split(self):
+        """Whether what separates the cells of a row was recognised."""
+        return self._table.is_split
 
     def names(self):
         """Words for the columns that are fed."""

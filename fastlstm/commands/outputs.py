@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .._terminal import Unwritable
-from ..whole_files import write_whole
+from ..whole_files import descriptor_of, write_whole
 from .parser import UsageError
 
 KINDS = ("csv", "npy", "npz")
@@ -29,12 +29,17 @@ def kind_of(path, told=None):
     return kind[1:]
 
 
+def plain_name(path):
+    """A path as it was given; "-" for every name of standard output."""
+    return "-" if path is not None and descriptor_of(path) == 1 else path
+
+
 def is_standard_output(path):
-    """Whether a path means standard output, by any name."""
+    """Whether what is written to a path goes where standard output goes."""
     if path == "-":
         return True
     try:
-        return os.path.samestat(os.stat(path), os.fstat(1)) and not os.path.isfile(path)
+        return os.path.samestat(os.stat(path), os.fstat(1))
     except OSError:
         return False
 

@@ -56,9 +56,10 @@ def _run(commands):
         "the bundled sunspot series with the bundled model.",
         epilog="INPUT: .npy (T, I), or a batch (T, B, I), (B, T, I) of a model that is batch_first, as those of Keras; "
         ".npz, the array 'x' or its only one; .csv, .tsv, .txt in UTF-8 or UTF-16, a row per time step, a column per "
-        "feature, cells separated by commas, semicolons, tabs or blanks, lines starting with # left out; compressed by "
-        "gzip, bz2 or xz, too. The first line of a .csv is a header if none of its cells is a number. A model that "
-        "starts with an embedding takes integers, (T,) or a batch. OUT: .npy, .npz (array 'y') or .csv.",
+        "feature, cells separated by commas, semicolons, tabs or blanks, or as a first line such as sep=; says, lines "
+        "starting with # left out; compressed by gzip, bz2 or xz, too. The first line of a .csv is a header if "
+        "none of its cells is a number. A model that starts with an embedding takes integers, (T,) or a batch. "
+        "OUT: .npy, .npz (array 'y'; 'y_forward' and 'y_backward' of a model that gives a pair) or .csv.",
     )
     run.add_argument("model", nargs="?", metavar="MODEL", help="a model of any format that inspect reads")
     run.add_argument("input", nargs="?", metavar="INPUT", help="what to feed it: .npy, .npz or .csv; -: standard input")
@@ -77,7 +78,7 @@ def _run(commands):
     )
     run.add_argument(
         "--axes", type=str.upper, choices=("TBI", "BTI", "TB", "BT"), help="the order of a batch's axes: time, batch, "
-        "inputs; without I of integers (default: as the model has them)"
+        "features; without I of integers (default: as the model has them)"
     )
     run.add_argument(
         "--last", action="store_true", help="write the output of the last step alone, a row for each sequence"

@@ -30,9 +30,9 @@ def run_command(arguments):
 def _run_model(arguments):
     from . import feed, inputs, outputs
 
-    path, out = arguments.input, arguments.output
+    path, out = arguments.input, outputs.plain_name(arguments.output)
     kind = inputs.kind_of(path, arguments.input_format)
-    out_kind = _check_output(arguments, outputs)
+    out_kind = _check_output(out, arguments, outputs)
     model = load(arguments.model, arguments.name, **model_options(arguments))
     with inputs.opened(path, kind, arguments.array, arguments.columns, arguments.header, arguments.allow_nan) as source:
         job = _Job(model, feed.Feed(model, source, arguments.axes, arguments.allow_nan), source, arguments)
@@ -59,9 +59,11 @@ def _run_model(arguments):
         raise failure if isinstance(failure, Unwritable) else not_written(out, failure)
 
 
-def _check_output(arguments, outputs):
+def _check_output(out, arguments, outputs):
     """The format of the output, None without one. Refuses what cannot be written, before any work is done."""
-    out = arguments.output
+    for path in filter(None, {out, "-"}):  # standard output gets the report at least
+        check_other_file(path, arguments.model, "the model")
+        check_other_file(path, arguments.input, "the input")
     if out is None:
         if arguments.output_format:
             raise UsageError("--output-format is for an output: -o OUT")
@@ -69,13 +71,13 @@ def _check_output(arguments, outputs):
     kind = outputs.kind_of(out, arguments.output_format)
     if out == "-":
         if not hasattr(sys.stdout, "buffer"):
-            raise UsageError("cannot write to standard output: it is closed")
+            raise Unwritable("cannot write to standard output: it is closed")
         if kind != "csv" and sys.stdout.isatty():
             raise UsageError(f"cannot write to standard output: a terminal takes no .{kind}; name a file or a pipe")
         return kind
     check_output(out)
-    check_other_file(out, arguments.model, "the model")
-    check_other_file(out, arguments.input, "the input")
+    if outputs.is_standard_output(out) and os.path.isfile(out):
+        raise UsageError(f"cannot write {out}: standard output goes there, too; -o - writes the result to it")
     return kind
 
 
@@ -113,7 +115,7 @@ class _Job:
         if kind in ("csv", "npy") and self._pair:
             raise UsageError(f"the model gives a pair of arrays, which a .{kind} cannot hold; use .npz for {out}")
         if kind == "csv" and self._feed.batch > 1 and not self._one_per_row:
-            raise UsageError(f"a .csv holds one row per step, not {self._feed.batch}; use .npy for {out}")
+            raise UsageError(f"a .csv holds the steps of one sequence, not of {self._feed.batch}; use .npy for {out}")
 
     def pieces(self, outputs, kind, folder):
         """The bytes of the output file."""
@@ -192,12 +194,16 @@ class _Job:
     def report(self):
         """Lines about what was done."""
         steps, feed = self.steps, self._feed
-        lead = (feed.batch, steps) if feed.axis else (steps, feed.batch)
-        rows = f" of {feed.batch} rows" if feed.batch > 1 else ""
+        lead = feed.lead(steps)
+        batch = f" of {feed.batch} sequences" if feed.batch > 1 else ""
         if self._gives is not None:
-            gives = " and ".join(str(one if len(one) == 2 else (*lead, *one)) for one in self._gives)
-            yield f"{steps} step{s(steps)}{rows}: input {(*lead, *feed.row)} -> output {gives}; axes: {feed.words()}"
+            found = ((one if feed.batched else one[1:]) if len(one) == 2 else (*lead, *one) for one in self._gives)
+            gives = " and ".join(map(str, found))
+            yield f"{steps} step{s(steps)}{batch}: input {feed.told(steps)} -> output {gives}; axes: {feed.words()}"
         yield from (f"{shown(self._source.name)}: {shown(note)}" for note in self._source.notes)
+        if feed.columns_are_sequences:
+            words = f"each of the {feed.batch} columns is a sequence of its own: {shown(self._source.names())}"
+            yield f"{shown(self._source.name)}: {words}"
         if self.whole:
             yield "run in one call, not streamed: a direction that starts at the sequence's end needs all of it"
         elif self._last and not self._ask_last:

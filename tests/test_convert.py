@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import onnx_bytes as ob
 import pytest
 import torch_bytes as tb
 from command_line import fails, fastlstm, succeeds
@@ -186,6 +187,70 @@ def test_to_onnx_and_back(tmp_path):
     before = (tmp_path / "b.onnx").read_bytes()
     assert "LSTM1997" in fails("convert", tmp_path / "a.safetensors", tmp_path / "b.onnx")
     assert (tmp_path / "b.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("make", [
+    lambda: fl.LSTM(3, 4, bidirectional=True, rng=0), lambda: fl.GRU(3, 4, batch_first=True, rng=0),
+    lambda: fl.Reverse(fl.RNN(3, 4, rng=0)),
+])
+def test_a_layer_comes_back_from_onnx(tmp_path, make):
+    pytest.importorskip("onnx")
+    layer, path = make(), tmp_path / "a.safetensors"
+    layer.save(path)
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    succeeds("convert", path, tmp_path / "a.onnx")
+    assert "output (5, 1, " in succeeds("run", tmp_path / "a.onnx", tmp_path / "x.npy")
+    assert "beyond" not in succeeds("inspect", tmp_path / "a.onnx")
+    succeeds("convert", tmp_path / "a.onnx", tmp_path / "b.safetensors")
+    found, expected = fl.load(tmp_path / "b.safetensors").state_dict(), layer.state_dict()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+W = ob.weights("LSTM")
+LSTM = ob.node("LSTM", ["x", "W", "R", "B"], ["y", "hn", "cn"], "rnn")
+SCALED = ob.node("Mul", ["W0", "two"], ["W"])
+TURNED = [ob.node("Transpose", ["x"], ["x1"], perm=[1, 0, 2]), ob.node("LSTM", ["x1", "W", "R"], ["y1"], "rnn")]
+STATES = [  # zeros of the batch's size, as older exporters write them
+    ob.node("Shape", ["x"], ["shape"]), ob.node("Gather", ["shape", "one"], ["B"], axis=0),
+    ob.node("Mul", ["B", "two"], ["rows"]), ob.node("ConstantOfShape", ["rows"], ["h"]),
+    ob.node("LSTM", ["x", "W", "R", "", "", "h", "h"], ["y"], "rnn"),
+]
+AROUND = [  # nodes, inputs, outputs, whether the layer is all there is
+    ([LSTM], ["x"], ["y"], True), ([LSTM], ["x"], ["y", "hn", "cn"], True), ([LSTM], ["x"], ["hn"], False),
+    ([*TURNED, ob.node("Squeeze", ["y1", "one"], ["y"])], ["x"], ["y"], True), (STATES, ["x"], ["y"], True),
+    ([LSTM, ob.node("Identity", ["hn"], ["last"])], ["x"], ["y", "last"], True),
+    ([LSTM, ob.node("Relu", ["y"], ["z"])], ["x"], ["z"], False),
+    ([LSTM, ob.node("Relu", ["hn"], ["z"])], ["x"], ["y", "z"], False),
+    ([LSTM, ob.node("Cast", ["y"], ["z"], to=10)], ["x"], ["z"], True),
+    ([LSTM, ob.node("Cast", ["y"], ["z"], to=7)], ["x"], ["z"], False),
+    ([LSTM, ob.node("Gather", ["y", "one"], ["z"], axis=0)], ["x"], ["z"], False),
+    ([LSTM, ob.node("Identity", ["y"], ["z"], domain="own")], ["x"], ["z"], False),
+    ([ob.node("Relu", ["x0"], ["x"]), LSTM], ["x0"], ["y"], False),
+    ([ob.node("Slice", ["x0", "one", "two"], ["x"]), LSTM], ["x0"], ["y"], False),
+    ([ob.node("LSTM", ["W", "W", "R"], ["y"], "rnn")], ["x"], ["y"], False),
+    ([ob.node("LSTM", ["x", "W", "R", "", "n"], ["y"], "rnn")], ["x", "n"], ["y"], True),
+    ([ob.node("LSTM", ["x", "W", "R", "", "one"], ["y"], "rnn")], ["x"], ["y"], False),
+    ([LSTM, ob.node("LSTM", ["x", "W", "R"], ["z"], "b")], ["x"], ["y", "z"], False),
+    ([LSTM, *(ob.node("Identity", ["y"], [f"z{n}"]) for n in range(600))], ["x"], ["y"], False),
+    ([LSTM, *(ob.node("Identity", ["z"], ["z"]) for n in range(2))], ["x"], ["y"], False),
+    ([LSTM, ob.node("Identity", ["z"], ["z"])], ["x"], ["y", "z"], True),
+    ([SCALED, ob.node("LSTM", ["x", "W", "R"], ["y"], "rnn")], ["x"], ["y"], True),
+    ([SCALED, LSTM, ob.node("Mul", ["y", "two"], ["z"])], ["x"], ["y"], False),
+]
+
+
+@pytest.mark.parametrize("place", range(len(AROUND)))
+def test_what_a_graph_may_compute_beyond_its_layer(tmp_path, place):
+    nodes, inputs, outputs, alone = AROUND[place]
+    arrays = W | {"W0": W["W"], "one": np.array([1]), "two": np.array([2.0], "f4")}
+    del arrays["W" if nodes[0] == SCALED else "W0"]
+    arrays = {name: array for name, array in arrays.items() if name != "B" or nodes != STATES}
+    tensors = [ob.tensor(name, array) for name, array in arrays.items()]
+    (tmp_path / "a.onnx").write_bytes(ob.model(ob.graph(nodes, tensors, inputs, outputs)))
+    found = formats.contents(tmp_path / "a.onnx")
+    assert found.models["rnn"].hidden_size == 4 and found.rest == ("" if alone else "a graph, which may compute more")
+    told = "\n".join(inspection.lines(found))
+    assert ("beyond what is told here: a graph, which may compute more" in told) is not alone
 
 
 def test_from_keras(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastlstm as fl
+from fastlstm.convert import formats
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -68,6 +69,11 @@ def theirs(path, x):
     return session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
+def check_rest(path, options):
+    """The graph of a lone layer is known to compute nothing more."""
+    assert (formats.contents(path).rest == "") == ("num_layers" not in options)
+
+
 def near(ours, other, limit=LIMIT):
     assert ours.shape == other.shape
     assert np.abs(ours - other).max() <= limit
@@ -84,6 +90,7 @@ def test_the_default_exporter_of_torch(kind, hidden, options, tmp_path):
     path, x = export(tmp_path, kind, hidden, **options)
     wanted = theirs(path, x.numpy())
     near(through(path, x, options.get("batch_first", False)), wanted)
+    check_rest(path, options)
     near(fl.onnx.prepare(path).run([x.numpy()])[0], wanted)
 
 
@@ -92,12 +99,15 @@ def test_open_axes(tmp_path):
     path, x = export(tmp_path, "LSTM", 64, exporter="dynamic")
     wider = torch.cat([x, x, x], 1)
     near(through(path, wider), theirs(path, wider.numpy()))
+    check_rest(path, {})
+    check_rest(export(tmp_path, "GRU", 64, exporter="dynamic", batch_first=True)[0], {})
 
 
 @pytest.mark.parametrize("kind, hidden, options", [*CASES, ("RNN", 512, {"num_layers": 2})], ids=str)
 def test_the_older_exporter_of_torch(kind, hidden, options, tmp_path):
     path, x = export(tmp_path, kind, hidden, exporter="older", **options)
     near(through(path, x, options.get("batch_first", False)), theirs(path, x.numpy()))
+    check_rest(path, options)
 
 
 @pytest.mark.parametrize("kind, dtype, limit", [

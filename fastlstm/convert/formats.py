@@ -193,10 +193,10 @@ def _onnx(kind, path, **options):
     from .onnx_read import read_onnx
 
     _no_options(kind, path, options)
-    models, refused, told = read_onnx(path)
+    models, refused, told, rest = read_onnx(path)
     for words in told:
         warnings.warn(words, RuntimeWarning, stacklevel=2)
-    return Contents(kind, models, refused, {}, "a graph, which may compute more")
+    return Contents(kind, models, refused, {}, rest)
 
 
 def _keras(kind, path, **options):

@@ -27,6 +27,9 @@ def lines(found, plans=False):
     for name, reason in found.refused.items():
         yield ""
         yield f"{name!r} cannot be read: {shown(reason)}"
+    if found.rest and not found.others:
+        yield ""
+        yield f"beyond what is told here: {shown(found.rest)}"
     if found.others:
         yield ""
         yield "tensors of no recurrent layer"

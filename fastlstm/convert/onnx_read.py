@@ -15,6 +15,7 @@ import numpy as np
 
 from ..params import not_finite
 from ..read_files import FileFormatError, as_source, excerpt, refusals, steady
+from .onnx_around import rest
 from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
 from .onnx_nodes import STANDARD, Search, attributes_of, short
 from .onnx_room import BF16, Room
@@ -297,10 +298,13 @@ def _type(found):
 
 
 def read_onnx(path, names=None):
-    """(name -> layer, name -> why there is none, warnings) of what `as_source` gave; see `from_onnx`."""
+    """(name -> layer, name -> why there is none, warnings, what else the file may compute) of what `as_source` gave.
+
+    See `from_onnx`, and `onnx_around.rest`.
+    """
     with refusals(path), steady(path) as file:
         reader = _Reader(path, file)
-        return *reader.layers(names), reader.warnings
+        return *reader.layers(names), reader.warnings, rest(reader.data, list(reader.nodes.values()))
 
 
 def _refusal(path, found, refused):
@@ -356,7 +360,7 @@ def from_onnx(path, names=None):
         if wrong:
             raise TypeError(f"names must be a list of names of nodes, got one with {wrong[0]}")
     path = as_source(path)
-    found, refused, told = read_onnx(path, names)
+    found, refused, told, _ = read_onnx(path, names)
     if refused:
         raise _refusal(path, found, refused)
     for words in told:

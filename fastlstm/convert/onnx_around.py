@@ -88,7 +88,7 @@ def _is_alone(data, node):
         return False
     starts = [graph.line(given[place]) for place in (_X, _LENGTHS) if given.get(place)]
     ends = [line for line in map(graph.line, graph.outputs) if node.outputs and line[-1] == node.outputs[0] != ""]
-    if not ends or not all(line[-1] in graph.inputs for line in starts):
+    if not ends or not given.get(_X) or not all(line[-1] in graph.inputs for line in starts):
         return False
     names = [name for line in (starts[0], ends[0]) for name in line if name in graph.givers]
     return all(_keeps_numbers(data, graph.givers[name]) for name in names)

@@ -199,9 +199,10 @@ def test_a_layer_comes_back_from_onnx(tmp_path, make):
     layer.save(path)
     np.save(tmp_path / "x.npy", np.ones((5, 3)))
     succeeds("convert", path, tmp_path / "a.onnx")
-    assert "output (5, 1, " in succeeds("run", tmp_path / "a.onnx", tmp_path / "x.npy")
-    assert "beyond" not in succeeds("inspect", tmp_path / "a.onnx")
-    succeeds("convert", tmp_path / "a.onnx", tmp_path / "b.safetensors")
+    commands = ["run", "a.onnx", "x.npy"], ["inspect", "a.onnx"], ["convert", "a.onnx", "b.safetensors"]
+    results = [fastlstm(command, *(tmp_path / name for name in names)) for command, *names in commands]
+    assert [result.returncode for result in results] == [0, 0, 0] and "output (5, 1, " in results[0].stdout
+    assert "beyond" not in results[1].stdout
     found, expected = fl.load(tmp_path / "b.safetensors").state_dict(), layer.state_dict()
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
@@ -227,6 +228,7 @@ AROUND = [  # nodes, inputs, outputs, whether the layer is all there is
     ([LSTM, ob.node("Identity", ["y"], ["z"], domain="own")], ["x"], ["z"], False),
     ([ob.node("Relu", ["x0"], ["x"]), LSTM], ["x0"], ["y"], False),
     ([ob.node("Slice", ["x0", "one", "two"], ["x"]), LSTM], ["x0"], ["y"], False),
+    ([ob.node("LSTM", ["", "W", "R"], ["y"], "rnn")], ["x"], ["y"], False),
     ([ob.node("LSTM", ["W", "W", "R"], ["y"], "rnn")], ["x"], ["y"], False),
     ([ob.node("LSTM", ["x", "W", "R", "", "n"], ["y"], "rnn")], ["x", "n"], ["y"], True),
     ([ob.node("LSTM", ["x", "W", "R", "", "one"], ["y"], "rnn")], ["x"], ["y"], False),
@@ -239,6 +241,7 @@ AROUND = [  # nodes, inputs, outputs, whether the layer is all there is
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*its x comes from a Transpose")
 @pytest.mark.parametrize("place", range(len(AROUND)))
 def test_what_a_graph_may_compute_beyond_its_layer(tmp_path, place):
     nodes, inputs, outputs, alone = AROUND[place]
@@ -248,9 +251,26 @@ def test_what_a_graph_may_compute_beyond_its_layer(tmp_path, place):
     tensors = [ob.tensor(name, array) for name, array in arrays.items()]
     (tmp_path / "a.onnx").write_bytes(ob.model(ob.graph(nodes, tensors, inputs, outputs)))
     found = formats.contents(tmp_path / "a.onnx")
-    assert found.models["rnn"].hidden_size == 4 and found.rest == ("" if alone else "a graph, which may compute more")
+    assert [*found.models, *found.refused][0] == "rnn"
+    assert found.rest == ("" if alone else "a graph, which may compute more")
     told = "\n".join(inspection.lines(found))
     assert ("beyond what is told here: a graph, which may compute more" in told) is not alone
+
+
+@pytest.mark.parametrize("perm, layout, words", [
+    ([1, 0, 2], 0, "the graph has (B, T, I) there, this layer takes (T, B, I)"), ([0, 1, 2], 0, ""), (None, 0, ""),
+    ([1, 0, 2], 1, "the graph has (T, B, I) there, this layer takes (B, T, I)"),
+])
+def test_a_graph_with_another_order_of_axes(tmp_path, perm, layout, words):
+    options = {} if perm is None else {"perm": perm}
+    nodes = [ob.node("Transpose", ["x"], ["x1"], **options), ob.node("Identity", ["x1"], ["x2"])]
+    nodes += [ob.node("LSTM", ["x2", "W", "R"], ["y"], "rnn", **({"layout": 1} if layout else {}))]
+    tensors = [ob.tensor(name, W[name]) for name in "WR"]
+    (tmp_path / "a.onnx").write_bytes(ob.model(ob.graph(nodes, tensors)))
+    result = fastlstm("inspect", tmp_path / "a.onnx")
+    assert result.returncode == 0 and "LSTM(3, 4" in result.stdout
+    lines = result.stderr.splitlines()
+    assert len(lines) == bool(words) and all(words in line for line in lines)
 
 
 def test_from_keras(tmp_path):

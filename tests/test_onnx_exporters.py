@@ -50,6 +50,7 @@ def export(folder, kind, hidden, dtype=torch.float32, exporter="default", **opti
 def layers(path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*: its x comes from a Transpose")
         return fl.from_onnx(path)
 
 
@@ -92,6 +93,13 @@ def test_the_default_exporter_of_torch(kind, hidden, options, tmp_path):
     near(through(path, x, options.get("batch_first", False)), wanted)
     check_rest(path, options)
     near(fl.onnx.prepare(path).run([x.numpy()])[0], wanted)
+
+
+@pytest.mark.parametrize("exporter", ["default", "older"])
+def test_another_order_of_axes_is_told(exporter, tmp_path):
+    path, _ = export(tmp_path, "LSTM", 64, exporter=exporter, batch_first=True)
+    with pytest.warns(RuntimeWarning, match=r"the graph has \(B, T, I\) there, this layer takes \(T, B, I\)"):
+        fl.from_onnx(path)
 
 
 def test_open_axes(tmp_path):

@@ -206,7 +206,20 @@ class _Reader:
         for name in _STATES:
             if name in given:
                 self._check_state(node, how, hidden, name, given[name])
+        self._tell_of_a_turned_x(node, how, given["X"])
         return model
+
+    def _tell_of_a_turned_x(self, node, how, name):
+        """A warning where the graph has time and batch in another order than the layer."""
+        try:
+            before = self.values.find(name, node.graphs).node
+            turned = before and before.op_type == "Transpose" and attributes_of(self.data, before).get("perm")
+        except ValueError:
+            return
+        if turned is not None and list(turned or ()) == [1, 0, 2]:
+            theirs, ours = ("(T, B, I)", "(B, T, I)") if how.batch_first else ("(B, T, I)", "(T, B, I)")
+            words = f"its x comes from a Transpose of the first two axes: the graph has {theirs} there"
+            self.warnings.append(f"{self.path}: {node.place}: {words}, this layer takes {ours}")
 
     def _found(self, node, given, name):
         try:
@@ -347,7 +360,8 @@ def from_onnx(path, names=None):
     unknown attributes, with weights that are known at run time only or do not fit. It names all of them, and those that
     `names` can ask for. So it does for a name that no node has, and for a file that changes while it is read. TypeError
     for names of another type. OSErrors of the model itself, and what has nothing to do with the file's bytes, come as
-    they are. Warns (RuntimeWarning) of NaN and infinity, and of an initial state that is stored in the file.
+    they are. Warns (RuntimeWarning) of NaN and infinity, of an initial state that is stored in the file, and where x
+    comes from a Transpose of time and batch, as of torch's batch_first=True: the layer takes x as the node does.
 
     Memory stays below twice the size of the file or of its layers, whichever is larger, a sixteenth more, and 10 kB for
     each layer, of which there may be 1024; where the system takes no memory back piece by piece (Windows), three times.

@@ -25,7 +25,7 @@ from ..whole_files import as_target, write_whole
 from .torch_contents import described, places
 from .torch_files import opened
 from .torch_pickle import Tensor
-from .torch_states import is_safetensors, layer_of, read_safetensors, with_told
+from .torch_states import is_part, is_safetensors, layer_of, made_of_others, read_safetensors, with_told
 
 SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
 
@@ -107,7 +107,9 @@ def _grouped(values):
 
 def _state_dict(kind, path, layers, others, told, refused, options):
     """`Contents` of a state dict. layers: prefix -> its arrays, emptied; refused: prefixes that are known to be."""
-    models = {}
+    models, made = {}, made_of_others(others)
+    refused |= {place: reason for place, reason in made.items() if place not in layers and place not in refused}
+    others = {name: one for name, one in others.items() if not any(is_part(name, place) for place in made)}
     for place in list(layers):
         try:
             own, training = with_told(options, told.get(place, {}))
@@ -149,7 +151,7 @@ def _torch(kind, path, key=None, **options):
                 refused[place] = reasons[0]
                 del layers[place]
         others = {name: Described(*described(value)) for name, value in others.items()}
-        if not layers and not refused and key is None and (keys := file.keys()):
+        if not layers and not refused and not made_of_others(others) and (keys := file.keys()):
             return Contents(kind, {}, {}, others, keys={name: _counted(own.values) for name, own in keys.items()})
         arrays = file.arrays({name: value for own in layers.values() for name, value in own.items()})
         layers, told = _apart(layers, arrays), file.told
@@ -221,6 +223,16 @@ def contents(path, **options):
     return _READERS[kind](kind, path, **options)
 
 
+def _no_such(name, names, rest):
+    """Why a name, or none, names no layer."""
+    if not names:
+        return f"holds no recurrent layer{f', but {rest}' if rest else ''}"
+    if names == [""]:
+        return f"no recurrent layer is called {name!r}; the only one has no name, so leave out --name"
+    words = f"no recurrent layer is called {name!r}" if name is not None else f"{len(names)} recurrent layers"
+    return f"{words}; there are {', '.join(map(repr, names[:20]))}" + ("" if name else "; --name takes one of them")
+
+
 def only_model(path, name=None, **options):
     """The one model of a file, or the one called `name`: a prefix of torch ("encoder.lstm."), a node of ONNX.
 
@@ -230,10 +242,10 @@ def only_model(path, name=None, **options):
     found = contents(path, **options)
     if found.keys:
         listed = " or ".join(map(repr, list(found.keys)[:9]))
-        raise FileFormatError(f"{path}: holds several things and is no state dict itself; the key may be {listed}")
+        raise FileFormatError(f"{path}: holds several things and is no state dict itself; --key may be {listed}")
     names = [*found.models, *found.refused]
     if name is None and len(names) == 1:
-        if found.rest:
+        if found.rest and names[0] in found.models:
             words = f"holds more than its recurrent layer: {found.rest}"
             raise FileFormatError(f"{path}: {words}; --name {names[0]} takes the layer alone")
         name = names[0]
@@ -242,9 +254,7 @@ def only_model(path, name=None, **options):
     if name in found.refused:
         raise FileFormatError(f"{path}: {name or 'its layer'}: {found.refused[name]}")
     if name not in found.models:
-        listed = ", ".join(map(repr, names[:20])) or "none"
-        words = f"no recurrent layer is called {name!r}" if name is not None else f"{len(names)} recurrent layers"
-        raise FileFormatError(f"{path}: {words}; there are {listed}")
+        raise FileFormatError(f"{path}: {_no_such(name, names, found.rest)}")
     return found.models[name]
 
 

@@ -179,14 +179,14 @@ class Checkpoint:
     """An open checkpoint. values: name -> `Tensor` or what else is there; told: as of `torch_contents.Entries`."""
 
     def __init__(self, archive, key):
-        self._archive, self._keyed = archive, False
+        self._archive, self._place = archive, ""
         self._root, self._room = read(bytes(archive.read("data.pkl")))
         self._found, self._how = self._root, ""
         if key is not None:
             if not (found := find(self._root, key)):
                 raise ValueError(f"holds no dict under {key!r}{self._hint()}")
             self._found, self._how = found[0]
-            self._keyed = True
+            self._place = f"{key}."
         own = entries(self._found, self._room)
         if own is None:
             raise ValueError(f"holds {words(self._found)}, expected a state dict{self._hint() or self._way()}")
@@ -194,11 +194,11 @@ class Checkpoint:
 
     def keys(self):
         """Key -> `Entries` of the state dicts and modules inside, those with recurrent layers first."""
-        return keys(self._root, self._room)
+        return {f"{self._place}{key}": own for key, own in keys(self._found, self._room).items()}
 
     def _hint(self):
-        """What the key may be, for the end of an error, if none was given."""
-        found = {} if self._keyed else self.keys()
+        """What the key may be, for the end of an error."""
+        found = self.keys()
         found = [key for key, own in found.items() if places(own.values)] or list(found)
         return f"; key= may be {' or '.join(map(repr, found[:9]))}" if found else ""
 

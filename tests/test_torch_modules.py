@@ -111,7 +111,7 @@ def test_objects_that_hold_modules(written):
     ]:
         path = written(value, NUMBERS)
         if prefix is None:
-            with pytest.raises(FileFormatError, match=r"holds a m\.C, expected a state dict; in torch: torch\.save"):
+            with pytest.raises(FileFormatError, match=r"holds a m\.C, expected a state dict$"):
                 fl.read_torch(path)
         else:
             assert fl.from_torch(path, prefix).hidden_size == 1

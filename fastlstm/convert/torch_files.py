@@ -189,7 +189,7 @@ class Checkpoint:
             self._place = f"{key}."
         own = entries(self._found, self._room)
         if own is None:
-            raise ValueError(f"holds {words(self._found)}, expected a state dict{self._hint() or self._way()}")
+            raise ValueError(f"holds {words(self._found)}, expected a state dict{self._hint()}")
         self.values, self.told = own.values, own.told
 
     def keys(self):
@@ -202,8 +202,8 @@ class Checkpoint:
         found = [key for key, own in found.items() if places(own.values)] or list(found)
         return f"; key= may be {' or '.join(map(repr, found[:9]))}" if found else ""
 
-    def _way(self, name=None):
-        return "; in torch: " + way_out(self._found, self._how, name, self.values[name] if name is not None else None)
+    def _way(self, name):
+        return "; if you trust the file, in torch: " + way_out(self._found, self._how, name, self.values[name])
 
     def why_not(self, name):
         """Why an entry of `values` is no array, in words; "" for those that are read."""
@@ -285,7 +285,8 @@ def read_torch(path, key=None, prefix=""):
     Raises FileFormatError (a ValueError: path and what was found) where the part holds anything but such tensors; for
     files before torch 1.6, TorchScript, damage, views outside their storage, and tensors that need more than twice the
     file's size together; and for a file that changes while it is read. Where torch can write a file that is read, the
-    message ends with the line to type. OSErrors, and what has nothing to do with the file's bytes, come as they are.
+    message ends with the line to type, which may execute what is in the file. OSErrors, and what has nothing to do with
+    the file's bytes, come as they are.
     Memory stays within about twice the size of the tensors, 20 times that of the pickle, and 1 kB for each entry of the
     archive.
     """

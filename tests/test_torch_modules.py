@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch_bytes as tb
+from command_line import fails
 from test_torch_files import check
 
 import fastlstm as fl
@@ -176,6 +177,20 @@ def test_keys_below_a_key(written):
         formats.only_model(path, key="net")
     assert list(formats.contents(path, key="net").keys) == ["net.enc", "net.dec"]
     assert formats.only_model(path, key="net.enc").hidden_size == 1
+
+
+def test_inspect_of_a_list_and_of_a_dict_of_dicts(written):
+    path = written([layer(), {"enc." + name: tensor for name, tensor in layer().items()}], NUMBERS)
+    text = "\n".join(inspection.lines(formats.contents(path)))
+    assert "  0  4 tensors, of a recurrent layer\n  1  4 tensors, recurrent layers 'enc.'" in text
+    assert formats.only_model(path, key="0").hidden_size == 1
+    with pytest.raises(FileFormatError, match="--key may be '0' or '1'$"):
+        formats.only_model(path)
+    with pytest.raises(FileFormatError, match="holds a list, expected a state dict"):
+        formats.contents(written([3], NUMBERS))
+    assert "--key may be '0'" in fails("inspect", written([layer()], NUMBERS), "--key", "9")
+    found = formats.contents(written({"net": {"enc": layer()}, "netto": 3}, NUMBERS))
+    assert "\n".join(inspection.lines(found)).endswith("beside them: 'netto'")
 
 
 @pytest.mark.parametrize("place", ["", "a."])

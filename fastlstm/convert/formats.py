@@ -144,7 +144,7 @@ def _apart(layers, arrays):
 def _torch(kind, path, key=None, **options):
     """Every recurrent layer of a checkpoint of torch, by its prefix; its other tensors are not read."""
     refused = {}
-    with opened(path, key) as file:
+    with opened(path, key, several=True) as file:
         layers, others = _grouped({name: value for name, value in file.values.items() if isinstance(name, str)})
         for place, own in list(layers.items()):
             if reasons := [reason for name in own if (reason := file.why_not(name))]:
@@ -165,6 +165,7 @@ def _counted(values):
     """A state dict in words: "12 tensors, recurrent layers 'lstm.'"."""
     number, found = sum(type(value) is Tensor for value in values.values()), places(values)
     layers = f", recurrent layers {', '.join(map(repr, found[:9]))}" if found else ""
+    layers = ", of a recurrent layer" if found == [""] else layers
     return f"{number} tensor{'' if number == 1 else 's'}{layers}"
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..read_files import as_source, refusals, size_of, steady
 from ..safetensors_read import from_bfloat16
-from .torch_contents import entries, find, keys, places, readable, way_out, words
+from .torch_contents import Entries, entries, find, keys, places, readable, way_out, words
 from .torch_pickle import MAX_AXES, STORAGES, read
 
 _CHUNK = 1 << 20
@@ -176,9 +176,12 @@ def _arrays(archive, tensors):
 
 
 class Checkpoint:
-    """An open checkpoint. values: name -> `Tensor` or what else is there; told: as of `torch_contents.Entries`."""
+    """An open checkpoint. values: name -> `Tensor` or what else is there; told: as of `torch_contents.Entries`.
 
-    def __init__(self, archive, key):
+    several: whether there may be no state dict, but several of them in a list: then `values` is empty.
+    """
+
+    def __init__(self, archive, key, several=False):
         self._archive, self._place = archive, ""
         self._root, self._room = read(bytes(archive.read("data.pkl")))
         self._found, self._how = self._root, ""
@@ -188,6 +191,8 @@ class Checkpoint:
             self._found, self._how = found[0]
             self._place = f"{key}."
         own = entries(self._found, self._room)
+        if own is None and several and self.keys():
+            own = Entries({}, {}, self._room)
         if own is None:
             raise ValueError(f"holds {words(self._found)}, expected a state dict{self._hint()}")
         self.values, self.told = own.values, own.told
@@ -251,17 +256,17 @@ def _start(file):
 
 
 @contextlib.contextmanager
-def opened(path, key=None):
+def opened(path, key=None, several=False):
     """The `Checkpoint` in a file, for as long as the block lasts; errors of reading are FileFormatErrors with the path.
 
-    key: as of `read_torch`.
+    key: as of `read_torch`; several: as of `Checkpoint`.
     """
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a string or None, got {type(key).__name__}")
     path = as_source(path)
     with refusals(path), steady(path) as file:
         _start(file)
-        yield Checkpoint(_Archive(file, size_of(file)), key)
+        yield Checkpoint(_Archive(file, size_of(file)), key, several)
 
 
 def read_torch(path, key=None, prefix=""):

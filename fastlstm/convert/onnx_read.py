@@ -27,6 +27,7 @@ MAX_IR = 14  # of onnx 1.23
 _IR, _PRODUCER, _GRAPH, _OPSET, _FUNCTION = 1, 2, 7, 8, 25  # of ModelProto
 _STATES = ("initial_h", "initial_c")
 _SHARED = "shares weights with other nodes, which together need more than twice the file's size"
+_PROJECTED = "; torch.onnx.export drops the projection of proj_size: from_torch reads that layer from the checkpoint"
 _KINDS = ("float32", "float64", "float16", "bfloat16")
 _TOLD = 5  # nodes whose reasons an error gives in full
 
@@ -279,7 +280,9 @@ class _Reader:
         shape, is_zero = state
         expected = ["batch", how.directions, hidden] if how.batch_first else [how.directions, "batch", hidden]
         if len(shape) != 3 or any(a != b for a, b in zip(shape, expected, strict=True) if b != "batch"):
-            raise ValueError(f"has {name} of shape {shape}, expected ({', '.join(map(str, expected))})")
+            words = f"has {name} of shape {shape}, expected ({', '.join(map(str, expected))})"
+            projected = name == "initial_c" and len(shape) == 3 and shape[2] > hidden
+            raise ValueError(words + (_PROJECTED if projected else ""))
         if not is_zero:
             words = f"{name} is stored in the file and not zero; the layer starts from zeros if no state is given"
             self.warnings.append(f"{self.path}: {node.place}: {words}")

@@ -128,7 +128,8 @@ def test_mistakes(checkpoint, tmp_path):
         ("no such model", (missing, out)),
         ("the suffix must be one of .safetensors, .onnx, .pt, .pth", (good, tmp_path / "b.keras")),
         ("there is no folder", (good, tmp_path / "no" / "b.pt")),
-        ("key: for state dicts of torch alone", (good, out, "--key", "k")),
+        ("key: for dicts in a checkpoint of torch alone; this is a model of fastlstm", (good, out, "--key", "k")),
+        ("batch_first: for state dicts of torch alone, which do not tell it", (good, out, "--batch-first")),
         ("neither safetensors nor", (__file__, out)),
         ("Is a directory", (tmp_path, out)),
     ]:
@@ -161,6 +162,8 @@ def test_to_torch(tmp_path):
     assert os.path.islink(tmp_path / "link.pt") and (tmp_path / "b.pt").stat().st_mode & 0o777 == 0o600
     assert repr(fl.from_torch(tmp_path / "b.pt")) == "RNN(3, 4)"
     assert "cannot write" in fails("convert", tmp_path / "a.safetensors", tmp_path / ("a" * 253 + ".pt"))
+    with pytest.warns(UserWarning, match=r"weights alone, and does not tell which model; this was Sequential\("):
+        formats.write(fl.Sequential(fl.LSTM(2, 3), fl.Linear(3, 1)), tmp_path / "c.pt")
     fl.LSTM(2, 3, peephole="i").save(tmp_path / "a.safetensors")
     before = (tmp_path / "b.pt").read_bytes()
     assert "torch has no peephole='i'" in fails("convert", tmp_path / "a.safetensors", tmp_path / "b.pt")
@@ -278,7 +281,8 @@ def test_from_keras(tmp_path):
     assert "a model of Keras: 1 model" in succeeds("inspect", source)
     succeeds("convert", source, tmp_path / "a.safetensors")
     assert repr(fl.load(tmp_path / "a.safetensors")) == repr(fl.from_keras(source))
-    assert "key: for state dicts" in fails("convert", source, tmp_path / "b.safetensors", "--key", "k")
+    words = fails("convert", source, tmp_path / "b.safetensors", "--key", "k")
+    assert "key: for dicts in a checkpoint of torch alone; this is Keras" in words
 
 
 def test_what_is_told_of_things_that_were_not_read():

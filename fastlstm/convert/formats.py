@@ -90,9 +90,12 @@ def kind_of(path):
 
 
 def _no_options(kind, path, options):
+    if options.get("key") is not None:
+        raise FileFormatError(f"{path}: key: for dicts in a checkpoint of torch alone; this is {kind}")
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise FileFormatError(f"{path}: {', '.join(given)}: for state dicts of torch alone; {kind} tells it itself")
+        words = "for state dicts of torch alone, which do not tell it"
+        raise FileFormatError(f"{path}: {', '.join(given)}: {words}; this is {kind}, which does")
 
 
 def _grouped(values):
@@ -267,10 +270,11 @@ def _warn_of_a_state_dict(model, d, path):
     try:
         back = repr(layer_of(d))
     except ValueError:
-        back = "no layer by itself"
+        back = None
     if back != repr(model):
-        words = "a state dict holds weights alone, by names and shapes"
-        warnings.warn(f"{path}: {words} {back}; this was {' '.join(repr(model).split())}", UserWarning, stacklevel=3)
+        words = f"weights alone, by names and shapes {back}" if back else "weights alone, and does not tell which model"
+        words = f"a state dict holds {words}; this was {' '.join(repr(model).split())}"
+        warnings.warn(f"{path}: {words}", UserWarning, stacklevel=3)
 
 
 def _write_torch(model, path):

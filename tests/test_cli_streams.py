@@ -415,7 +415,7 @@ def test_options_that_do_not_fit(tmp_path):
         (("run", "--allow-nan"), "or neither"),
         (("run", model, tmp_path / "x.npy", "--output-format", "csv"), "--output-format is for an output"),
         (("run", "-", tmp_path / "x.npy"), "a model is not read from standard input"),
-        (("run", model, tmp_path / "x.npy", "--key", "k"), "key: for state dicts of torch alone"),
+        (("run", model, tmp_path / "x.npy", "--key", "k"), "key: for dicts in a checkpoint of torch alone"),
         (("run", model, tmp_path / "x.npy", "-o", "y.csv.gz"), "must be one of .npy, .npz, .csv"),
     ]:
         assert reason in fails(*words)

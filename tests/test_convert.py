@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import onnx_bytes as ob
 import pytest
 import torch_bytes as tb
 from command_line import fails, fastlstm, succeeds
@@ -127,7 +128,8 @@ def test_mistakes(checkpoint, tmp_path):
         ("no such model", (missing, out)),
         ("the suffix must be one of .safetensors, .onnx, .pt, .pth", (good, tmp_path / "b.keras")),
         ("there is no folder", (good, tmp_path / "no" / "b.pt")),
-        ("key: for state dicts of torch alone", (good, out, "--key", "k")),
+        ("key: for dicts in a checkpoint of torch alone; this is a model of fastlstm", (good, out, "--key", "k")),
+        ("batch_first: for state dicts of torch alone, which do not tell it", (good, out, "--batch-first")),
         ("neither safetensors nor", (__file__, out)),
         ("Is a directory", (tmp_path, out)),
     ]:
@@ -160,6 +162,8 @@ def test_to_torch(tmp_path):
     assert os.path.islink(tmp_path / "link.pt") and (tmp_path / "b.pt").stat().st_mode & 0o777 == 0o600
     assert repr(fl.from_torch(tmp_path / "b.pt")) == "RNN(3, 4)"
     assert "cannot write" in fails("convert", tmp_path / "a.safetensors", tmp_path / ("a" * 253 + ".pt"))
+    with pytest.warns(UserWarning, match=r"weights alone, and does not tell which model; this was Sequential\("):
+        formats.write(fl.Sequential(fl.LSTM(2, 3), fl.Linear(3, 1)), tmp_path / "c.pt")
     fl.LSTM(2, 3, peephole="i").save(tmp_path / "a.safetensors")
     before = (tmp_path / "b.pt").read_bytes()
     assert "torch has no peephole='i'" in fails("convert", tmp_path / "a.safetensors", tmp_path / "b.pt")
@@ -188,12 +192,97 @@ def test_to_onnx_and_back(tmp_path):
     assert (tmp_path / "b.onnx").read_bytes() == before
 
 
+@pytest.mark.parametrize("make", [
+    lambda: fl.LSTM(3, 4, bidirectional=True, rng=0), lambda: fl.GRU(3, 4, batch_first=True, rng=0),
+    lambda: fl.Reverse(fl.RNN(3, 4, rng=0)),
+])
+def test_a_layer_comes_back_from_onnx(tmp_path, make):
+    pytest.importorskip("onnx")
+    layer, path = make(), tmp_path / "a.safetensors"
+    layer.save(path)
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    succeeds("convert", path, tmp_path / "a.onnx")
+    commands = ["run", "a.onnx", "x.npy"], ["inspect", "a.onnx"], ["convert", "a.onnx", "b.safetensors"]
+    results = [fastlstm(command, *(tmp_path / name for name in names)) for command, *names in commands]
+    assert [result.returncode for result in results] == [0, 0, 0] and "output (5, 1, " in results[0].stdout
+    assert "beyond" not in results[1].stdout
+    found, expected = fl.load(tmp_path / "b.safetensors").state_dict(), layer.state_dict()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+W = ob.weights("LSTM")
+LSTM = ob.node("LSTM", ["x", "W", "R", "B"], ["y", "hn", "cn"], "rnn")
+SCALED = ob.node("Mul", ["W0", "two"], ["W"])
+TURNED = [ob.node("Transpose", ["x"], ["x1"], perm=[1, 0, 2]), ob.node("LSTM", ["x1", "W", "R"], ["y1"], "rnn")]
+STATES = [  # zeros of the batch's size, as older exporters write them
+    ob.node("Shape", ["x"], ["shape"]), ob.node("Gather", ["shape", "one"], ["B"], axis=0),
+    ob.node("Mul", ["B", "two"], ["rows"]), ob.node("ConstantOfShape", ["rows"], ["h"]),
+    ob.node("LSTM", ["x", "W", "R", "", "", "h", "h"], ["y"], "rnn"),
+]
+AROUND = [  # nodes, inputs, outputs, whether the layer is all there is
+    ([LSTM], ["x"], ["y"], True), ([LSTM], ["x"], ["y", "hn", "cn"], True), ([LSTM], ["x"], ["hn"], False),
+    ([*TURNED, ob.node("Squeeze", ["y1", "one"], ["y"])], ["x"], ["y"], True), (STATES, ["x"], ["y"], True),
+    ([LSTM, ob.node("Identity", ["hn"], ["last"])], ["x"], ["y", "last"], True),
+    ([LSTM, ob.node("Relu", ["y"], ["z"])], ["x"], ["z"], False),
+    ([LSTM, ob.node("Relu", ["hn"], ["z"])], ["x"], ["y", "z"], False),
+    ([LSTM, ob.node("Cast", ["y"], ["z"], to=10)], ["x"], ["z"], True),
+    ([LSTM, ob.node("Cast", ["y"], ["z"], to=7)], ["x"], ["z"], False),
+    ([LSTM, ob.node("Gather", ["y", "one"], ["z"], axis=0)], ["x"], ["z"], False),
+    ([LSTM, ob.node("Identity", ["y"], ["z"], domain="own")], ["x"], ["z"], False),
+    ([ob.node("Relu", ["x0"], ["x"]), LSTM], ["x0"], ["y"], False),
+    ([ob.node("Slice", ["x0", "one", "two"], ["x"]), LSTM], ["x0"], ["y"], False),
+    ([ob.node("LSTM", ["", "W", "R"], ["y"], "rnn")], ["x"], ["y"], False),
+    ([ob.node("LSTM", ["W", "W", "R"], ["y"], "rnn")], ["x"], ["y"], False),
+    ([ob.node("LSTM", ["x", "W", "R", "", "n"], ["y"], "rnn")], ["x", "n"], ["y"], True),
+    ([ob.node("LSTM", ["x", "W", "R", "", "one"], ["y"], "rnn")], ["x"], ["y"], False),
+    ([LSTM, ob.node("LSTM", ["x", "W", "R"], ["z"], "b")], ["x"], ["y", "z"], False),
+    ([LSTM, *(ob.node("Identity", ["y"], [f"z{n}"]) for n in range(600))], ["x"], ["y"], False),
+    ([LSTM, *(ob.node("Identity", ["z"], ["z"]) for n in range(2))], ["x"], ["y"], False),
+    ([LSTM, ob.node("Identity", ["z"], ["z"])], ["x"], ["y", "z"], True),
+    ([SCALED, ob.node("LSTM", ["x", "W", "R"], ["y"], "rnn")], ["x"], ["y"], True),
+    ([SCALED, LSTM, ob.node("Mul", ["y", "two"], ["z"])], ["x"], ["y"], False),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*its x comes from a Transpose")
+@pytest.mark.parametrize("place", range(len(AROUND)))
+def test_what_a_graph_may_compute_beyond_its_layer(tmp_path, place):
+    nodes, inputs, outputs, alone = AROUND[place]
+    arrays = W | {"W0": W["W"], "one": np.array([1]), "two": np.array([2.0], "f4")}
+    del arrays["W" if nodes[0] == SCALED else "W0"]
+    arrays = {name: array for name, array in arrays.items() if name != "B" or nodes != STATES}
+    tensors = [ob.tensor(name, array) for name, array in arrays.items()]
+    (tmp_path / "a.onnx").write_bytes(ob.model(ob.graph(nodes, tensors, inputs, outputs)))
+    found = formats.contents(tmp_path / "a.onnx")
+    assert [*found.models, *found.refused][0] == "rnn"
+    assert found.rest == ("" if alone else "a graph, which may compute more")
+    told = "\n".join(inspection.lines(found))
+    assert ("beyond what is told here: a graph, which may compute more" in told) is not alone
+
+
+@pytest.mark.parametrize("perm, layout, words", [
+    ([1, 0, 2], 0, "the graph has (B, T, I) there, this layer takes (T, B, I)"), ([0, 1, 2], 0, ""), (None, 0, ""),
+    ([1, 0, 2], 1, "the graph has (T, B, I) there, this layer takes (B, T, I)"),
+])
+def test_a_graph_with_another_order_of_axes(tmp_path, perm, layout, words):
+    options = {} if perm is None else {"perm": perm}
+    nodes = [ob.node("Transpose", ["x"], ["x1"], **options), ob.node("Identity", ["x1"], ["x2"])]
+    nodes += [ob.node("LSTM", ["x2", "W", "R"], ["y"], "rnn", **({"layout": 1} if layout else {}))]
+    tensors = [ob.tensor(name, W[name]) for name in "WR"]
+    (tmp_path / "a.onnx").write_bytes(ob.model(ob.graph(nodes, tensors)))
+    result = fastlstm("inspect", tmp_path / "a.onnx")
+    assert result.returncode == 0 and "LSTM(3, 4" in result.stdout
+    lines = result.stderr.splitlines()
+    assert len(lines) == bool(words) and all(words in line for line in lines)
+
+
 def test_from_keras(tmp_path):
     source = DATA / "keras_sample.keras"
     assert "a model of Keras: 1 model" in succeeds("inspect", source)
     succeeds("convert", source, tmp_path / "a.safetensors")
     assert repr(fl.load(tmp_path / "a.safetensors")) == repr(fl.from_keras(source))
-    assert "key: for state dicts" in fails("convert", source, tmp_path / "b.safetensors", "--key", "k")
+    words = fails("convert", source, tmp_path / "b.safetensors", "--key", "k")
+    assert "key: for dicts in a checkpoint of torch alone; this is Keras" in words
 
 
 def test_what_is_told_of_things_that_were_not_read():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastlstm as fl
+from fastlstm.convert import formats
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -49,6 +50,7 @@ def export(folder, kind, hidden, dtype=torch.float32, exporter="default", **opti
 def layers(path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*: its x comes from a Transpose")
         return fl.from_onnx(path)
 
 
@@ -68,6 +70,11 @@ def theirs(path, x):
     return session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
+def check_rest(path, options):
+    """The graph of a lone layer is known to compute nothing more."""
+    assert (formats.contents(path).rest == "") == ("num_layers" not in options)
+
+
 def near(ours, other, limit=LIMIT):
     assert ours.shape == other.shape
     assert np.abs(ours - other).max() <= limit
@@ -84,7 +91,15 @@ def test_the_default_exporter_of_torch(kind, hidden, options, tmp_path):
     path, x = export(tmp_path, kind, hidden, **options)
     wanted = theirs(path, x.numpy())
     near(through(path, x, options.get("batch_first", False)), wanted)
+    check_rest(path, options)
     near(fl.onnx.prepare(path).run([x.numpy()])[0], wanted)
+
+
+@pytest.mark.parametrize("exporter", ["default", "older"])
+def test_another_order_of_axes_is_told(exporter, tmp_path):
+    path, _ = export(tmp_path, "LSTM", 64, exporter=exporter, batch_first=True)
+    with pytest.warns(RuntimeWarning, match=r"the graph has \(B, T, I\) there, this layer takes \(T, B, I\)"):
+        fl.from_onnx(path)
 
 
 def test_open_axes(tmp_path):
@@ -92,12 +107,15 @@ def test_open_axes(tmp_path):
     path, x = export(tmp_path, "LSTM", 64, exporter="dynamic")
     wider = torch.cat([x, x, x], 1)
     near(through(path, wider), theirs(path, wider.numpy()))
+    check_rest(path, {})
+    check_rest(export(tmp_path, "GRU", 64, exporter="dynamic", batch_first=True)[0], {})
 
 
 @pytest.mark.parametrize("kind, hidden, options", [*CASES, ("RNN", 512, {"num_layers": 2})], ids=str)
 def test_the_older_exporter_of_torch(kind, hidden, options, tmp_path):
     path, x = export(tmp_path, kind, hidden, exporter="older", **options)
     near(through(path, x, options.get("batch_first", False)), theirs(path, x.numpy()))
+    check_rest(path, options)
 
 
 @pytest.mark.parametrize("kind, dtype, limit", [
@@ -125,7 +143,8 @@ def test_what_torch_writes_step_by_step(tmp_path):
 def test_projections_of_torch(tmp_path):
     """The exporter drops them without a word; what is left of the layer does not fit."""
     path, _ = export(tmp_path, "LSTM", 64, proj_size=8)
-    with pytest.raises(fl.FileFormatError, match="has initial_c of shape .1, 2, 64., expected .1, batch, 8."):
+    words = "has initial_c of shape .1, 2, 64., expected .1, batch, 8.; torch.* drops the projection .*from_torch"
+    with pytest.raises(fl.FileFormatError, match=words):
         fl.from_onnx(path)
 
 

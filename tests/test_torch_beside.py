@@ -211,11 +211,15 @@ def test_other_kinds_that_are_read(saved):
 def test_what_is_no_tensor_is_named(saved, tmp_path):
     torch = pytest.importorskip("torch")
     path = saved({"sd": {"w": torch.ones(2), "epoch": 3, "path": pathlib.PurePosixPath("x"), 7: 8}})
-    with pytest.raises(FileFormatError, match="'epoch' is a number, expected a tensor of .*; in torch: ") as caught:
+    with pytest.raises(FileFormatError, match="'epoch' is a number, expected a tensor of .*, in torch: ") as caught:
         fl.read_torch(path, "sd")
     check(after_the_line(caught.value, path, tmp_path), {"w": np.ones(2, "f4")})
-    with pytest.raises(FileFormatError, match="holds a argparse.Namespace, expected a state dict; in torch: "):
-        fl.read_torch(saved(argparse.Namespace(a=1)))
+    assert "; if you trust the file, in torch: " in str(caught.value)
+    for value, words in [(argparse.Namespace(a=1), "an argparse.Namespace"), (torch.ones(2), "a tensor"),
+                         ([torch.ones(2)], "a list"), (torch.eye(2).to_sparse(), "a sparse tensor")]:
+        for content, key in ((value, None), ({"x": value}, "x")):  # no line in torch: no state dict follows from it
+            with pytest.raises(FileFormatError, match=f"holds {words}, expected a state dict$"):
+                fl.read_torch(saved(content), key)
     assert fl.read_torch(saved({"sd": {}}), "sd") == {}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch_bytes as tb
+from command_line import fails
 from test_torch_files import check
 
 import fastlstm as fl
@@ -111,7 +112,7 @@ def test_objects_that_hold_modules(written):
     ]:
         path = written(value, NUMBERS)
         if prefix is None:
-            with pytest.raises(FileFormatError, match=r"holds a m\.C, expected a state dict; in torch: torch\.save"):
+            with pytest.raises(FileFormatError, match=r"holds a m\.C, expected a state dict$"):
                 fl.read_torch(path)
         else:
             assert fl.from_torch(path, prefix).hidden_size == 1
@@ -166,6 +167,59 @@ def test_hints(written):
         fl.from_torch(written({"net": one, "epoch": 3}, NUMBERS), key="net")
 
 
+def test_keys_below_a_key(written):
+    """Where a key names a dict of state dicts, their keys are listed in full."""
+    value = {"net": {"enc": layer(), "dec": layer()}, "epoch": 3}
+    path = written(value, NUMBERS)
+    with pytest.raises(FileFormatError, match=r"no weight_hh_l0 in it.*; key= may be 'net\.enc' or 'net\.dec'$"):
+        fl.from_torch(path, key="net")
+    with pytest.raises(FileFormatError, match=r"--key may be 'net\.enc' or 'net\.dec'$"):
+        formats.only_model(path, key="net")
+    assert list(formats.contents(path, key="net").keys) == ["net.enc", "net.dec"]
+    assert formats.only_model(path, key="net.enc").hidden_size == 1
+
+
+def test_inspect_of_a_list_and_of_a_dict_of_dicts(written):
+    path = written([layer(), {"enc." + name: tensor for name, tensor in layer().items()}], NUMBERS)
+    text = "\n".join(inspection.lines(formats.contents(path)))
+    assert "  0  4 tensors, of a recurrent layer\n  1  4 tensors, recurrent layers 'enc.'" in text
+    assert formats.only_model(path, key="0").hidden_size == 1
+    with pytest.raises(FileFormatError, match="--key may be '0' or '1'$"):
+        formats.only_model(path)
+    with pytest.raises(FileFormatError, match="holds a list, expected a state dict"):
+        formats.contents(written([3], NUMBERS))
+    assert "--key may be '0'" in fails("inspect", written([layer()], NUMBERS), "--key", "9")
+    found = formats.contents(written({"net": {"enc": layer()}, "netto": 3}, NUMBERS))
+    assert "\n".join(inspection.lines(found)).endswith("beside them: 'netto'")
+
+
+@pytest.mark.parametrize("place", ["", "a."])
+@pytest.mark.parametrize("ends, remove", [
+    (["_g", "_v"], "remove_weight_norm"), (["_orig", "_u"], "remove_spectral_norm"), (None, "remove_parametrizations"),
+])
+def test_weights_that_are_made_of_others(written, place, ends, remove):
+    """The command line gives the reason, too; what the weights are made of is no tensor of something else."""
+    d = dict(layer())
+    weight = d.pop("weight_hh_l0")
+    made = [f"weight_hh_l0{end}" for end in ends] if ends else ["parametrizations.weight_hh_l0.original0"]
+    path = written({place + name: tensor for name, tensor in (d | dict.fromkeys(made, weight)).items()}, NUMBERS)
+    found = formats.contents(path)
+    assert list(found.refused) == [place] and remove in found.refused[place] and not found.others
+    with pytest.raises(FileFormatError, match=rf"its weight_hh_l0 is made of .*{remove}"):
+        formats.only_model(path)
+
+
+def test_names_of_layers_are_told(written):
+    path = written({f"{place}.{name}": tensor for place in ("enc", "dec") for name, tensor in layer().items()}, NUMBERS)
+    with pytest.raises(FileFormatError, match=r"2 recurrent layers; there are 'enc\.', 'dec\.'; --name takes one"):
+        formats.only_model(path)
+    with pytest.raises(FileFormatError, match=r"is called 'foo'; the only one has no name, so leave out --name"):
+        formats.only_model(written(layer(), NUMBERS), name="foo")
+    one = {"w": tb.tensor(tb.storage(numel=16), 0, (1,), (1,))}
+    with pytest.raises(FileFormatError, match=r"holds no recurrent layer, but other tensors \(w\)"):
+        formats.only_model(written(one, NUMBERS))
+
+
 def test_prefix(written):
     value = {"a.lstm." + n: t for n, t in layer().items()} | {"b": tb.Call("os", "system", "x"), 3: 4}
     path = written({"sd": value}, NUMBERS)
@@ -184,7 +238,7 @@ def test_inspect_lists_the_keys(written, capsys):
     text = "\n".join(inspection.lines(formats.contents(path)))
     assert "4 tensors, recurrent layers 'lstm.'" in text and "head  1 tensor\n" in text and "'epoch'" in text
     assert "\x1b" not in text
-    with pytest.raises(FileFormatError, match="the key may be 'sd' or 'head'$"):
+    with pytest.raises(FileFormatError, match="--key may be 'sd' or 'head'$"):
         formats.only_model(path)
     assert formats.only_model(path, key="sd").hidden_size == 1
 

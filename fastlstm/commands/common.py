@@ -44,7 +44,7 @@ def read(path, reader, **options):
     except OSError as error:
         raise UsageError(f"cannot load {path}: {error.strerror or error}") from error
     except (ImportError, NotImplementedError, TypeError, ValueError) as error:
-        reason = str(error).removeprefix(f"{path}: ")
+        reason = str(error).removeprefix(f"{path}: ").replace("; key= may be ", "; --key may be ")
         raise UsageError(f"cannot load {path}: {reason}") from error
 
 

@@ -25,7 +25,7 @@ from ..whole_files import as_target, write_whole
 from .torch_contents import described, places
 from .torch_files import opened
 from .torch_pickle import Tensor
-from .torch_states import is_safetensors, layer_of, read_safetensors, with_told
+from .torch_states import is_part, is_safetensors, layer_of, made_of_others, read_safetensors, with_told
 
 SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth")
 
@@ -90,9 +90,12 @@ def kind_of(path):
 
 
 def _no_options(kind, path, options):
+    if options.get("key") is not None:
+        raise FileFormatError(f"{path}: key: for dicts in a checkpoint of torch alone; this is {kind}")
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise FileFormatError(f"{path}: {', '.join(given)}: for state dicts of torch alone; {kind} tells it itself")
+        words = "for state dicts of torch alone, which do not tell it"
+        raise FileFormatError(f"{path}: {', '.join(given)}: {words}; this is {kind}, which does")
 
 
 def _grouped(values):
@@ -107,7 +110,9 @@ def _grouped(values):
 
 def _state_dict(kind, path, layers, others, told, refused, options):
     """`Contents` of a state dict. layers: prefix -> its arrays, emptied; refused: prefixes that are known to be."""
-    models = {}
+    models, made = {}, made_of_others(others)
+    refused |= {place: reason for place, reason in made.items() if place not in layers and place not in refused}
+    others = {name: one for name, one in others.items() if not any(is_part(name, place) for place in made)}
     for place in list(layers):
         try:
             own, training = with_told(options, told.get(place, {}))
@@ -142,14 +147,14 @@ def _apart(layers, arrays):
 def _torch(kind, path, key=None, **options):
     """Every recurrent layer of a checkpoint of torch, by its prefix; its other tensors are not read."""
     refused = {}
-    with opened(path, key) as file:
+    with opened(path, key, several=True) as file:
         layers, others = _grouped({name: value for name, value in file.values.items() if isinstance(name, str)})
         for place, own in list(layers.items()):
             if reasons := [reason for name in own if (reason := file.why_not(name))]:
                 refused[place] = reasons[0]
                 del layers[place]
         others = {name: Described(*described(value)) for name, value in others.items()}
-        if not layers and not refused and key is None and (keys := file.keys()):
+        if not layers and not refused and not made_of_others(others) and (keys := file.keys()):
             return Contents(kind, {}, {}, others, keys={name: _counted(own.values) for name, own in keys.items()})
         arrays = file.arrays({name: value for own in layers.values() for name, value in own.items()})
         layers, told = _apart(layers, arrays), file.told
@@ -163,6 +168,7 @@ def _counted(values):
     """A state dict in words: "12 tensors, recurrent layers 'lstm.'"."""
     number, found = sum(type(value) is Tensor for value in values.values()), places(values)
     layers = f", recurrent layers {', '.join(map(repr, found[:9]))}" if found else ""
+    layers = ", of a recurrent layer" if found == [""] else layers
     return f"{number} tensor{'' if number == 1 else 's'}{layers}"
 
 
@@ -193,10 +199,10 @@ def _onnx(kind, path, **options):
     from .onnx_read import read_onnx
 
     _no_options(kind, path, options)
-    models, refused, told = read_onnx(path)
+    models, refused, told, rest = read_onnx(path)
     for words in told:
         warnings.warn(words, RuntimeWarning, stacklevel=2)
-    return Contents(kind, models, refused, {}, "a graph, which may compute more")
+    return Contents(kind, models, refused, {}, rest)
 
 
 def _keras(kind, path, **options):
@@ -221,6 +227,16 @@ def contents(path, **options):
     return _READERS[kind](kind, path, **options)
 
 
+def _no_such(name, names, rest):
+    """Why a name, or none, names no layer."""
+    if not names:
+        return f"holds no recurrent layer{f', but {rest}' if rest else ''}"
+    if names == [""]:
+        return f"no recurrent layer is called {name!r}; the only one has no name, so leave out --name"
+    words = f"no recurrent layer is called {name!r}" if name is not None else f"{len(names)} recurrent layers"
+    return f"{words}; there are {', '.join(map(repr, names[:20]))}" + ("" if name else "; --name takes one of them")
+
+
 def only_model(path, name=None, **options):
     """The one model of a file, or the one called `name`: a prefix of torch ("encoder.lstm."), a node of ONNX.
 
@@ -230,10 +246,10 @@ def only_model(path, name=None, **options):
     found = contents(path, **options)
     if found.keys:
         listed = " or ".join(map(repr, list(found.keys)[:9]))
-        raise FileFormatError(f"{path}: holds several things and is no state dict itself; the key may be {listed}")
+        raise FileFormatError(f"{path}: holds several things and is no state dict itself; --key may be {listed}")
     names = [*found.models, *found.refused]
     if name is None and len(names) == 1:
-        if found.rest:
+        if found.rest and names[0] in found.models:
             words = f"holds more than its recurrent layer: {found.rest}"
             raise FileFormatError(f"{path}: {words}; --name {names[0]} takes the layer alone")
         name = names[0]
@@ -242,9 +258,7 @@ def only_model(path, name=None, **options):
     if name in found.refused:
         raise FileFormatError(f"{path}: {name or 'its layer'}: {found.refused[name]}")
     if name not in found.models:
-        listed = ", ".join(map(repr, names[:20])) or "none"
-        words = f"no recurrent layer is called {name!r}" if name is not None else f"{len(names)} recurrent layers"
-        raise FileFormatError(f"{path}: {words}; there are {listed}")
+        raise FileFormatError(f"{path}: {_no_such(name, names, found.rest)}")
     return found.models[name]
 
 
@@ -256,10 +270,11 @@ def _warn_of_a_state_dict(model, d, path):
     try:
         back = repr(layer_of(d))
     except ValueError:
-        back = "no layer by itself"
+        back = None
     if back != repr(model):
-        words = "a state dict holds weights alone, by names and shapes"
-        warnings.warn(f"{path}: {words} {back}; this was {' '.join(repr(model).split())}", UserWarning, stacklevel=3)
+        words = f"weights alone, by names and shapes {back}" if back else "weights alone, and does not tell which model"
+        words = f"a state dict holds {words}; this was {' '.join(repr(model).split())}"
+        warnings.warn(f"{path}: {words}", UserWarning, stacklevel=3)
 
 
 def _write_torch(model, path):

@@ -27,6 +27,9 @@ def lines(found, plans=False):
     for name, reason in found.refused.items():
         yield ""
         yield f"{name!r} cannot be read: {shown(reason)}"
+    if found.rest and not found.others:
+        yield ""
+        yield f"beyond what is told here: {shown(found.rest)}"
     if found.others:
         yield ""
         yield "tensors of no recurrent layer"
@@ -67,7 +70,7 @@ def _key_lines(found):
     wide = max(map(len, found.keys))
     for key, words in found.keys.items():
         yield f"  {shown(key):<{wide}}  {shown(words)}"
-    others = [name for name in found.others if name not in found.keys]
+    others = [name for name in found.others if not any(f"{key}.".startswith(f"{name}.") for key in found.keys)]
     if others:
         yield f"beside them: {', '.join(map(repr, others[:20]))}{', ...' if len(others) > 20 else ''}"
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..params import not_finite
 from ..read_files import FileFormatError, as_source, excerpt, refusals, steady
+from .onnx_around import rest
 from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
 from .onnx_nodes import STANDARD, Search, attributes_of, short
 from .onnx_room import BF16, Room
@@ -26,6 +27,7 @@ MAX_IR = 14  # of onnx 1.23
 _IR, _PRODUCER, _GRAPH, _OPSET, _FUNCTION = 1, 2, 7, 8, 25  # of ModelProto
 _STATES = ("initial_h", "initial_c")
 _SHARED = "shares weights with other nodes, which together need more than twice the file's size"
+_PROJECTED = "; torch.onnx.export drops the projection of proj_size: from_torch reads that layer from the checkpoint"
 _KINDS = ("float32", "float64", "float16", "bfloat16")
 _TOLD = 5  # nodes whose reasons an error gives in full
 
@@ -205,7 +207,20 @@ class _Reader:
         for name in _STATES:
             if name in given:
                 self._check_state(node, how, hidden, name, given[name])
+        self._tell_of_a_turned_x(node, how, given["X"])
         return model
+
+    def _tell_of_a_turned_x(self, node, how, name):
+        """A warning where the graph has time and batch in another order than the layer."""
+        try:
+            before = self.values.find(name, node.graphs).node
+            turned = before and before.op_type == "Transpose" and attributes_of(self.data, before).get("perm")
+        except ValueError:
+            return
+        if turned is not None and list(turned or ()) == [1, 0, 2]:
+            theirs, ours = ("(T, B, I)", "(B, T, I)") if how.batch_first else ("(B, T, I)", "(T, B, I)")
+            words = f"its x comes from a Transpose of the first two axes: the graph has {theirs} there"
+            self.warnings.append(f"{self.path}: {node.place}: {words}, this layer takes {ours}")
 
     def _found(self, node, given, name):
         try:
@@ -265,7 +280,9 @@ class _Reader:
         shape, is_zero = state
         expected = ["batch", how.directions, hidden] if how.batch_first else [how.directions, "batch", hidden]
         if len(shape) != 3 or any(a != b for a, b in zip(shape, expected, strict=True) if b != "batch"):
-            raise ValueError(f"has {name} of shape {shape}, expected ({', '.join(map(str, expected))})")
+            words = f"has {name} of shape {shape}, expected ({', '.join(map(str, expected))})"
+            projected = name == "initial_c" and len(shape) == 3 and shape[2] > hidden
+            raise ValueError(words + (_PROJECTED if projected else ""))
         if not is_zero:
             words = f"{name} is stored in the file and not zero; the layer starts from zeros if no state is given"
             self.warnings.append(f"{self.path}: {node.place}: {words}")
@@ -297,10 +314,13 @@ def _type(found):
 
 
 def read_onnx(path, names=None):
-    """(name -> layer, name -> why there is none, warnings) of what `as_source` gave; see `from_onnx`."""
+    """(name -> layer, name -> why there is none, warnings, what else the file may compute) of what `as_source` gave.
+
+    See `from_onnx`, and `onnx_around.rest`.
+    """
     with refusals(path), steady(path) as file:
         reader = _Reader(path, file)
-        return *reader.layers(names), reader.warnings
+        return *reader.layers(names), reader.warnings, rest(reader.data, list(reader.nodes.values()))
 
 
 def _refusal(path, found, refused):
@@ -343,7 +363,8 @@ def from_onnx(path, names=None):
     unknown attributes, with weights that are known at run time only or do not fit. It names all of them, and those that
     `names` can ask for. So it does for a name that no node has, and for a file that changes while it is read. TypeError
     for names of another type. OSErrors of the model itself, and what has nothing to do with the file's bytes, come as
-    they are. Warns (RuntimeWarning) of NaN and infinity, and of an initial state that is stored in the file.
+    they are. Warns (RuntimeWarning) of NaN and infinity, of an initial state that is stored in the file, and where x
+    comes from a Transpose of time and batch, as of torch's batch_first=True: the layer takes x as the node does.
 
     Memory stays below twice the size of the file or of its layers, whichever is larger, a sixteenth more, and 10 kB for
     each layer, of which there may be 1024; where the system takes no memory back piece by piece (Windows), three times.
@@ -356,7 +377,7 @@ def from_onnx(path, names=None):
         if wrong:
             raise TypeError(f"names must be a list of names of nodes, got one with {wrong[0]}")
     path = as_source(path)
-    found, refused, told = read_onnx(path, names)
+    found, refused, told, _ = read_onnx(path, names)
     if refused:
         raise _refusal(path, found, refused)
     for words in told:

@@ -257,7 +257,7 @@ def _in_words(value):
             cls = f"class {cls.text}" if type(cls) is Name else "another class"
             return f"a tensor of {cls}", "{}.as_subclass(torch.Tensor)"
         known = _TENSORS.get(name.name) if name.module.startswith("torch") else None
-        return known or (f"a {name.text}", None)
+        return known or (f"{'an' if name.text[:1] in 'aeiou' else 'a'} {name.text}", None)
     if type(value) is Name:
         return f"the name {value.text}", None
     if type(value) is Key:
@@ -279,16 +279,15 @@ def described(value):
     return "", words(value)
 
 
-def way_out(value, how="", name=None, entry=None):
+def way_out(value, how, name, entry):
     """The line to type in torch that writes a file which is read, instead of one that is refused.
 
-    value: what was asked for, how: how a program gets it. name, entry: what in its state dict cannot be read.
+    value: the dict or module that was asked for, how: how a program gets it. name, entry: what in its state dict cannot
+    be read.
     """
     loaded = f"torch.load(path, weights_only=False){how}"
-    if type(value) is Object and (name is None or _module(value)):
+    if _module(value):
         loaded += ".state_dict()"
-    if name is None:
-        return f'torch.save({loaded}, "weights.pt")'
     if not isinstance(name, str):
         return f'torch.save({{n: t for n, t in {loaded}.items() if isinstance(n, str)}}, "weights.pt")'
     plain, place = _in_words(entry)[1], f"d[{name[:100]!r}]"

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..read_files import as_source, refusals, size_of, steady
 from ..safetensors_read import from_bfloat16
-from .torch_contents import entries, find, keys, places, readable, way_out, words
+from .torch_contents import Entries, entries, find, keys, places, readable, way_out, words
 from .torch_pickle import MAX_AXES, STORAGES, read
 
 _CHUNK = 1 << 20
@@ -176,34 +176,39 @@ def _arrays(archive, tensors):
 
 
 class Checkpoint:
-    """An open checkpoint. values: name -> `Tensor` or what else is there; told: as of `torch_contents.Entries`."""
+    """An open checkpoint. values: name -> `Tensor` or what else is there; told: as of `torch_contents.Entries`.
 
-    def __init__(self, archive, key):
-        self._archive, self._keyed = archive, False
+    several: whether there may be no state dict, but several of them in a list: then `values` is empty.
+    """
+
+    def __init__(self, archive, key, several=False):
+        self._archive, self._place = archive, ""
         self._root, self._room = read(bytes(archive.read("data.pkl")))
         self._found, self._how = self._root, ""
         if key is not None:
             if not (found := find(self._root, key)):
                 raise ValueError(f"holds no dict under {key!r}{self._hint()}")
             self._found, self._how = found[0]
-            self._keyed = True
+            self._place = f"{key}."
         own = entries(self._found, self._room)
+        if own is None and several and self.keys():
+            own = Entries({}, {}, self._room)
         if own is None:
-            raise ValueError(f"holds {words(self._found)}, expected a state dict{self._hint() or self._way()}")
+            raise ValueError(f"holds {words(self._found)}, expected a state dict{self._hint()}")
         self.values, self.told = own.values, own.told
 
     def keys(self):
         """Key -> `Entries` of the state dicts and modules inside, those with recurrent layers first."""
-        return keys(self._root, self._room)
+        return {f"{self._place}{key}": own for key, own in keys(self._found, self._room).items()}
 
     def _hint(self):
-        """What the key may be, for the end of an error, if none was given."""
-        found = {} if self._keyed else self.keys()
+        """What the key may be, for the end of an error."""
+        found = self.keys()
         found = [key for key, own in found.items() if places(own.values)] or list(found)
         return f"; key= may be {' or '.join(map(repr, found[:9]))}" if found else ""
 
-    def _way(self, name=None):
-        return "; in torch: " + way_out(self._found, self._how, name, self.values[name] if name is not None else None)
+    def _way(self, name):
+        return "; if you trust the file, in torch: " + way_out(self._found, self._how, name, self.values[name])
 
     def why_not(self, name):
         """Why an entry of `values` is no array, in words; "" for those that are read."""
@@ -251,17 +256,17 @@ def _start(file):
 
 
 @contextlib.contextmanager
-def opened(path, key=None):
+def opened(path, key=None, several=False):
     """The `Checkpoint` in a file, for as long as the block lasts; errors of reading are FileFormatErrors with the path.
 
-    key: as of `read_torch`.
+    key: as of `read_torch`; several: as of `Checkpoint`.
     """
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a string or None, got {type(key).__name__}")
     path = as_source(path)
     with refusals(path), steady(path) as file:
         _start(file)
-        yield Checkpoint(_Archive(file, size_of(file)), key)
+        yield Checkpoint(_Archive(file, size_of(file)), key, several)
 
 
 def read_torch(path, key=None, prefix=""):
@@ -285,7 +290,8 @@ def read_torch(path, key=None, prefix=""):
     Raises FileFormatError (a ValueError: path and what was found) where the part holds anything but such tensors; for
     files before torch 1.6, TorchScript, damage, views outside their storage, and tensors that need more than twice the
     file's size together; and for a file that changes while it is read. Where torch can write a file that is read, the
-    message ends with the line to type. OSErrors, and what has nothing to do with the file's bytes, come as they are.
+    message ends with the line to type, which may execute what is in the file. OSErrors, and what has nothing to do with
+    the file's bytes, come as they are.
     Memory stays within about twice the size of the tensors, 20 times that of the pickle, and 1 kB for each entry of the
     archive.
     """

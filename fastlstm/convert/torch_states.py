@@ -17,9 +17,9 @@ from .torch_files import module_prefix, opened, with_prefix
 
 # weights that torch makes of others in every call -> the function that makes them for good
 _MADE = {
-    r"(?:.*\.)?parametrizations\.(weight_[ih]h_l\d+(?:_reverse)?)\.original\d*": "parametrize.remove_parametrizations",
-    r"(?:.*\.)?(weight_hh_l\d+(?:_reverse)?)_[gv]": "remove_weight_norm",
-    r"(?:.*\.)?(weight_hh_l\d+(?:_reverse)?)_(?:orig|u)": "remove_spectral_norm",
+    r"(.*\.)?parametrizations\.(weight_[ih]h_l\d+(?:_reverse)?)\.original\d*": "parametrize.remove_parametrizations",
+    r"(.*\.)?(weight_hh_l\d+(?:_reverse)?)_[gv]": "remove_weight_norm",
+    r"(.*\.)?(weight_hh_l\d+(?:_reverse)?)_(?:orig|u)": "remove_spectral_norm",
 }
 _CLASSES = {4: LSTM, 3: GRU, 1: RNN}  # by rows of weight_hh per hidden unit
 
@@ -55,13 +55,26 @@ def is_safetensors_file(path, key):
 # ---- the layer they describe ------------------------------------------------------------------------------------
 
 
-def _not_made(d):
-    """d, a state dict; ValueError if torch makes recurrent weights of it in every call (weight_norm, spectral_norm)."""
-    for name in d if not places(d) else ():
+def made_of_others(names):
+    """Prefix -> why of the layers whose recurrent weights torch makes in every call (weight_norm, spectral_norm)."""
+    found = {}
+    for name in names:
         for pattern, remove in _MADE.items():
             if match := re.fullmatch(pattern, name):
-                line = f'torch.nn.utils.{remove}(module, {match[1]!r}); torch.save(module.state_dict(), "weights.pt")'
-                raise ValueError(f"its {match[1]} is made of {name}; in torch: {line}")
+                line = f'torch.nn.utils.{remove}(module, {match[2]!r}); torch.save(module.state_dict(), "weights.pt")'
+                found.setdefault(match[1] or "", f"its {match[2]} is made of {name}; in torch: {line}")
+    return found
+
+
+def is_part(name, place):
+    """Whether a tensor is of the layer at a prefix, as a weight or what one is made of."""
+    return re.fullmatch(rf"{re.escape(place)}(parametrizations\.)?(weight|bias)_(ih|hh|hr)_l\d.*", name) is not None
+
+
+def _not_made(d):
+    """d, a state dict; ValueError if torch makes recurrent weights of it in every call."""
+    for reason in (made_of_others(d) if not places(d) else {}).values():
+        raise ValueError(reason)
     return d
 
 

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..module import Module
@@ -6,6 +6,8 @@ from ..params import _Array
 from ..read_files import Source, _Given
 from ..recurrent import Recurrent
 
+def made_of_others(names: Iterable[str]) -> dict[str, str]: ...
+def is_part(name: str, place: str) -> bool: ...
 def is_safetensors(path: str | Source) -> bool: ...
 def read_safetensors(
     path: _Given | Source, choose: Callable[[dict[str, Any]], dict[str, Any]] = ...

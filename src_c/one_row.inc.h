@@ -110,6 +110,7 @@ FL_INLINE void V(one_row_any)(const fl_one_row_args *a, const V(cell_shape) shap
             }
         }
         h = out;
+        if (t + 1 == a->steps) break; /* a step that is not made may lie anywhere */
         out = (real *)out + a->y_step;
         x = (const real *)x + a->x_step;
     }

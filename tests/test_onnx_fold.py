@@ -1,5 +1,6 @@
 """from_onnx where weights are computed of constants: every operator in old and new opsets, what is refused, memory."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx_bytes as ob
 import pytest
 
 import fastlstm as fl
+from fastlstm.convert import onnx_shapes, onnx_values
 
 ARRAYS = ob.weights("RNN")
 W = ARRAYS["W"]  # (1, 4, 3)
@@ -61,6 +63,7 @@ def f32(bits):
 
 
 HALF = W.astype("f2")
+SQUARES = np.array([[[2, 3, 4]] * 4], "f4")
 Q8 = np.arange(-6, 6).reshape(1, 4, 3).astype("i1")
 SCALE = np.float32(0.25)
 FOURS = np.array([0x10, 0x32, 0x54, 0x76, 0x98, 0xBA], np.uint8)  # 0 to 11, the lower half first
@@ -70,6 +73,16 @@ BLOCKS = np.array([0.5, 2, 4, 8], "f4").reshape(1, 2, 2)  # along the last axis,
 
 # name -> (nodes, initializers, opsets, what w is)
 CASES = {
+    "ReduceL2 of nothing": ([op("ReduceL2", "a", noop_with_empty_axes=1)], {"a": W - 1}, (18, 28), np.abs(W - 1)),
+    "Pow of integers": ([op("Pow", "a e", "b"), op("Cast", "b", to=1)],
+                        {"a": np.square(SQUARES).astype("i8"), "e": np.float32(0.5)}, (13, 28), SQUARES),
+    "DequantizeLinear, blocks of 1": ([op("DequantizeLinear", "a s", axis=2, block_size=1)],
+                                      {"a": Q8, "s": W}, (21, 28), Q8 * W),
+    "DequantizeLinear, blocks of 3 of 4": ([op("DequantizeLinear", "a s", axis=1, block_size=3)],
+                                           {"a": Q8, "s": W[:, :2]}, (21, 28), Q8 * W[:, [0, 0, 0, 1]]),
+    "Gather, turned": ([op("Transpose", "a", "b", perm=[0, 2, 1]), op("Gather", "b t", "c", axis=1),
+                        op("Transpose", "c", perm=[0, 2, 1])], {"a": W, "t": ints(2, 0, -2)}, (11, 28),
+                       W[:, :, [2, 0, 1]]),
     "Identity": ([op("Identity", "a")], {"a": W}, (7, 28), W),
     "Transpose": ([op("Transpose", "a", perm=[2, 1, 0])], {"a": W.T.copy().T.transpose(2, 1, 0)}, (7, 28), W),
     "Transpose, default": ([op("Transpose", "a")], {"a": W.T}, (7, 28), W),
@@ -346,6 +359,10 @@ NEXT = "; if it is constant, onnxruntime writes a file without it: SessionOption
 
 @pytest.mark.parametrize("nodes, arrays, words", [
     ([op("Neg", "x")], {}, "W is 'w', computed from 'x', an input of the graph"),
+    ([op("QuantizeLinear", "a s z", "q"), op("DequantizeLinear", "q s")],
+     {"a": W, "s": SCALE, "z": (FOURS[:1], "raw", "int4")}, "makes numbers of four bits"),
+    ([op("CastLike", "a z", "q"), op("Cast", "q", to=1)], {"a": W, "z": (FOURS[:1], "raw", "int4")},
+     "makes numbers of four bits"),
     ([op("Neg", "a", "b"), op("Add", "b x")], {"a": W}, "W is 'w', computed from 'x', an input of the graph"),
     ([op("Neg", "b"), op("Abs", "gone", "b")], {}, "W is 'w', computed from 'gone', which nothing in the file gives"),
     ([op("Neg", "b"), op("MatMul", "a a", "b")], {"a": W}, "'w', computed from 'b', computed at run .* MatMul" + NEXT),
@@ -435,3 +452,23 @@ def test_initial_states(read, tmp_path):
     for shape in ((1, 2, 5), (2, 2, 4), (2, 4)):
         with pytest.raises(fl.FileFormatError, match=r"has initial_h of shape .*, expected \(1, batch, 4\)"):
             read(states({"h": np.zeros(shape, "f4")}))
+
+
+def test_pieces_of_an_axis():
+    """Every start, end and step, by ONNX's words: from the end if negative, then cut off at what a step can reach."""
+    for size, start, end, step in itertools.product(range(5), range(-7, 8), range(-7, 8), (-3, -1, 1, 2)):
+        first, last = (n + size if n < 0 else n for n in (start, end))
+        if step > 0:
+            places = range(min(max(first, 0), size), min(max(last, 0), size), step)
+        else:
+            places = range(min(max(first, 0), size - 1), min(max(last, -1), size - 1), step)
+        expected = [] if not size else list(places)
+        assert list(range(size))[onnx_shapes._piece(size, start, end, step)] == expected, (size, start, end, step)
+
+
+def test_values_are_remembered_for_a_while(read, monkeypatch):
+    nodes = [op("Neg", "a", "b"), op("Neg", "b", "c"), op("Concat", "b c b c", axis=1)]
+    arrays = {"a": W[:, :1]}
+    expected = weight(read, nodes, arrays)
+    monkeypatch.setattr(onnx_values, "MAX_FOUND", 1)
+    np.testing.assert_array_equal(weight(read, nodes, arrays), expected)

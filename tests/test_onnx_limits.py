@@ -177,7 +177,7 @@ def test_depth_of_choices(tmp_path):
 
 def test_a_crowd_of_names(tmp_path):
     """More names than nodes have room for cost no memory."""
-    crowd = ob.field(1, ob.fields(2, ["a"] * 30_000) + ob.field(4, "Split"))
+    crowd = ob.field(1, ob.fields(2, ["a"] * 4000) + ob.field(4, "Split")) * 8
     path = written(tmp_path, ob.model(crowd + ob.graph([ob.node("RNN", ["x", "W", "R"], ["y"])], tensors_of(ARRAYS))))
     tracemalloc.start()
     try:
@@ -240,3 +240,37 @@ def test_inspect_and_convert_take_what_can_be_read(tmp_path):
     assert np.array_equal(weights["weight_ih_l0"], W[0])
     assert "late: node 'late' (RNN) cannot be read: W is 'late'" in fails(
         "convert", path, tmp_path / "late.safetensors", "--name", "late")
+
+
+def test_pieces_of_a_number_that_is_repeated(tmp_path):
+    """Only what is taken is in memory."""
+    nodes = [op("ConstantOfShape", "s", "many"), op("Gather", "many t")]
+    path = written(tmp_path, model(nodes, {"s": ints(2**34), "t": np.zeros((1, 4, 3), np.int64)}))
+    tracemalloc.start()
+    try:
+        assert not fl.from_onnx(path)["rnn"].state_dict()["weight_ih_l0"].any()
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_nodes_full_of_nothing(tmp_path):
+    """Fields that say nothing are not walked again for every name that the node gives."""
+    junk = ob.node("Constant", [], ["c"], value=ob.tensor("", W)) + b"\x78\x00" * 200_000
+    nodes = [junk, *(op("Concat", " ".join("c" * 64), f"d{n}", axis=0) for n in range(100))]
+    nodes += [op("Concat", " ".join(f"d{n}" for n in range(50)), axis=0)]
+    with pytest.raises(fl.FileFormatError, match="more than 4096 fields"):
+        fl.from_onnx(written(tmp_path, model(nodes, {})))
+
+
+def test_small_blocks_take_no_more_memory(tmp_path):
+    size = 300_000
+    nodes = [op("DequantizeLinear", "q s", "d", axis=0, block_size=1), op("Slice", "d b e", "f"), op("Reshape", "f t")]
+    arrays = {"q": np.ones(size, "i1"), "s": np.ones(size, "f4"), "b": ints(0), "e": ints(12), "t": ints(1, 4, 3)}
+    path = written(tmp_path, model(nodes, arrays, opset=21))
+    tracemalloc.start()
+    try:
+        assert (fl.from_onnx(path)["rnn"].state_dict()["weight_ih_l0"] == 1).all()
+        assert tracemalloc.get_traced_memory()[1] < 3 * os.path.getsize(path)
+    finally:
+        tracemalloc.stop()

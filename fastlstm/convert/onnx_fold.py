@@ -132,6 +132,11 @@ def _power(given, call):
     base, exponent = given
     if exponent.size > LIST or BF16 in (base.dtype, exponent.dtype):
         raise ValueError(f"has exponents of {exponent.dtype} {exponent.shape}")
+    if base.dtype.kind in "iu":
+        if base.size > LIST:
+            raise ValueError(f"has {base.size} integers")
+        with np.errstate(all="ignore"):
+            return np.power(base.astype(np.float64), exponent.astype(np.float64)).astype(base.dtype)
     return _elementwise(np.power)([base, exponent.astype(base.dtype)], call)
 
 
@@ -150,11 +155,9 @@ def _reduced(function, since):
 
     def computed(given, call):
         array, axes = given[0], call.integers("axes", given, 1, since)
-        call.room.check(2 * array.nbytes)  # also of a number that is repeated
-        if axes == [] or axes is None:
-            if call.attributes.get("noop_with_empty_axes", 0):
-                return array
-            axes = [*range(array.ndim)]
+        call.room.check(8 * array.size + array.nbytes)  # integers are added in 64 bits
+        if not axes:
+            axes = [] if call.attributes.get("noop_with_empty_axes", 0) else [*range(array.ndim)]
         axes = tuple(distinct(axes, array.ndim))
         found = function(_float32(array, call), axes, bool(call.integer("keepdims", 1)))
         found = call.room.adopt(np.array(found, np.float32 if array.dtype == BF16 else array.dtype))
@@ -182,13 +185,18 @@ def _blocks(array, call, scale, zero):
     expected = [-(-size // block) if n == axis else size for n, size in enumerate(array.shape)]
     if block < 1 or list(scale.shape) != expected:
         raise ValueError(f"has scales of shape {scale.shape}, expected {tuple(expected)}")
-    before, found = (slice(None),) * axis, []
-    for n in range(scale.shape[axis]):
-        part = (*before, slice(n, n + 1))
-        found.append((
-            (*before, slice(n * block, n * block + block)), scale[part], None if zero is None else zero[part],
-        ))
-    return found
+    return _of_blocks((slice(None),) * axis, array.shape[axis], block, scale, zero)
+
+
+def _of_blocks(before, size, block, scale, zero):
+    """The parts of `_blocks` along the axis behind `before`: blocks, or where these are small their n-th numbers."""
+    count = -(-size // block)
+    for n in range(min(block, count)):
+        if block > count:
+            place, part = slice(n * block, n * block + block), (*before, slice(n, n + 1))
+        else:
+            place, part = slice(n, None, block), (*before, slice(0, -(-(size - n) // block)))
+        yield (*before, place), scale[part], None if zero is None else zero[part]
 
 
 def _dequantize(given, call):
@@ -208,11 +216,23 @@ def _dequantize(given, call):
     return _cast_to(found, dtype, call)
 
 
+def _no_fours(dtype):
+    """Numbers of four bits are held in eight, so none can be made here."""
+    if dtype.metadata:
+        raise ValueError("makes numbers of four bits")
+
+
+def _cast_like(given, call):
+    _no_fours(given[1].dtype)
+    return _cast_to(given[0], given[1].dtype, call)
+
+
 def _quantize(given, call):
     array, scale, zero = (*given, None)[:3]
     dtype = zero.dtype if zero is not None else TYPES.get(call.integer("output_dtype", 0) or 2, np.dtype("?"))
     if dtype.kind not in "iu" or dtype.itemsize > 2 or array.dtype.kind not in "fV":
         raise ValueError(f"makes {dtype} of {array.dtype}")
+    _no_fours(dtype)
     array, scale = _float32(array, call), _float32(scale, call)
     wide, limits = call.room.empty(array.shape, np.float32), np.iinfo(dtype)
     for place, factor, middle in _blocks(array, call, scale, zero):
@@ -249,8 +269,7 @@ _LOGIC = {
 }
 OPERATORS = {
     "Cast": Operator(_cast, (1, 1), {"to": _ALL, "saturate": _ALL, "round_mode": _ALL}),
-    "CastLike": Operator(lambda given, call: _cast_to(given[0], given[1].dtype, call), (2, 2),
-                         {"saturate": _ALL, "round_mode": _ALL}),
+    "CastLike": Operator(_cast_like, (2, 2), {"saturate": _ALL, "round_mode": _ALL}),
     "Concat": Operator(onnx_shapes.concat, (1, _MANY), {"axis": _ALL}),
     "Constant": Operator(_constant, (0, 0), dict.fromkeys(
         ("value", "value_float", "value_floats", "value_int", "value_ints"), _ALL)),

@@ -14,6 +14,7 @@ OPERATORS = ("LSTM", "GRU", "RNN")
 STANDARD = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
 INLINER = "onnx.inliner.inline_local_functions(model) puts what functions do in the place where they are called"
 MAX_NODES, MAX_DEPTH = 1024, 16  # recurrent nodes; graphs in a node, and in each other
+MAX_FIELDS = 4096  # of a node that is looked at
 _LIKE = re.compile(b"LSTM|GRU|RNN|Lstm|Gru|Rnn|lstm|rnn")  # of an operator's name: not Congruent
 
 _NODE, _FUNCTION_NODE = 1, 7  # of GraphProto, of FunctionProto
@@ -46,6 +47,8 @@ class Node(NamedTuple):
 
 def node_at(data, span, graphs):
     """The `Node` in a message."""
+    if sum(1 for _ in itertools.islice(fields(data, span), MAX_FIELDS + 1)) > MAX_FIELDS:
+        raise ValueError(f"is given by a node with more than {MAX_FIELDS} fields")
     found = message(data, span, _NODE_KINDS)
     names = ([text(data, piece) for piece in found[number]] for number in (_IN, _OUT))
     op, name, domain = (text(data, one(found[number])) for number in (_OP, _NAME, _DOMAIN))

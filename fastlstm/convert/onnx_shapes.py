@@ -107,8 +107,19 @@ def slice_of(given, call):
         raise ValueError(f"has starts {starts}, ends {ends}, axes {axes}, steps {steps}")
     pieces = [slice(None)] * array.ndim
     for axis, *piece in zip(distinct(axes, array.ndim), starts, ends, steps, strict=True):
-        pieces[axis] = slice(*piece)  # Python counts from the end and cuts off as ONNX does
+        pieces[axis] = _piece(array.shape[axis], *piece)
     return array[tuple(pieces)]
+
+
+def _piece(size, start, end, step):
+    """A slice along an axis: places from the end, and what lies beyond it, as ONNX has them."""
+    if not size:
+        return slice(0, 0)
+    start, end = (n + size if n < 0 else n for n in (start, end))
+    start, end = min(max(start, 0), size), min(max(end, 0 if step > 0 else -1), size)
+    if step > 0:
+        return slice(start, end, step)
+    return slice(min(start, size - 1), None if end < 0 else min(end, size - 1), step)
 
 
 def _along(axis, what):
@@ -166,4 +177,6 @@ def gather(given, call):
     whole[...] = places
     whole[whole < 0] += size
     shape = (*array.shape[:axis], *places.shape, *array.shape[axis + 1 :])
-    return np.take(array, whole, axis, out=call.room.empty(shape, array.dtype), mode="clip")
+    check_axes(shape)
+    call.room.check(math.prod(shape) * array.itemsize)
+    return call.room.adopt(array[_along(axis, whole)])  # np.take would copy an array that is no contiguous one

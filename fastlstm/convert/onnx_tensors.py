@@ -200,7 +200,7 @@ def _unpacked(pairs, tensor):
     found[::2], found[1::2] = pairs & 15, pairs >> 4
     if tensor.type == "int4":
         found = (found ^ 8).view(np.int8) - np.int8(8)
-    return found[: tensor.count].reshape(tensor.shape)
+    return found.view(np.dtype(found.dtype, metadata={"bits": 4}))[: tensor.count].reshape(tensor.shape)
 
 
 def _check_size(tensor, length, needed):

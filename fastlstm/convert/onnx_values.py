@@ -5,6 +5,7 @@ of a value; what the operators of onnx_fold.py make of constants is computed whe
 what nobody asked for: of each graph the places of its names are known, 8 bytes for each.
 """
 
+import itertools
 from array import array
 from collections import Counter
 from typing import NamedTuple
@@ -12,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .onnx_fold import OPERATORS, compute
-from .onnx_nodes import INLINER, MAX_DEPTH, STANDARD, Node, attributes_of, node_at, short
+from .onnx_nodes import INLINER, MAX_DEPTH, MAX_FIELDS, STANDARD, Node, attributes_of, node_at, short
 from .onnx_room import Call
 from .onnx_wire import LENGTH, MAX_NAME, fields, message, one, text
 
 MAX_COMPUTED = 1024  # nodes that the weights of one recurrent node may be computed by
+MAX_FOUND = 1024  # values that are remembered by their names
 MAX_STEPS = 20_000  # names that may be looked up, beyond four times their number
 _MICROSOFT = {"DequantizeLinear", "QuantizeLinear"}  # of com.microsoft, which mean the same
 _FOLD = "if it is constant, onnxruntime writes a file without it: SessionOptions.optimized_model_filepath"
@@ -59,7 +61,7 @@ def _label(data, span, number):
 def _labels(data, number, span):
     """The names that a field of a graph gives: outputs of a node, an initializer, an input."""
     if number == _NODE:
-        for field, kind, a, b in fields(data, span):
+        for field, kind, a, b in itertools.islice(fields(data, span), MAX_FIELDS):
             if field == _OUT and kind == LENGTH:
                 yield bytes(data[a:b]) if b - a <= MAX_NAME else b""
     elif number == _SPARSE:  # its name is that of its values
@@ -126,7 +128,7 @@ class Values:
 
     def __init__(self, data, opset, room, tensor):
         self._data, self._opset, self._room, self._tensor = data, opset, room, tensor
-        self._graphs, self._steps, self._conditions = {}, MAX_STEPS, 0
+        self._graphs, self._steps, self._conditions, self._found = {}, MAX_STEPS, 0, {}
 
     def _names(self, graph):
         if graph not in self._graphs:
@@ -155,6 +157,15 @@ class Values:
 
     def find(self, name, graphs):
         """The `Value` of a name in the first of `graphs`, behind Identity and If. Raises ValueError where none is."""
+        if (name, graphs) not in self._found:
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
+            self._found[name, graphs] = self._search(name, graphs)
+        else:
+            self._step(name)
+        return self._found[name, graphs]
+
+    def _search(self, name, graphs):
         first, seen, steps = name, None, 0
         while (name, graphs) != seen:
             if steps & steps - 1 == 0:  # 1, 2, 4, ...: so a circle of any length is found

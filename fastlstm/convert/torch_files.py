@@ -49,6 +49,7 @@ class _Archive:
         for name, other in _OTHERS.items():
             if name in names:
                 raise ValueError(other)
+        total = 0
         for info in self._zip.infolist():
             _, _, name = info.filename.partition("/")
             if info.flag_bits & 1:
@@ -60,6 +61,9 @@ class _Archive:
             if name in self._entries:
                 raise ValueError(f"there is more than one {name[:100]!r}")
             self._entries[name] = info
+            total += info.file_size
+            if total > size:
+                raise ValueError(f"entries up to {info.filename[:100]!r} lie over each other: {total} bytes in {size}")
         if "data.pkl" not in self._entries:
             raise ValueError(f"a zip archive without data.pkl, not a checkpoint of torch.save; {_WRITE}")
 

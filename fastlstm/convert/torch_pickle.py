@@ -102,8 +102,13 @@ class _Mark:
 # Each gets the arguments, a tuple, and returns what they make, or None if they are not as torch writes them.
 
 
+def _is_number(value):
+    """Of a size that numbers in a file can have; larger integers can be made to share one hash."""
+    return type(value) is int and abs(value) < 1 << 60
+
+
 def _is_sizes(value):
-    return type(value) is tuple and len(value) <= MAX_AXES and all(type(n) is int for n in value)
+    return type(value) is tuple and len(value) <= MAX_AXES and all(map(_is_number, value))
 
 
 def _rebuild(arguments):
@@ -111,7 +116,7 @@ def _rebuild(arguments):
     if len(arguments) not in (4, 6, 7) or (len(arguments) == 7 and arguments[6]):  # metadata: conj and neg bits
         return None
     storage, offset, size, stride = arguments[:4]
-    if type(storage) is not Storage or type(offset) is not int or not _is_sizes(size) or not _is_sizes(stride):
+    if type(storage) is not Storage or not _is_number(offset) or not _is_sizes(size) or not _is_sizes(stride):
         return None
     return Tensor(storage, offset, size, stride)
 
@@ -166,7 +171,7 @@ def _storage(value):
     if type(value) is not tuple or len(value) != 5 or value[0] != "storage":
         return Object(_PERSISTENT, value)
     _, cls, key, _, numel = value
-    known = type(cls) is Name and type(key) is str and type(numel) is int
+    known = type(cls) is Name and type(key) is str and _is_number(numel)
     return Storage(key, cls.name, numel) if known else Object(_PERSISTENT, value)
 
 

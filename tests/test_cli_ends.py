@@ -1,5 +1,6 @@
 """How the command ends: statuses, standard output that takes nothing, Ctrl-C; names that a terminal would obey."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -186,3 +187,32 @@ def test_printable():
     assert _terminal.printable("é 漢 \n") == "é 漢 \n"
     assert _terminal.printable("\x1b\x9b\u2028\u2066\udce9\t\r") == "\\x1b\\x9b\\u2028\\u2066\\udce9\\t\\r"
     assert _terminal.shown("a\nb") == "a\\nb"
+
+
+INTERRUPTED = """
+import sys
+from fastlstm import commands
+from fastlstm.commands import show
+
+def info_command(arguments):
+    print("something")
+    raise KeyboardInterrupt
+
+show.info_command = info_command
+sys.exit(commands.main(["info"]))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize(("words", "stdout", "stderr", "status"), [
+    (["-c", INTERRUPTED], "/dev/full", None, 130), (["-m", "fastlstm", "nonsense"], None, "/dev/full", 2),
+    (["-m", "fastlstm", "info"], None, "/dev/full", 0), (["-m", "fastlstm", "inspect", "gone"], None, "/dev/full", 2),
+])
+def test_the_status_is_ours_whatever_a_stream_takes(words, stdout, stderr, status, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with contextlib.ExitStack() as files:
+        out, err = (files.enter_context(open(path or os.devnull, "w")) for path in (stdout, stderr))
+        process = subprocess.run(
+            [sys.executable, *words], stdout=out, stderr=err, cwd=tmp_path, env=environment, check=False, timeout=60
+        )
+    assert process.returncode == status

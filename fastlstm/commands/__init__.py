@@ -42,6 +42,16 @@ def main(argv=None):
         return 130
     finally:
         sys.stdout, sys.stderr = before
+        for stream in before:
+            _settle(stream)
+
+
+def _settle(stream):
+    """The interpreter flushes both streams on its way out; where one takes nothing, its status would not be ours."""
+    try:
+        stream.flush()
+    except (AttributeError, OSError, ValueError):  # there is none, it is full, or it is closed
+        _drop_output(stream)
 
 
 def _run(argv):
@@ -79,11 +89,11 @@ def _flushed(status):
     return status
 
 
-def _drop_output():
-    """The interpreter flushes standard output once more on its way out, and would complain."""
+def _drop_output(stream=None):
+    """What a stream, standard output by default, still holds goes nowhere."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, (stream or sys.stdout).fileno())
         os.close(null)
     except (AttributeError, OSError, ValueError):  # it is closed, or no file
         return

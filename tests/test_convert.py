@@ -71,7 +71,7 @@ def test_of_one_layer_no_name_is_needed(tmp_path):
     assert repr(fl.load(tmp_path / "b.safetensors")) == repr(layer)
     assert "a state dict in safetensors: 1 recurrent layer" in succeeds("inspect", tmp_path / "a.safetensors")
     np.save(tmp_path / "x.npy", np.ones((5, 3)))
-    assert "output (5, 1, 4)" in succeeds("run", tmp_path / "a.safetensors", tmp_path / "x.npy")
+    assert "output (5, 4)" in succeeds("run", tmp_path / "a.safetensors", tmp_path / "x.npy")
 
 
 def test_more_than_a_layer(tmp_path):
@@ -83,7 +83,7 @@ def test_more_than_a_layer(tmp_path):
         words = fails(*command)
         assert "holds more than its recurrent layer: other tensors (fc.weight); --name rnn. takes" in words
     succeeds("convert", path, out, "--name", "rnn")  # torch's name of the module
-    assert "output (5, 1, 4)" in succeeds("run", path, tmp_path / "x.npy", "--name", "rnn.")
+    assert "output (5, 4)" in succeeds("run", path, tmp_path / "x.npy", "--name", "rnn.")
     assert repr(fl.load(out)) == "GRU(3, 4)"
 
 

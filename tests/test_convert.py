@@ -204,7 +204,7 @@ def test_a_layer_comes_back_from_onnx(tmp_path, make):
     succeeds("convert", path, tmp_path / "a.onnx")
     commands = ["run", "a.onnx", "x.npy"], ["inspect", "a.onnx"], ["convert", "a.onnx", "b.safetensors"]
     results = [fastlstm(command, *(tmp_path / name for name in names)) for command, *names in commands]
-    assert [result.returncode for result in results] == [0, 0, 0] and "output (5, 1, " in results[0].stdout
+    assert [result.returncode for result in results] == [0, 0, 0] and "output (5, " in results[0].stdout
     assert "beyond" not in results[1].stdout
     found, expected = fl.load(tmp_path / "b.safetensors").state_dict(), layer.state_dict()
     assert all(np.array_equal(found[name], expected[name]) for name in expected)

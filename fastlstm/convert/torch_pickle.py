@@ -94,6 +94,9 @@ class Tensor(NamedTuple):
     stride: tuple
 
 
+_FAR = 1 << 60
+
+
 class _Mark:
     """What MARK leaves on the stack."""
 
@@ -102,13 +105,13 @@ class _Mark:
 # Each gets the arguments, a tuple, and returns what they make, or None if they are not as torch writes them.
 
 
-def _is_number(value):
-    """Of a size that numbers in a file can have; larger integers can be made to share one hash."""
-    return type(value) is int and abs(value) < 1 << 60
-
-
 def _is_sizes(value):
-    return type(value) is tuple and len(value) <= MAX_AXES and all(map(_is_number, value))
+    return type(value) is tuple and len(value) <= MAX_AXES and all(type(n) is int for n in value)
+
+
+def _bounded(number):
+    """No file has sizes beyond this, and larger integers can be made to share one hash."""
+    return max(-_FAR, min(number, _FAR))
 
 
 def _rebuild(arguments):
@@ -116,9 +119,9 @@ def _rebuild(arguments):
     if len(arguments) not in (4, 6, 7) or (len(arguments) == 7 and arguments[6]):  # metadata: conj and neg bits
         return None
     storage, offset, size, stride = arguments[:4]
-    if type(storage) is not Storage or not _is_number(offset) or not _is_sizes(size) or not _is_sizes(stride):
+    if type(storage) is not Storage or type(offset) is not int or not _is_sizes(size) or not _is_sizes(stride):
         return None
-    return Tensor(storage, offset, size, stride)
+    return Tensor(storage, _bounded(offset), tuple(map(_bounded, size)), tuple(map(_bounded, stride)))
 
 
 def _rebuild_untyped(arguments):
@@ -171,8 +174,8 @@ def _storage(value):
     if type(value) is not tuple or len(value) != 5 or value[0] != "storage":
         return Object(_PERSISTENT, value)
     _, cls, key, _, numel = value
-    known = type(cls) is Name and type(key) is str and _is_number(numel)
-    return Storage(key, cls.name, numel) if known else Object(_PERSISTENT, value)
+    known = type(cls) is Name and type(key) is str and type(numel) is int
+    return Storage(key, cls.name, _bounded(numel)) if known else Object(_PERSISTENT, value)
 
 
 # ---- the machine ------------------------------------------------------------------------------------------------

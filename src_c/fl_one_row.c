@@ -4,9 +4,9 @@
 /* Full blocks by twos; the narrow one goes with the last of them. */
 static int64_t groups_of(int64_t full) { return full < 2 ? 1 : (full + 1) / 2; }
 
-/* A chain of its own takes an input product no longer than one for many steps where the weights are in the first cache
- * and the chains keep the multipliers busy: 8 of them do.  With fewer, a link of a chain takes as long as eight; what
- * that costs is less than a step's pointer lists up to some 100 idle places. */
+/* Where the weights are in the first cache, and eight vectors or more keep the multipliers busy, an input product takes
+ * no longer within a step than for many steps at once.  Fewer vectors leave multipliers idle while they wait for each
+ * other: `idle` operations of each step.  Below some 100 of them that costs less than a step's pointer lists. */
 static int hoists(const fl_model *m, int64_t inputs, int64_t vectors)
 {
     const int64_t idle = vectors < 8 ? inputs * (8 - vectors) : 0;

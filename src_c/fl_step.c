@@ -142,6 +142,15 @@ static void one_row_layers(const fl_model *m, const char *x, char *h, char *c, c
     }
 }
 
+static void any_layers(const fl_model *m, int64_t batch, const fl_step_memory *memory, const void *x, char *h, char *c,
+                       char *y, int turn)
+{
+    for (int l = 0; l < m->spec.num_layers; l++) {
+        char *out = l == m->spec.num_layers - 1 ? y : memory->between;
+        step_layer(m, l, batch, memory, l ? (const void *)memory->between : x, h, c, out, turn);
+    }
+}
+
 void fl_step_run(const fl_model *m, int64_t batch, const void *x, void *h, void *c, void *y, void *workspace, int turn)
 {
     const unsigned saved = fl_float_enter();
@@ -150,10 +159,7 @@ void fl_step_run(const fl_model *m, int64_t batch, const void *x, void *h, void 
     } else {
         fl_arena arena = {.base = workspace};
         const fl_step_memory memory = lay_out(m, &arena, batch);
-        for (int l = 0; l < m->spec.num_layers; l++) {
-            char *out = l == m->spec.num_layers - 1 ? y : memory.between;
-            step_layer(m, l, batch, &memory, l ? (const void *)memory.between : x, h, c, out, turn);
-        }
+        any_layers(m, batch, &memory, x, h, c, y, turn);
     }
     fl_float_leave(saved);
 }
@@ -179,13 +185,15 @@ enum fl_status fl_step(const fl_model *m, int64_t batch, const void *x, void *h,
     if (batch && (!x || !h || (m->cells && !c) || !y)) return FL_ERR_ARGUMENT;
     if (batch > FL_LARGEST) return FL_ERR_OVERFLOW;
     fl_arena arena = {.base = workspace};
-    lay_out(m, &arena, batch);
+    const fl_step_memory memory = lay_out(m, &arena, batch);
     if (batch == 0) return FL_OK;
     if ((uintptr_t)workspace % FL_ALIGN) return FL_ERR_WORKSPACE;
     enum fl_status status = fl_arena_check(&arena, workspace_bytes);
     if (status == FL_OK) status = check_arrays(m, batch, x, h, c, y, workspace, arena.used);
     if (status != FL_OK) return status;
 
-    fl_step_run(m, batch, x, h, c, y, workspace, fl_snake(m, 1));
+    const unsigned saved = fl_float_enter();
+    any_layers(m, batch, &memory, x, h, c, y, fl_snake(m, 1));
+    fl_float_leave(saved);
     return FL_OK;
 }

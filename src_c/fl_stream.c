@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "fl_internal.h"
+#include "fl_stop.h"
 
 struct fl_stream {
     const fl_model *m;
@@ -56,11 +57,9 @@ enum fl_status fl_stream_init(fl_stream **out, const fl_model *m, int64_t batch,
     s.c_bytes = fl_bytes(m->spec.num_layers, batch, m->cells, m->unit);
     if (s.x_bytes == SIZE_MAX || s.c_bytes == SIZE_MAX) return FL_ERR_OVERFLOW;
     s.memory = fl_block_of(memory, arena.used);
-    memset(s.h, 0, s.h_bytes);
-    memset(s.c, 0, s.c_bytes);
     *at = s;
     *out = at;
-    return FL_OK;
+    return fl_stream_set(at, NULL, NULL);
 }
 
 /* Whether an array that is there lies beside the stream. */
@@ -89,13 +88,7 @@ enum fl_status fl_stream_get(const fl_stream *s, void *h, void *c)
 enum fl_status fl_stream_set(fl_stream *s, const void *h, const void *c)
 {
     if (!s || !beside(s, h, s->h_bytes) || !beside(s, c, s->c_bytes)) return FL_ERR_ARGUMENT;
-    if (h)
-        memcpy(s->h, h, s->h_bytes);
-    else
-        memset(s->h, 0, s->h_bytes);
-    if (c)
-        memcpy(s->c, c, s->c_bytes);
-    else
-        memset(s->c, 0, s->c_bytes);
+    fl_stop_fill(NULL, s->h, h, s->h_bytes);
+    fl_stop_fill(NULL, s->c, c, s->c_bytes);
     return FL_OK;
 }

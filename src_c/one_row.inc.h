@@ -13,21 +13,6 @@ static const real V(lane_numbers)[64] = {
     58, 59, 60, 61, 62, 63};
 _Static_assert(FL_PANEL_VECTORS * FL_W <= 64, "a number for each lane of a block");
 
-FL_INLINE void V(one_row_chains)(vec *acc, const int nb, const int nv, const int nt, const real *a, const real *panel,
-                             int64_t k)
-{
-    const int64_t next_block = k * nv * FL_W;
-    const real *last = panel + nb * next_block;
-    for (int64_t i = 0; i < k; i++, panel += nv * FL_W, last += nt * FL_W) {
-        const vec one = V(set1)(a[i]);
-        FL_UNROLL
-        for (int v = 0; v < nb * nv + nt; v++) {
-            const real *from = v < nb * nv ? panel + v / nv * next_block + v % nv * FL_W : last + (v - nb * nv) * FL_W;
-            acc[v] = V(fma)(one, V(load)(from), acc[v]);
-        }
-    }
-}
-
 /* nb neighbouring blocks of nv vectors and a narrow one of nt after them; joint: gates of a block that are. */
 FL_INLINE void V(one_row_body)(const fl_one_row_group *g, const real *x, const real *h, real *tile, real *x_tile,
                                const int nb, const int nv, const int nt, const int joint)
@@ -35,9 +20,11 @@ FL_INLINE void V(one_row_body)(const fl_one_row_group *g, const real *x, const r
     vec acc[12];
     const int all = nb * nv + nt;
     const real *const bias = g->bias, *const bias_h = g->bias_h;
+    const void *const x_row = x, *const h_row = h;
+    const fl_segment of_x = {&x_row, g->panel_x, g->k_x}, of_h = {&h_row, g->panel_h, g->k_h};
     FL_UNROLL
     for (int v = 0; v < all; v++) acc[v] = V(load)(bias + v * FL_W);
-    V(one_row_chains)(acc, nb, nv, nt, x, g->panel_x, g->k_x);
+    V(accumulate)(acc, 1, nb, nv, nt, &of_x);
     FL_UNROLL
     for (int v = 0; v < all; v++) {
         if (joint == nv || (v < nb * nv && v % nv < joint)) continue;
@@ -48,7 +35,7 @@ FL_INLINE void V(one_row_body)(const fl_one_row_group *g, const real *x, const r
         const vec lane = V(load)(V(lane_numbers) + (v - nb * nv) * FL_W);
         acc[v] = V(select)(V(lt)(lane, V(set1)((real)g->joint_lanes)), x_part, h_part);
     }
-    V(one_row_chains)(acc, nb, nv, nt, h, g->panel_h, g->k_h);
+    V(accumulate)(acc, 1, nb, nv, nt, &of_h);
     FL_UNROLL
     for (int v = 0; v < all; v++) V(store)(tile + v * FL_W, acc[v]);
 }

@@ -1,5 +1,6 @@
 """from_onnx on files made to cost much by what they compute, and on files of which some nodes cannot be read."""
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -17,6 +18,17 @@ from test_onnx_fold import ARRAYS, W, branch, choice, ints, model, op, tensors_o
 
 import fastlstm as fl
 from fastlstm.convert import formats
+
+
+@contextlib.contextmanager
+def memory_below(limit):
+    """Python's own memory, in bytes, in the block."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
 
 
 def written(folder, data):
@@ -51,13 +63,9 @@ def test_sizes_that_are_only_named(nodes, arrays, tmp_path):
     if any(b"bytes" in node for node in nodes):
         nodes = [op("Expand", "zero s", "bytes"), *nodes[1:]]
     path = written(tmp_path, model(nodes, {"one": np.ones(1, "f4"), **arrays}))
-    tracemalloc.start()
-    try:
-        with pytest.raises(fl.FileFormatError, match="needs more memory than twice|does not fit|has W of shape"):
-            fl.from_onnx(path)
-        assert tracemalloc.get_traced_memory()[1] < 3 * os.path.getsize(path) + 500_000
-    finally:
-        tracemalloc.stop()
+    reason = pytest.raises(fl.FileFormatError, match="needs more memory than twice|does not fit|has W of shape")
+    with memory_below(3 * os.path.getsize(path) + 500_000), reason:
+        fl.from_onnx(path)
 
 
 def test_weights_that_are_one_number(tmp_path):
@@ -179,13 +187,9 @@ def test_a_crowd_of_names(tmp_path):
     """More names than nodes have room for cost no memory."""
     crowd = ob.field(1, ob.fields(2, ["a"] * 4000) + ob.field(4, "Split")) * 8
     path = written(tmp_path, ob.model(crowd + ob.graph([ob.node("RNN", ["x", "W", "R"], ["y"])], tensors_of(ARRAYS))))
-    tracemalloc.start()
-    try:
-        with pytest.raises(fl.FileFormatError, match="is in a graph with more names than"):
-            fl.from_onnx(path)
-        assert tracemalloc.get_traced_memory()[1] < 2 * os.path.getsize(path) + 200_000
-    finally:
-        tracemalloc.stop()
+    reason = pytest.raises(fl.FileFormatError, match="is in a graph with more names than")
+    with memory_below(2 * os.path.getsize(path) + 200_000), reason:
+        fl.from_onnx(path)
 
 
 # ---- some of the nodes ------------------------------------------------------------------------------------------
@@ -246,12 +250,8 @@ def test_pieces_of_a_number_that_is_repeated(tmp_path):
     """Only what is taken is in memory."""
     nodes = [op("ConstantOfShape", "s", "many"), op("Gather", "many t")]
     path = written(tmp_path, model(nodes, {"s": ints(2**34), "t": np.zeros((1, 4, 3), np.int64)}))
-    tracemalloc.start()
-    try:
+    with memory_below(500_000):
         assert not fl.from_onnx(path)["rnn"].state_dict()["weight_ih_l0"].any()
-        assert tracemalloc.get_traced_memory()[1] < 500_000
-    finally:
-        tracemalloc.stop()
 
 
 def test_nodes_full_of_nothing(tmp_path):
@@ -268,9 +268,5 @@ def test_small_blocks_take_no_more_memory(tmp_path):
     nodes = [op("DequantizeLinear", "q s", "d", axis=0, block_size=1), op("Slice", "d b e", "f"), op("Reshape", "f t")]
     arrays = {"q": np.ones(size, "i1"), "s": np.ones(size, "f4"), "b": ints(0), "e": ints(12), "t": ints(1, 4, 3)}
     path = written(tmp_path, model(nodes, arrays, opset=21))
-    tracemalloc.start()
-    try:
+    with memory_below(3 * os.path.getsize(path)):
         assert (fl.from_onnx(path)["rnn"].state_dict()["weight_ih_l0"] == 1).all()
-        assert tracemalloc.get_traced_memory()[1] < 3 * os.path.getsize(path)
-    finally:
-        tracemalloc.stop()

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_bytes as ob
 import pytest
 import torch_bytes
-from grids import traced
+from grids import interrupted, traced
 from model_bytes import make
 
 import fastlstm as fl
@@ -98,24 +98,6 @@ def weights(found):
 
 class Elsewhere(Exception):
     """What a signal handler may raise."""
-
-
-def interrupted(function, error, at):
-    """Call `function`; in the call number `at` inside the package `error` is raised. Whether it got so far.
-
-    The beginning of a call is one of the places where Python runs signal handlers.
-    """
-    left = at
-
-    def called(frame, *_):
-        nonlocal left
-        if f"{os.sep}fastlstm{os.sep}" in frame.f_code.co_filename:
-            left -= 1
-            if left == 0:
-                raise error
-
-    traced(called, function)
-    return left <= 0
 
 
 ERRORS = [Elsewhere("late"), MemoryError("full"), TimeoutError("late"), KeyboardInterrupt()]

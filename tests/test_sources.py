@@ -13,7 +13,7 @@ import onnx_bytes as ob
 import pytest
 import sources
 import torch_bytes
-from grids import traced
+from grids import interrupted
 from sources import CONTENTS, FILES, READERS, STREAMS, same
 
 import fastlstm as fl
@@ -432,25 +432,14 @@ def test_files_that_are_closed(tmp_path):
 def test_interruptions_leave_the_buffer_free(reader, samples):
     """Wherever they come, the owner of a BytesIO may write to it again."""
     data, read, _ = samples[reader]
-    file, at = io.BytesIO(data), 1
-    while True:
-        left = at
-
-        def called(frame, *_):
-            nonlocal left
-            if f"{os.sep}fastlstm{os.sep}" in frame.f_code.co_filename:
-                left -= 1
-                if left == 0:
-                    raise KeyboardInterrupt
-
+    file, at, reached = io.BytesIO(data), 1, True
+    while reached:
         file.seek(0)
-        with suppress(KeyboardInterrupt):
-            traced(called, lambda: read(file))
+        with suppress(KeyboardInterrupt):  # it was reached, then
+            reached = interrupted(lambda: read(file), KeyboardInterrupt(), at)
         file.truncate(len(data) - 1)  # refused while somebody holds its buffer
         file.seek(0)
         file.write(data)
-        if left > 0:
-            return
         at += 1 + at // 4
 
 

@@ -42,7 +42,7 @@ static void lay_out(fl_back *job, fl_arena *arena)
     job->order.length = fl_arena_take(arena, batch, sizeof(int64_t));
     job->zeros = fl_arena_take(arena, hidden > m->cells ? hidden : m->cells, m->unit);
     job->pointers = fl_arena_take3(arena, job->plan.threads, fl_back_pointers(job), 1, sizeof(void *));
-    job->dgates = fl_arena_take3(arena, chunk, batch, m->gradient, m->unit);
+    job->dgates = fl_arena_take3(arena, chunk, batch, m->gradient_stride, m->unit);
     job->dh = fl_arena_take3(arena, chunk, batch, pr, m->unit);
     job->cell_out = fl_arena_take3(arena, chunk, pr ? batch : 0, hidden, m->unit);
     job->dcell_out = fl_arena_take3(arena, pr ? batch : 0, hidden, 1, m->unit);

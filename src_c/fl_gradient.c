@@ -79,7 +79,7 @@ static void point(const fl_walk *w, const fl_back_rows *l, int64_t i, int64_t s,
     l->seen[i] = l->h_prev[i];
     l->dy[i] = fl_at(&w->s->dy, t, b);
     l->dh[i] = state_row(w, job->back->dh0, b, m->recurrent);
-    l->dgates[i] = job->dgates + q * m->gradient * unit;
+    l->dgates[i] = job->dgates + q * m->gradient_stride * unit;
     if (m->cells) {
         char *cells = (char *)call->cache + w->s->cache.c;
         const char *c0 = state_row(w, call->c0, b, m->cells);
@@ -146,7 +146,7 @@ static void through_projection(const fl_walk *w, const fl_back_rows *l, int64_t 
     for (int64_t i = 0; i < rows; i++) {
         const int64_t r = w->row0 + i * w->row_step;
         a[i] = out[i];
-        out[i] = job->dgates + (q0 + r) * m->gradient * m->unit;
+        out[i] = job->dgates + (q0 + r) * m->gradient_stride * m->unit;
     }
 }
 

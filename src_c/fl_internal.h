@@ -116,6 +116,7 @@ struct fl_model {
     int64_t cells;       /* C: width of the second state, or 0 */
     int64_t kept;        /* values of a row that backward needs, the gates first */
     int64_t gradient;    /* reals of a row of gradients */
+    int64_t gradient_stride; /* reals from one such row to the next: see fl_shape.c */
     int64_t recurrent;   /* R */
     int64_t width;       /* W */
     int64_t blocks;      /* of hidden units, of the last part */

@@ -23,7 +23,7 @@ static void weight_gradient(const fl_back *job, const fl_back_stretch *s, const 
     const int64_t j0 = fl_share(side->columns, worker, workers), j1 = fl_share(side->columns, worker + 1, workers);
     const char *g = job->dgates + side->first * unit;
     if (side->operand == FL_OF_ONE) {
-        const fl_colsum_args sum = {s->rows, j0, j1, g, job->m->gradient, (char *)gradient + side->row0 * unit};
+        const fl_colsum_args sum = {s->rows, j0, j1, g, job->m->gradient_stride, (char *)gradient + side->row0 * unit};
         job->m->real->colsum(&sum);
         return;
     }
@@ -33,7 +33,7 @@ static void weight_gradient(const fl_back *job, const fl_back_stretch *s, const 
         .j1 = j1,
         .n = side->n,
         .g = g,
-        .g_stride = job->m->gradient,
+        .g_stride = job->m->gradient_stride,
         .a = operand_of(job, side->operand),
         .c = (char *)gradient + (side->row0 * side->ld + side->col0) * unit,
         .c_stride = side->ld,
@@ -143,8 +143,8 @@ void fl_back_products_blas(fl_back *job, const fl_back_stretch *s)
     const fl_gradients *grad = &job->back->gradients[slot];
     if (s->rows == 0) return;
     if (s->dx.data) {
-        gemm(job, 0, s->rows, p->inputs, p->x_rows, job->dgates + p->x_first * m->unit, m->gradient, p->plain_x, 0.0,
-             job->gather);
+        gemm(job, 0, s->rows, p->inputs, p->x_rows, job->dgates + p->x_first * m->unit, m->gradient_stride,
+             p->plain_x, 0.0, job->gather);
         for (int64_t q = 0; q < s->rows; q++) {
             char *from = job->gather + q * p->inputs * m->unit;
             if (s->mask_x) m->real->mul(from, fl_mask_row(m, s->mask_x, job->batch_row[q], p->inputs), from, p->inputs);
@@ -160,7 +160,7 @@ void fl_back_products_blas(fl_back *job, const fl_back_stretch *s)
         if (side->operand == FL_OF_ONE)
             weight_gradient(job, s, side, to, 0, 1);
         else
-            gemm(job, 1, side->columns, side->n, s->rows, job->dgates + side->first * m->unit, m->gradient,
+            gemm(job, 1, side->columns, side->n, s->rows, job->dgates + side->first * m->unit, m->gradient_stride,
                  gather(job, s, operand_of(job, side->operand), side->n), 1.0, to + side->row0 * side->ld * m->unit);
     }
     if (m->spec.proj_size)

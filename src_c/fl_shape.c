@@ -37,6 +37,14 @@ static fl_gate_layout layout_of(const fl_model *m, int body, int64_t hidden, int
     return (fl_gate_layout){hidden, count, count - rows[body].apart, count * units, units, (int)m->width};
 }
 
+/* Reals from one row of n to the next, so that a column of many rows spreads over the sets of a cache.  A set is chosen
+ * by low bits of the line's number: rows at a multiple of four lines would share a quarter of the sets or fewer. */
+static int64_t spread(int64_t n, int64_t unit)
+{
+    const int64_t line = 64 / unit, lines = (n + line - 1) / line;
+    return n % (4 * line) ? n : (lines + 1) * line;
+}
+
 void fl_shape_model(fl_model *m)
 {
     const fl_spec *s = &m->spec;
@@ -64,6 +72,7 @@ void fl_shape_model(fl_model *m)
     } else if (o.fed) {
         m->fed = 3 * H;
     }
+    m->gradient_stride = spread(m->gradient, s->dtype == FL_F64 ? 8 : 4);
     m->cells = fl_lstm_like(s) || s->cell == FL_CELL_LSTM_1997 ? H + m->fed : s->cell == FL_CELL_CLOCKWORK ? 1 : 0;
     m->cycle = 1;
     for (int i = 0; s->cell == FL_CELL_CLOCKWORK && i < s->options.period_count; i++)

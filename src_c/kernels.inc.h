@@ -48,7 +48,7 @@ static void V(product)(const fl_product_args *p)
         const int vectors = g.full * p->vectors + g.last;
         const int64_t first = g.first * block;
         for (int64_t r = 0; r < p->rows;) {
-            const int mr = (int)V(tile_height)(p->rows, p->rows - r);
+            const int mr = (int)V(tile_height)(p->rows - r, V(tallest)(g, p->vectors));
             fl_tile t = {
                 .segment = {{p->a + r, (const real *)p->panel + first * p->k, p->k}},
                 .bias = p->bias ? (const real *)p->bias + first : NULL,
@@ -156,24 +156,28 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
 
 /* --- gradients of weights */
 
+/* A tile of `a` is copied, since its rows lie far apart, and all columns of g meet it while it is in L1. */
 static void V(outer)(const fl_outer_args *o)
 {
-    real packed[FL_MR * FL_OUTER_ROWS];
+    _Alignas(64) real tile[FL_OUTER_ROWS * FL_PANEL_VECTORS * FL_W];
     for (int64_t r0 = 0; r0 < o->rows; r0 += FL_OUTER_ROWS) {
         const int64_t rows = o->rows - r0 < FL_OUTER_ROWS ? o->rows - r0 : FL_OUTER_ROWS;
-        for (int64_t j = o->j0; j < o->j1;) {
-            const int mr = (int)V(tile_height)(o->j1 - o->j0, o->j1 - j);
-            const real *g = (const real *)o->g + r0 * o->g_stride + j;
-            for (int64_t r = 0; r < rows; r++) /* rows of g lie far apart: gather the mr columns once */
-                for (int m = 0; m < mr; m++) packed[r * mr + m] = g[r * o->g_stride + m];
-            for (int64_t n = 0; n < o->n; n += 4 * FL_W) {
-                const int64_t left = o->n - n < 4 * FL_W ? o->n - n : 4 * FL_W;
-                const int nv = (int)((left + FL_W - 1) / FL_W);
-                V(outers)
-                [mr - 1][nv - 1](packed, o->a + r0, rows, (real *)o->c + j * o->c_stride, o->c_stride, n,
-                                 (int)(left - (nv - 1) * FL_W));
+        for (int64_t n = 0; n < o->n; n += FL_PANEL_VECTORS * FL_W) {
+            const int64_t left = o->n - n < FL_PANEL_VECTORS * FL_W ? o->n - n : FL_PANEL_VECTORS * FL_W;
+            const int vectors = (int)((left + FL_W - 1) / FL_W), last = (int)(left - (vectors - 1) * FL_W);
+            real *to = tile;
+            for (int64_t r = 0; r < rows; r++, to += FL_W) {
+                const real *from = (const real *)o->a[r0 + r] + n;
+                for (int v = 0; v < vectors - 1; v++, from += FL_W, to += FL_W) V(store)(to, V(load)(from));
+                V(store)(to, V(load_n)(from, last));
             }
-            j += mr;
+            for (int64_t j = o->j0; j < o->j1;) {
+                const int mr = (int)V(tile_height)(o->j1 - j, V(OUTER_HEIGHT));
+                V(outers)
+                [mr - 1][vectors - 1]((const real *)o->g + r0 * o->g_stride + j, o->g_stride, tile, rows,
+                                      (real *)o->c + j * o->c_stride + n, o->c_stride, last);
+                j += mr;
+            }
         }
     }
 }

@@ -3,11 +3,13 @@
  *   acc[m][v] = init[m][v];  then for each segment s, for k ascending: acc[m][v] += a_s[m][k] * panel_s[k][v]
  *
  * Two segments, because a recurrent step's chain runs over x and then over h.  One instance per shape, so that the
- * loops over m and v unroll completely and acc lives in registers: FL_MR rows x 4 vectors fill the register file.
+ * loops over m and v unroll completely and acc lives in registers.  A tile that needs more than FL_ACCUMULATORS of
+ * them takes its vectors in equal passes: its weights are still read once, its rows once in each pass.
  * Up to FL_PAIR_ROWS rows take two blocks at a time: one row has too few chains to hide the latency of an fma, and two
  * or three ask for weights faster than one stream of them comes from L2 (0.79 of the FMA peak against 0.90 with two
  * streams, AVX-512, Zen 4).  A single row takes a narrow last block together with the full ones before it. */
 
+#define FL_PREFETCH_TO_WRITE(p) __builtin_prefetch((p), 1, 3)
 #if defined(__clang__)
 #define FL_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -32,6 +34,32 @@ typedef struct fl_tile {
 } fl_tile;
 #endif
 
+/* One link of all chains: `sums` vectors of weights for each of mr rows.  Of both, inputs and weights, one kind waits in
+ * registers until the other has passed: the inputs, where registers suffice. */
+FL_INLINE void V(link)(vec *acc, const int mr, const int sums, const real *const *a, int64_t i, const real *const *w)
+{
+    vec wait[FL_MR > 4 ? FL_MR : 4];
+    if (mr * sums + mr < FL_REGISTERS) {
+        FL_UNROLL
+        for (int m = 0; m < mr; m++) wait[m] = V(set1)(a[m][i]);
+        FL_UNROLL
+        for (int v = 0; v < sums; v++) {
+            const vec weights = V(load)(w[v]);
+            FL_UNROLL
+            for (int m = 0; m < mr; m++) acc[m * sums + v] = V(fma)(wait[m], weights, acc[m * sums + v]);
+        }
+        return;
+    }
+    FL_UNROLL
+    for (int v = 0; v < sums; v++) wait[v] = V(load)(w[v]);
+    FL_UNROLL
+    for (int m = 0; m < mr; m++) {
+        const vec x = V(set1)(a[m][i]);
+        FL_UNROLL
+        for (int v = 0; v < sums; v++) acc[m * sums + v] = V(fma)(x, wait[v], acc[m * sums + v]);
+    }
+}
+
 /* mr rows, nb neighbouring blocks of nv vectors each, and after them a last block of nt vectors (0: none) */
 FL_INLINE void V(accumulate)(vec *acc, const int mr, const int nb, const int nv, const int nt, const fl_segment *s)
 {
@@ -39,27 +67,64 @@ FL_INLINE void V(accumulate)(vec *acc, const int mr, const int nb, const int nv,
     const int64_t next_block = s->k * nv * FL_W;
     const real *panel = (const real *)s->panel;
     const real *last = panel + nb * next_block;
-    const real *a[8];
+    const real *a[FL_MR], *w[12];
     FL_UNROLL
     for (int m = 0; m < mr; m++) a[m] = (const real *)s->a[m];
     const int64_t k = s->k;
     for (int64_t i = 0; i < k; i++, panel += nv * FL_W, last += nt * FL_W) {
-        vec x[8];
         FL_UNROLL
-        for (int m = 0; m < mr; m++) x[m] = V(set1)(a[m][i]);
+        for (int v = 0; v < all; v++)
+            w[v] = v < nb * nv ? panel + v / nv * next_block + v % nv * FL_W : last + (v - nb * nv) * FL_W;
+        V(link)(acc, mr, all, a, i, w);
+    }
+}
+
+/* mr rows and vectors [from, from + some) of a block of nv */
+FL_INLINE void V(accumulate_some)(vec *acc, const int mr, const int nv, const int from, const int some,
+                                  const fl_segment *s)
+{
+    const real *panel = (const real *)s->panel + from * FL_W;
+    const real *a[FL_MR], *w[4];
+    FL_UNROLL
+    for (int m = 0; m < mr; m++) a[m] = (const real *)s->a[m];
+    const int64_t k = s->k;
+    for (int64_t i = 0; i < k; i++, panel += nv * FL_W) {
         FL_UNROLL
-        for (int v = 0; v < all; v++) {
-            const real *from = v < nb * nv ? panel + v / nv * next_block + v % nv * FL_W : last + (v - nb * nv) * FL_W;
-            const vec w = V(load)(from);
+        for (int v = 0; v < some; v++) w[v] = panel + v * FL_W;
+        V(link)(acc, mr, some, a, i, w);
+    }
+}
+
+/* In as few passes as the accumulators allow. */
+FL_INLINE void V(tall_tile_body)(const fl_tile *t, const int mr, const int nv)
+{
+    const int passes = (mr * nv + FL_ACCUMULATORS - 1) / FL_ACCUMULATORS, some = (nv + passes - 1) / passes;
+    for (int v0 = 0; v0 < nv; v0 += some) {
+        vec acc[FL_ACCUMULATORS];
+        FL_UNROLL
+        for (int m = 0; m < mr; m++) {
+            const real *from = t->init ? (const real *)t->init[m] + t->init_offset : (const real *)t->bias;
             FL_UNROLL
-            for (int m = 0; m < mr; m++) acc[m * all + v] = V(fma)(x[m], w, acc[m * all + v]);
+            for (int v = 0; v < some; v++) acc[m * some + v] = from ? V(load)(from + (v0 + v) * FL_W) : V(zero)();
+        }
+        if (t->segment[0].k) V(accumulate_some)(acc, mr, nv, v0, some, &t->segment[0]);
+        if (t->segment[1].k) V(accumulate_some)(acc, mr, nv, v0, some, &t->segment[1]);
+        FL_UNROLL
+        for (int m = 0; m < mr; m++) {
+            real *to = (real *)t->out[m] + t->out_offset;
+            FL_UNROLL
+            for (int v = 0; v < some; v++) V(store)(to + (v0 + v) * FL_W, acc[m * some + v]);
         }
     }
 }
 
 FL_INLINE void V(tile_body)(const fl_tile *t, const int mr, const int nb, const int nv, const int nt)
 {
-    vec acc[24];
+    if (mr * (nb * nv + nt) > FL_ACCUMULATORS) {
+        V(tall_tile_body)(t, mr, nv);
+        return;
+    }
+    vec acc[FL_ACCUMULATORS];
     const int all = nb * nv + nt;
     FL_UNROLL
     for (int m = 0; m < mr; m++) {
@@ -156,6 +221,13 @@ typedef struct V(group) {
     int full, last;
 } V(group);
 
+/* Rows of its tallest tile. */
+FL_INLINE int64_t V(tallest)(V(group) g, int vectors)
+{
+    static const int height[FL_PANEL_VECTORS] = {FL_TILE_HEIGHTS};
+    return height[(g.full ? vectors : g.last) - 1];
+}
+
 /* How many groups [block0, block1) makes, and the i-th of them.  narrow: vectors of block1 - 1 if it is the narrower
  * one, else 0.  It is a group of its own, but for a single row. */
 FL_INLINE int64_t V(groups)(int64_t blocks, int narrow, int64_t rows)
@@ -183,30 +255,35 @@ FL_INLINE V(tile_fn) V(tile_of)(V(group) g, int vectors, int mr)
     return V(tiles)[vectors - 1][mr - 1];
 }
 
-/* Rows are cut into tiles of nearly equal height: 8 rows are 4 + 4, not 6 + 2. */
-FL_INLINE int64_t V(tile_height)(int64_t rows, int64_t left)
+/* The next tile of `left` rows, where none may have more than `most`.  Tiles are of nearly equal height: 8 rows are
+ * 4 + 4, not 6 + 2, or 5 + 3 where 4 are avoided. */
+FL_INLINE int64_t V(tile_height)(int64_t left, int64_t most)
 {
-    const int64_t tiles = (rows + FL_MR - 1) / FL_MR;
-    const int64_t base = rows / tiles, extra = rows % tiles;
-    /* the first `extra` tiles are one row taller */
-    return left > (tiles - extra) * base ? base + 1 : base;
+    const int64_t tiles = (left + most - 1) / most, height = (left + tiles - 1) / tiles;
+    return height + (left - height == FL_AVOIDED_HEIGHT && height < most && tiles > 1);
 }
 
 /* --- the outer product of the weight gradients */
 
-/* c[j + m][n .. n + nv*W) += sum_r g[r][m] * a[r][n ..); g packed (rows, mr), `last` lanes valid in the last vector */
-FL_INLINE void V(outer_body)(const real *g, const void *const *a, int64_t rows, real *c, int64_t ldc, int64_t n,
+enum { V(OUTER_HEIGHT) = FL_ACCUMULATORS / FL_PANEL_VECTORS };
+
+/* c[m][0 .. nv*W) += sum_r g[r][m] * a[r][0 .. nv*W) for mr columns of g; rows of `a` follow each other, and of the
+ * last vector of c only `last` lanes are there.  The chains take longer than fetching the lines of c. */
+FL_INLINE void V(outer_body)(const real *g, int64_t g_stride, const real *a, int64_t rows, real *c, int64_t c_stride,
                              int last, const int mr, const int nv)
 {
-    vec acc[24];
+    vec acc[FL_ACCUMULATORS];
     FL_UNROLL
     for (int i = 0; i < mr * nv; i++) acc[i] = V(zero)();
-    for (int64_t r = 0; r < rows; r++, g += mr) {
-        const real *row = (const real *)a[r] + n;
+    FL_UNROLL
+    for (int m = 0; m < mr; m++) {
+        FL_UNROLL
+        for (int v = 0; v < nv; v++) FL_PREFETCH_TO_WRITE(c + m * c_stride + v * FL_W);
+    }
+    for (int64_t r = 0; r < rows; r++, g += g_stride, a += nv * FL_W) {
         vec w[4];
         FL_UNROLL
-        for (int v = 0; v < nv; v++)
-            w[v] = v < nv - 1 || last == FL_W ? V(load)(row + v * FL_W) : V(load_n)(row + v * FL_W, last);
+        for (int v = 0; v < nv; v++) w[v] = V(load)(a + v * FL_W);
         FL_UNROLL
         for (int m = 0; m < mr; m++) {
             const vec x = V(set1)(g[m]);
@@ -218,21 +295,20 @@ FL_INLINE void V(outer_body)(const real *g, const void *const *a, int64_t rows, 
     for (int m = 0; m < mr; m++) {
         FL_UNROLL
         for (int v = 0; v < nv; v++) {
-            real *to = c + m * ldc + n + v * FL_W;
-            const int lanes = v == nv - 1 ? last : FL_W;
-            V(store_n)(to, V(add)(V(load_n)(to, lanes), acc[m * nv + v]), lanes);
+            real *to = c + m * c_stride + v * FL_W;
+            if (v < nv - 1 || last == FL_W)
+                V(store)(to, V(add)(V(load)(to), acc[m * nv + v]));
+            else
+                V(store_n)(to, V(add)(V(load_n)(to, last), acc[m * nv + v]), last);
         }
     }
 }
 
-#define FL_OUTER(mr, nv)                                                                                      \
-    static void V(outer_##mr##x##nv)(const real *g, const void *const *a, int64_t rows, real *c, int64_t ldc, \
-                                     int64_t n, int last)                                                     \
-    {                                                                                                         \
-        if (last == FL_W)                                                                                     \
-            V(outer_body)(g, a, rows, c, ldc, n, FL_W, mr, nv);                                               \
-        else                                                                                                  \
-            V(outer_body)(g, a, rows, c, ldc, n, last, mr, nv);                                               \
+#define FL_OUTER(mr, nv)                                                                                   \
+    static void V(outer_##mr##x##nv)(const real *g, int64_t g_stride, const real *a, int64_t rows, real *c, \
+                                     int64_t c_stride, int last)                                           \
+    {                                                                                                      \
+        V(outer_body)(g, g_stride, a, rows, c, c_stride, last, mr, nv);                                    \
     }
 #define FL_OUTER_COLUMNS(mr) FL_OUTER(mr, 1) FL_OUTER(mr, 2) FL_OUTER(mr, 3) FL_OUTER(mr, 4)
 FL_OUTER_COLUMNS(1)
@@ -242,19 +318,20 @@ FL_OUTER_COLUMNS(3)
     {                                                                              \
         V(outer_##mr##x1), V(outer_##mr##x2), V(outer_##mr##x3), V(outer_##mr##x4) \
     }
-#if FL_MR >= 4
+#if FL_ACCUMULATORS >= 16
 FL_OUTER_COLUMNS(4)
 #endif
-#if FL_MR >= 6
+#if FL_ACCUMULATORS >= 24
 FL_OUTER_COLUMNS(5)
 FL_OUTER_COLUMNS(6)
 #endif
-static void (*const V(outers)[FL_MR][4])(const real *, const void *const *, int64_t, real *, int64_t, int64_t, int) = {
+typedef void (*V(outer_fn))(const real *, int64_t, const real *, int64_t, real *, int64_t, int);
+static const V(outer_fn) V(outers)[V(OUTER_HEIGHT)][4] = {
     FL_OUTER_SLOT(1), FL_OUTER_SLOT(2), FL_OUTER_SLOT(3),
-#if FL_MR >= 4
+#if FL_ACCUMULATORS >= 16
     FL_OUTER_SLOT(4),
 #endif
-#if FL_MR >= 6
+#if FL_ACCUMULATORS >= 24
     FL_OUTER_SLOT(5), FL_OUTER_SLOT(6),
 #endif
 };

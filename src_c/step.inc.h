@@ -115,7 +115,7 @@ FL_INLINE void V(step_any)(const fl_step_args *s, const V(cell_shape) shape, V(c
         const int64_t at = s->backward_sweep ? groups - 1 - i : i;
         const V(group) g = V(group_at)(at, s->block0, s->block1, narrow, s->rows);
         for (int64_t r = 0; r < s->rows;) {
-            const int mr = (int)V(tile_height)(s->rows, s->rows - r);
+            const int mr = (int)V(tile_height)(s->rows - r, V(tallest)(g, shape.vectors));
             V(step_tile)(s, g, r, mr, shape, lanes, cut);
             r += mr;
         }

@@ -26,10 +26,12 @@
 #include "c_engine_processor.inc.h"
 #include "c_engine_stream.inc.h"
 
-/* I, H, P, T, B: single units, cut vectors, hoisted products (I >= 16, B < 6), several chunks (T*B > 512) */
+/* I, H, P, T, B: single units, cut vectors, hoisted products (I >= 16, B < 6), several chunks (T*B > 512), tiles of
+ * all heights (B 4, 8, 9, 13) */
 static const int SIZES[][5] = {{1, 1, 0, 1, 1},   {3, 5, 0, 4, 2},   {3, 19, 4, 7, 3},
                                {20, 33, 7, 9, 1}, {17, 16, 0, 6, 8}, {40, 24, 0, 58, 9},
-                               {2, 40, 17, 1, 4}, {18, 57, 0, 5, 1}, {17, 97, 30, 12, 1}};
+                               {2, 40, 17, 1, 4}, {18, 57, 0, 5, 1}, {17, 97, 30, 12, 1},
+                               {9, 29, 0, 2, 13}};
 enum { SIZE_COUNT = sizeof SIZES / sizeof SIZES[0] };
 
 static double tolerance(int dtype) { return dtype == FL_F64 ? 1e-12 : 4e-6; }

@@ -1,8 +1,16 @@
 /* The SIMD vocabulary for AArch64 NEON; each word is defined at the top of simd_scalar.h. */
 #undef FL_MR
+#undef FL_ACCUMULATORS
+#undef FL_REGISTERS
+#undef FL_TILE_HEIGHTS
+#undef FL_AVOIDED_HEIGHT
 #undef FL_PAIR_ROWS
 #undef FL_AHEAD_ROWS
 #undef FL_POW2_BIAS
+#define FL_REGISTERS 32
+#define FL_ACCUMULATORS 24
+#define FL_TILE_HEIGHTS 6, 6, 6, 6
+#define FL_AVOIDED_HEIGHT 0
 #define FL_MR 6        /* 6 rows x 4 gates + 4 weight vectors + 1 vector of inputs: 29 of 32 registers */
 #define FL_PAIR_ROWS 3 /* up to 3 rows x 8 vectors + 3 inputs + 1 weight vector */
 #define FL_AHEAD_ROWS 0

@@ -6,7 +6,12 @@
  * arm_neon.h, math.h, stdint.h and string.h before it opens its target region.
  *
  *   FL_W                  lanes of a vector
- *   FL_MR                 rows of the largest register tile that leaves room for its operands
+ *   FL_MR                 rows of the tallest tile
+ *   FL_REGISTERS          vector registers of the processor
+ *   FL_ACCUMULATORS       vectors of sums that leave room in the registers for their operands
+ *   FL_TILE_HEIGHTS       rows of the tallest tile of a block of 1, 2, 3 and 4 vectors, at most FL_MR.  A tile of more
+ *                         sums than FL_ACCUMULATORS takes its vectors in passes; all passes are equally wide
+ *   FL_AVOIDED_HEIGHT     rows of a tile with too few independent sums for the multipliers; 0: there is none
  *   FL_PAIR_ROWS          up to so many rows take two blocks at a time
  *   FL_AHEAD_ROWS         rows of ahead.inc.h; 0: too few registers, or of no use there
  *   set1(x) zero()        the same value in every lane
@@ -33,11 +38,19 @@
  * mantissa; adding the exponent's bias as well makes those bits the exponent field of 2^n, one shift away.
  */
 #undef FL_MR
+#undef FL_ACCUMULATORS
+#undef FL_REGISTERS
+#undef FL_TILE_HEIGHTS
+#undef FL_AVOIDED_HEIGHT
 #undef FL_PAIR_ROWS
 #undef FL_AHEAD_ROWS
 #undef FL_POW2_BIAS
 #define FL_W 1
 #define FL_MR 4
+#define FL_REGISTERS 32
+#define FL_ACCUMULATORS 16
+#define FL_TILE_HEIGHTS 4, 4, 4, 4
+#define FL_AVOIDED_HEIGHT 0
 #define FL_PAIR_ROWS 1 /* more than one row of two blocks would not fit */
 #define FL_AHEAD_ROWS 0
 

@@ -53,8 +53,8 @@ def name_of(machine):
     """
     vendor, family, model = (machine.get(key) for key in ("vendor", "family", "model"))
     kind = None
-    if vendor == "AuthenticAMD":
-        kind = next((f"AMD {name}" for (f, low, high), name in AMD.items() if f == family and low <= model <= high), 0)
+    if vendor == "AuthenticAMD" and model is not None:
+        kind = next((f"AMD {core}" for (f, low, high), core in AMD.items() if f == family and low <= model <= high), "")
     elif vendor == "GenuineIntel" and family == 6:
         step = machine.get("stepping") or 0
         found = next(name for least, name in SERVERS_OF_85 if step >= least) if model == 85 else INTEL.get(model)

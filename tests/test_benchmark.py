@@ -414,14 +414,18 @@ def test_rounds_by_the_time_of_those_before(monkeypatch, seconds, rounds):
 
 def test_a_budget_gives_what_is_left_to_the_others(monkeypatch):
     scene = Scene(monkeypatch, {})
-    budget = measure.Budget(100.0, 4)
-    assert budget.share() == 25
-    scene.now = 1.0
-    assert budget.share() == 33
-    scene.now = 99.0
+    budget = measure.Budget(40.0, [1, 1, 2, 1, 1])
+    assert budget.share() == pytest.approx(40 / 6)
+    scene.now = 10.0
+    assert budget.share() == pytest.approx(30 / 5)
+    assert budget.share() == pytest.approx(30 * 2 / 4)
+    scene.now = 39.0
     assert budget.share() == 0.5
-    scene.now = 120.0
-    assert budget.share() == budget.share() == 0
+    scene.now = 50.0
+    assert budget.share() == 0
+    assert measure.Budget(1e6, [1]).share() == measure.CASE
+    small, large = (Case("g", "n", 50, 32, h, h) for h in (64, 1024))
+    assert 1 < cases.weight(small) < 2 < cases.weight(large)
 
 
 def test_what_disturbs_a_slot():

@@ -191,7 +191,7 @@ def test_a_share_that_later_ceilings_lower_is_told():
     rows = [a_row("a", share=0.5), a_row("b", share=0.9)]
     assert tables.lowered([0.5, 0.92], rows) == []
     [words] = tables.lowered([1.0, 0.9], rows)
-    assert "shares of 1 case is lower than the tables say (most a: 0.50, not 1.00)" in words
+    assert "the share of 1 case is lower than the tables say (most a: 0.50, not 1.00)" in words
 
 
 def test_files_have_shares_by_the_best_readings_of_the_run(tiny, capsys, tmp_path, monkeypatch):
@@ -212,7 +212,7 @@ def test_files_have_shares_by_the_best_readings_of_the_run(tiny, capsys, tmp_pat
     monkeypatch.setattr(ceilings, "Readings", Readings)
     text = bench(capsys, "--threads", 1, "--json", tmp_path / "b.json")
     assert taken == [ceilings.ROUNDS, 2, 2, 2]
-    assert "later in the run the ceilings were higher: the shares of 1 case" in text
+    assert "later in the run the ceilings were higher: the share of 1 case" in text
     found = json.loads((tmp_path / "b.json").read_text())
     for row in found["results"]:
         assert row["roofline_us"] == pytest.approx(row["bytes"] / 2e9 * 1e6)
@@ -237,6 +237,19 @@ def test_a_short_run_that_would_take_too_long_has_fewer_rounds(tiny, capsys, mon
     assert commands.main(["bench", "--short"]) == 0
     words = "! 3 cases have fewer than 5 rounds, but 3 at least, so that the run ends within 0 s"
     assert words in capsys.readouterr().out
+
+
+def test_what_a_case_of_a_short_run_may_take_includes_its_preparation(monkeypatch):
+    now, told = [0.0], []
+    monkeypatch.setattr(command, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    ready = SimpleNamespace(entries=[])
+    monkeypatch.setattr(contestants, "field", lambda *_: now.__setitem__(0, now[0] + 3.0) or ready)
+    monkeypatch.setattr(measure, "time_case", lambda *_, seconds, **__: told.append(seconds))
+    monkeypatch.setattr(command.report, "row", lambda *_: None)
+    bar = SimpleNamespace(done=0, advance=lambda *_, **__: None)
+    for budget in (SimpleNamespace(share=lambda: 10.0), None):
+        command._time(TINY[1], {}, False, 1, 5, None, bar, budget)
+    assert told == [7.0, measure.CASE]
 
 
 def test_a_file_in_a_folder_is_named_after_the_processor(tiny, capsys, tmp_path, monkeypatch):

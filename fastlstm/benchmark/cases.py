@@ -157,6 +157,11 @@ def short_of(cases):
     return found
 
 
+def weight(case):
+    """About how long a case takes, beside others: a part that all have, and one that grows with its work."""
+    return 1 + case.flops / 2e9
+
+
 def select(groups=None, quick=False, dtype=None, short=False):
     """Cases of the named groups (default: all) in the order of the grid; dtype: replaces each case's own."""
     cases = [case for case in GRID if not groups or case.group in groups]

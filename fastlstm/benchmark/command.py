@@ -108,7 +108,7 @@ def _bench(arguments, groups, peer_names, threads):
     chosen = cases.select(groups, arguments.quick, arguments.dtype, arguments.short)
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else SHORT_ROUNDS if arguments.short else ROUNDS)
     able = [case for case in chosen if problem.has_cell(case)]
-    budget = measure.Budget(SHORT_SECONDS, len(able)) if arguments.short else None
+    budget = measure.Budget(SHORT_SECONDS, map(cases.weight, able)) if arguments.short else None
     peers, versions = contestants.find_peers(peer_names)
     watch = measure.Watch()
     print(tables.opening(contestants.own_version(), threads, versions), flush=True)

@@ -229,16 +229,16 @@ def _timing(slots, rate, by_clean):
 
 
 class Budget:
-    """So many seconds for so many cases, from now on; what a case leaves goes to those after it."""
+    """So many seconds for cases with these weights, from now on; what a case leaves goes to those after it."""
 
-    def __init__(self, seconds, cases):
-        self._end, self._left = time.perf_counter() + seconds, cases
+    def __init__(self, seconds, weights):
+        self._end, self._weights = time.perf_counter() + seconds, list(weights)
 
     def share(self):
-        """Seconds for the next case: its part of the time that is left; 0 when none is."""
-        left = max(0.0, self._end - time.perf_counter()) / max(1, self._left)
-        self._left -= 1
-        return left
+        """Seconds for the next case, at most `CASE`: its part of the time that is left; 0 when none is."""
+        part = self._weights[0] / sum(self._weights)
+        del self._weights[0]
+        return min(CASE, part * max(0.0, self._end - time.perf_counter()))
 
 
 class Watch:

@@ -181,9 +181,9 @@ def lowered(shown, rows):
     if not found:
         return []
     most, r = max(found, key=lambda one: one[0])
-    cases = f"{len(found)} cases are" if len(found) > 1 else "1 case is"
-    return [f"later in the run the ceilings were higher: the shares of {cases} lower than the tables say (most "
-            f"{r['name']}: {r['share']:.2f}, not {r['share'] * most:.2f}); files have the lower ones"]
+    cases = f"shares of {len(found)} cases are" if len(found) > 1 else "share of 1 case is"
+    return [f"later in the run the ceilings were higher: the {cases} lower than the tables say (most {r['name']}: "
+            f"{r['share']:.2f}, not {r['share'] * most:.2f}); files have the lower ones"]
 
 
 def fewer_rounds(rows, rounds, seconds=None):

@@ -62,10 +62,13 @@ def write_whole(path, pieces):
         _write_into(path, found, pieces)
 
 
-def write_figure(path, figure, kind):
-    """Write a figure of matplotlib, in the format `kind` ("png"), to the file `path`: the whole of it or nothing."""
+def write_figure(path, figure, kind, **options):
+    """Write a figure of matplotlib, in the format `kind` ("png"), to the file `path`: the whole of it or nothing.
+
+    options: more arguments of the figure's ``savefig``.
+    """
     file = io.BytesIO()
-    figure.savefig(file, format=kind)
+    figure.savefig(file, format=kind, **options)
     write_whole(path, [file.getbuffer()])
 
 

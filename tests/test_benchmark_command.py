@@ -9,7 +9,7 @@ import pytest
 
 import fastlstm as fl
 from fastlstm import commands
-from fastlstm.benchmark import cases, command, contestants, measure, plots, problem, tables
+from fastlstm.benchmark import cases, ceilings, command, contestants, measure, plots, problem, processors, tables
 from fastlstm.benchmark.cases import Case
 from fastlstm.benchmark.problem import Call
 
@@ -39,11 +39,18 @@ def test_document(tiny, capsys, tmp_path):
     text = bench(capsys, "--peers", "numpy", "--threads", 2, "--scaling", "--json", path)
     assert text.index("ceilings, 1 thread") < text.index("step: one step") < text.index("stream: 100 steps")
     found = json.loads(path.read_text())
-    assert set(found) == {"format", "machine", "peers", "settings", "ceilings", "notes", "groups", "results"}
+    assert set(found) == {
+        "format", "date", "machine", "peers", "settings", "ceilings", "notes", "slots", "groups", "results",
+    }
+    assert found["format"] == "fastlstm bench 2"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
+    assert {"processor", "vendor", "family", "model"} <= set(found["machine"])
     assert found["machine"]["isa"] == fl.isa()
     assert found["settings"]["threads"] == 2
     assert found["peers"] == {"numpy": np.__version__}
     assert {"of", "threads", "best", "typical"} == set(found["ceilings"]["flops_per_second"][0])
+    assert {"bytes", "threads", "best", "typical"} == set(found["ceilings"]["reading"][0])
+    assert [one["of"] for one in found["ceilings"]["bytes_per_second"]] == ["L1", "L2", "L3", "DRAM"] * 2
     assert set(found["groups"]) == {"step", "stream", "train"}
     step, infer, train = found["results"]
     assert set(step["results"]) == {
@@ -64,6 +71,11 @@ def test_document(tiny, capsys, tmp_path):
         for timing in row["results"].values():
             assert 0 < timing["low_us"] <= timing["median_us"] <= timing["high_us"]
             assert len(timing["slots_us"]) == len(timing["slots_clean"]) == 2
+    timings = [timing for row in found["results"] for timing in row["results"].values()]
+    assert found["slots"] == {
+        "taken": 2 * len(timings), "taken_again": sum(timing["taken_again"] for timing in timings),
+        "disturbed": sum(not clean for timing in timings for clean in timing["slots_clean"]),
+    }
 
 
 def test_a_wrong_peer_is_shown(tiny, capsys, monkeypatch):
@@ -163,6 +175,93 @@ def test_a_share_above_1_is_explained_where_it_occurs():
     assert "memory" in tables.group_text("stream", [a_row()])
 
 
+def test_slots_that_were_taken_again_are_told(tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "wait_until_idle", lambda: False)
+    path = tmp_path / "b.json"
+    text = bench(capsys, "--group", "stream", "--json", path)
+    words = "4 times a slot of time was disturbed and taken again; 2 of 2 slots stay disturbed"
+    assert f"! {words}" in text
+    found = json.loads(path.read_text())
+    assert words in found["notes"]
+    assert found["slots"] == {"taken": 2, "taken_again": 4, "disturbed": 2}
+    assert found["results"][0]["results"]["fastlstm"]["taken_again"] == 4
+
+
+def test_a_share_that_later_ceilings_lower_is_told():
+    rows = [a_row("a", share=0.5), a_row("b", share=0.9)]
+    assert tables.lowered([0.5, 0.92], rows) == []
+    [words] = tables.lowered([1.0, 0.9], rows)
+    assert "the share of 1 case is lower than the tables say (most a: 0.50, not 1.00)" in words
+
+
+def test_files_have_shares_by_the_best_readings_of_the_run(tiny, capsys, tmp_path, monkeypatch):
+    """Of three takes the second has twice the rates: rows before it fall, and the file agrees with its ceilings."""
+    taken = []
+
+    class Readings:
+        def __init__(self, threads):
+            pass
+
+        def take(self, rounds):
+            rate = 1e9 * (2 if len(taken) > 1 else 1)
+            taken.append(rounds)
+            peak = {("float32", 1): 1e15, ("float64", 1): 1e15}
+            typical = {**peak, (1024, 1): rate, (4096, 1): rate}
+            return ceilings.Ceilings(ceilings.DEFAULT_SIZES, [], peak, {1: [(1024, rate), (4096, rate)]}, typical)
+
+    monkeypatch.setattr(ceilings, "Readings", Readings)
+    text = bench(capsys, "--threads", 1, "--json", tmp_path / "b.json")
+    assert taken == [ceilings.ROUNDS, 2, 2, 2]
+    assert "later in the run the ceilings were higher: the share of 1 case" in text
+    found = json.loads((tmp_path / "b.json").read_text())
+    for row in found["results"]:
+        assert row["roofline_us"] == pytest.approx(row["bytes"] / 2e9 * 1e6)
+        assert row["share"] == pytest.approx(row["roofline_us"] / row["results"]["fastlstm"]["median_us"])
+
+
+# ---- a short run ------------------------------------------------------------------------------------------------
+
+
+def test_a_short_run(tiny, capsys, tmp_path):
+    assert commands.main(["bench", "--short", "--json", str(tmp_path / "b.json")]) == 0
+    assert f"median of {command.SHORT_ROUNDS} rounds" in capsys.readouterr().out
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert (found["settings"]["short"], found["settings"]["quick"], found["settings"]["rounds"]) == (True, False, 5)
+    assert not any("fewer than" in words for words in found["notes"])
+    assert commands.main(["bench", "--help"]) == 0
+    assert "under five minutes" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_short_run_that_would_take_too_long_has_fewer_rounds(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(command, "SHORT_SECONDS", 0)
+    assert commands.main(["bench", "--short"]) == 0
+    words = "! 3 cases have fewer than 5 rounds, but 3 at least, so that the run ends within 0 s"
+    assert words in capsys.readouterr().out
+
+
+def test_what_a_case_of_a_short_run_may_take_includes_its_preparation(monkeypatch):
+    now, told = [0.0], []
+    monkeypatch.setattr(command, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    ready = SimpleNamespace(entries=[])
+    monkeypatch.setattr(contestants, "field", lambda *_: now.__setitem__(0, now[0] + 3.0) or ready)
+    monkeypatch.setattr(measure, "time_case", lambda *_, seconds, **__: told.append(seconds))
+    monkeypatch.setattr(command.report, "row", lambda *_: None)
+    bar = SimpleNamespace(done=0, advance=lambda *_, **__: None)
+    for budget in (SimpleNamespace(share=lambda: 10.0), None):
+        command._time(TINY[1], {}, False, 1, 5, None, bar, budget)
+    assert told == [7.0, measure.CASE]
+
+
+def test_a_file_in_a_folder_is_named_after_the_processor(tiny, capsys, tmp_path, monkeypatch):
+    told = {"processor": "x", "vendor": "AuthenticAMD", "family": 25, "model": 1, "stepping": 1}
+    monkeypatch.setattr(processors, "identity", lambda: told)
+    bench(capsys, "--threads", 1, "--group", "stream", "--json", tmp_path)
+    bench(capsys, "--threads", 2, "--group", "stream", "--isa", "scalar", "--json", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "amd-zen3-1-thread.json", "amd-zen3-scalar-2-threads.json",
+    ]
+
+
 # ---- the picture ------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +317,9 @@ def test_what_the_picture_says(tiny, capsys, tmp_path, monkeypatch, peers):
         (["--dtype", "float16"], "--dtype"),
         (["--rounds", "0"], "positive integer"),
         (["--scaling", "--threads", "1"], "only one is allowed"),
+        (["--quick", "--short"], "--quick and --short exclude each other"),
+        (["--docs", "x.md"], "--docs belongs to bench report"),
+        (["--plot-dir", "x"], "--plot-dir belongs to bench report"),
     ],
 )
 def test_mistakes_end_in_one_line(capsys, arguments, message):

@@ -35,6 +35,14 @@ def test_compare_shows_what_the_machine_did():
         assert words in text
 
 
+def test_compare_of_an_old_file_and_a_new_one(tmp_path, capsys):
+    for name, form in (("old.json", "fastlstm bench 1"), ("new.json", "fastlstm bench 2")):
+        (tmp_path / name).write_text(json.dumps(document({"a": 100}) | {"format": form}))
+    for pair in (("old.json", "new.json"), ("new.json", "old.json"), ("old.json", "old.json")):
+        assert commands.main(["bench", "compare", *(str(tmp_path / name) for name in pair)]) == 0
+        assert "geometric mean: 1.00" in capsys.readouterr().out
+
+
 def test_compare_refuses(tmp_path, capsys):
     good, foreign = tmp_path / "good.json", tmp_path / "foreign.json"
     good.write_text(json.dumps(document({"a": 1})))
@@ -55,7 +63,8 @@ def test_compare_refuses(tmp_path, capsys):
 
 @pytest.mark.parametrize("option", [
     ("--json", "c.json"), ("--plot", "c.png"), ("--isa", "scalar"), ("--group", "step"), ("--peers", "none"),
-    ("--threads", "1"), ("--dtype", "float32"), ("--rounds", "3"), ("--quick",), ("--scaling",),
+    ("--threads", "1"), ("--dtype", "float32"), ("--rounds", "3"), ("--quick",), ("--short",), ("--scaling",),
+    ("--docs", "x.md"), ("--plot-dir", "plots"),
 ])
 def test_compare_takes_no_options(tmp_path, capsys, monkeypatch, option):
     monkeypatch.chdir(tmp_path)
@@ -94,7 +103,7 @@ DAMAGED = {
     '"fastlstm bench 1"': "it was not written by `fastlstm bench --json`",
     '{"results": []}': "it was not written by `fastlstm bench --json`",
     '{"format": "torch bench 3", "results": []}': "its format is 'torch bench 3', this version of fastlstm reads",
-    '{"format": "fastlstm bench 2"}': "its format is 'fastlstm bench 2', this version of fastlstm reads 'fast",
+    '{"format": "fastlstm bench 3"}': "its format is 'fastlstm bench 3', this version of fastlstm reads 'fast",
     '{"format": ["fastlstm bench 1"]}': "its format is ['fastlstm bench 1'], this",
     changed("results", gone): "results is missing",
     changed("results", {}): "results must be a list, got a dict",

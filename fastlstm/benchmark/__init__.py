@@ -15,6 +15,8 @@ tables             what is printed: ceilings, what the columns mean, a table for
 stored             JSON files read back and checked
 compare            two of them, side by side
 plots              the picture
+page               a page in Markdown out of kept files
+processors         the name of this machine's processor
 command            the options of the command line
 =================  ===============================================================================
 

@@ -23,6 +23,7 @@ GROUPS = {
 
 QUICK_FLOPS = 8e8  # a quick run leaves out what takes longer than about 10 ms
 QUICK_CASES = 3  # and takes so many of each group
+SHORT_FLOPS = 3e10  # a short run leaves out what takes longer than about 0.3 s: a case is timed in a few seconds
 
 
 def _square(group, steps, batches, widths, **rest):
@@ -142,9 +143,28 @@ def quick_of(cases):
     return found
 
 
-def select(groups=None, quick=False, dtype=None):
+def short_of(cases):
+    """Four cases at most of each group: the least, the middle and the most work, and the most weights to hold.
+
+    What takes too long is left out first, but a case of every group remains.
+    """
+    found = []
+    for group in GROUPS:
+        mine = sorted((case for case in cases if case.group == group), key=lambda case: case.flops)
+        mine = [case for case in mine if case.flops <= SHORT_FLOPS] or mine[:1]
+        picks = [mine[k] for k in (0, len(mine) // 2, -1)] + [max(mine, key=lambda case: case.held)] if mine else []
+        found += [case for case in cases if case in picks]
+    return found
+
+
+def weight(case):
+    """About how long a case takes, beside others: a part that all have, and one that grows with its work."""
+    return 1 + case.flops / 2e9
+
+
+def select(groups=None, quick=False, dtype=None, short=False):
     """Cases of the named groups (default: all) in the order of the grid; dtype: replaces each case's own."""
     cases = [case for case in GRID if not groups or case.group in groups]
     if dtype is not None:
         cases = [case._replace(dtype=dtype) for case in cases]
-    return quick_of(cases) if quick else cases
+    return quick_of(cases) if quick else short_of(cases) if short else cases

@@ -1,5 +1,7 @@
 """What the options of ``fastlstm bench`` mean, once parsed; a user's mistake is a `BadRequest`, in one line."""
 
+import os
+import time
 from pathlib import Path
 
 import fastlstm as fl
@@ -7,9 +9,11 @@ from fastlstm import _core
 
 from .._progress import Progress
 from .._terminal import shown
-from . import cases, ceilings, compare, contestants, measure, problem, report, stored, tables
+from . import cases, ceilings, compare, contestants, measure, page, problem, processors, report, stored, tables
 
-ROUNDS, QUICK_ROUNDS = 9, 3
+ROUNDS, SHORT_ROUNDS, QUICK_ROUNDS = 9, 5, 3
+SHORT_SECONDS = 300  # a short run ends within
+REREADINGS = 2  # of the ceilings, after each group
 PICTURES = (".png", ".pdf", ".svg")
 
 
@@ -20,8 +24,13 @@ class BadRequest(ValueError):
 def run(arguments):
     """Run the command; arguments: the parsed options."""
     if arguments.what:
-        _compare(arguments.what, arguments)
+        _about_files(arguments.what, arguments)
         return
+    for name in ("docs", "plot_dir"):
+        if getattr(arguments, name):
+            raise BadRequest(f"--{name.replace('_', '-')} belongs to bench report")
+    if arguments.quick and arguments.short:
+        raise BadRequest("--quick and --short exclude each other")
     groups = _names(arguments.group, cases.GROUPS, "group")
     peers = _names(arguments.peers, contestants.PEERS, "peer") if arguments.peers != ["none"] else []
     _check_picture(arguments.plot)
@@ -65,51 +74,86 @@ def _force(isa):
         raise BadRequest(str(error)) from error
 
 
-def _compare(words, arguments):
-    if words[0] != "compare" or len(words) != 3:
-        raise BadRequest(f"bench takes nothing, or: compare BEFORE.json AFTER.json; got {' '.join(words)}")
-    given = {name: value for name, value in vars(arguments).items() if name not in ("what", "command")}
-    names = [f"--{name}" for name, value in given.items() if value not in (None, False)]
+def json_path(arguments):
+    """The file that --json means: in an existing folder, one that is named after the processor and the threads."""
+    if not arguments.json or not os.path.isdir(arguments.json):
+        return arguments.json
+    with fl.num_threads(arguments.threads or fl.get_num_threads()):
+        stem = processors.file_stem(processors.identity(), fl.get_num_threads(), arguments.isa)
+    return os.path.join(arguments.json, f"{stem}.json")
+
+
+def _about_files(words, arguments):
+    """``bench compare`` and ``bench report``."""
+    kind, *paths = words
+    if kind not in ("compare", "report") or (kind == "compare" and len(paths) != 2):
+        told = "compare BEFORE.json AFTER.json, or: report [RESULTS.json ...]"
+        raise BadRequest(f"bench takes nothing, or: {told}; got {' '.join(words)}")
+    allowed = {"what", "command"} | ({"docs", "plot_dir"} if kind == "report" else set())
+    names = [f"--{name.replace('_', '-')}" for name, value in vars(arguments).items()
+             if name not in allowed and value not in (None, False)]
     if names:
-        raise BadRequest(f"bench compare takes no options, got {', '.join(names)}")
+        told = "no options but --docs and --plot-dir" if kind == "report" else "no options"
+        raise BadRequest(f"bench {kind} takes {told}, got {', '.join(names)}")
     try:
-        print(compare.text(*map(stored.read, words[1:])))
-    except stored.NotComparable as error:
+        if kind == "compare":
+            print(compare.text(*map(stored.read, paths)))
+        else:
+            page.run(paths, arguments.docs, arguments.plot_dir)
+    except (stored.NotComparable, page.CannotReport) as error:
         raise BadRequest(str(error)) from error
 
 
 def _bench(arguments, groups, peer_names, threads):
-    chosen = cases.select(groups, arguments.quick, arguments.dtype)
-    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    chosen = cases.select(groups, arguments.quick, arguments.dtype, arguments.short)
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else SHORT_ROUNDS if arguments.short else ROUNDS)
+    able = [case for case in chosen if problem.has_cell(case)]
+    budget = measure.Budget(SHORT_SECONDS, map(cases.weight, able)) if arguments.short else None
     peers, versions = contestants.find_peers(peer_names)
     watch = measure.Watch()
     print(tables.opening(contestants.own_version(), threads, versions), flush=True)
-    top = ceilings.measure(threads)
-    dtypes = [dtype for dtype in ("float32", "float64") if any(case.dtype == dtype for case in chosen)]
+    readings = ceilings.Readings(threads)
+    top = readings.take(ceilings.ROUNDS)
+    dtypes = [dtype for dtype in ceilings.DTYPES if any(case.dtype == dtype for case in chosen)]
     print(f"\n{tables.ceilings_text(top, threads, dtypes)}\n")
     print(tables.legend(arguments.quick, rounds, _kinds(chosen, peers, arguments.scaling), threads), flush=True)
-    rows, notes = [], _doubts(top, threads)
-    with Progress(sum(rounds + 1 for case in chosen if problem.has_cell(case)), "bench") as bar:
+    timed, notes = [], _doubts(top, threads)  # timed: pairs of a case and its row
+    with Progress(sum(rounds + 1 for _ in able), "bench") as bar:
         for group in dict.fromkeys(case.group for case in chosen):
             mine = [case for case in chosen if case.group == group]
-            able = [case for case in mine if problem.has_cell(case)]
-            notes += [f"not yet: {case.group} {case.name}" for case in mine if able and case not in able]
-            found = [_time(case, peers, arguments.scaling, threads, rounds, top, bar) for case in able]
+            there = [case for case in mine if case in able]
+            notes += [f"not yet: {case.group} {case.name}" for case in mine if there and case not in able]
+            found = [
+                (case, _time(case, peers, arguments.scaling, threads, rounds, top, bar, budget)) for case in there
+            ]
+            top = readings.take(REREADINGS)
             bar.clear()
-            text = tables.group_text(group, found, arguments.quick) if found else f"{group}: {_not_yet(group)}"
+            rows = _under(top, found, threads)
+            text = tables.group_text(group, rows, arguments.quick) if rows else f"{group}: {_not_yet(group)}"
             print(f"\n{text}", flush=True)
-            notes += [] if found else [f"not yet: {group}"]
-            rows += found
+            notes += [] if rows else [f"not yet: {group}"]
+            timed += found
+    shown = [row["share"] for _, row in timed]
+    rows = _under(top, timed, threads)
     notes += [f"{name} is {words}" for name, words in versions.items() if words.startswith("absent")]
-    notes += tables.above_ceiling(rows) + report.warnings_of(rows, threads) + watch.notes()
+    notes += tables.lowered(shown, rows) + tables.above_ceiling(rows)
+    notes += tables.fewer_rounds(rows, rounds, SHORT_SECONDS if arguments.short else None)
+    notes += report.slots_text(report.slots(rows)) + report.warnings_of(rows, threads) + watch.notes()
     print()
     for words in notes:
         print(f"! {words}")
     settings = {
-        "threads": threads, "rounds": rounds, "quick": arguments.quick, "groups": groups, "dtype": arguments.dtype,
-        "scaling": arguments.scaling,
+        "threads": threads, "rounds": rounds, "quick": arguments.quick, "short": arguments.short, "groups": groups,
+        "dtype": arguments.dtype, "scaling": arguments.scaling, "isa": arguments.isa,
     }
     _leave(arguments, report.document(rows, top, versions, settings, notes))
+
+
+def _under(top, timed, threads):
+    """The rows of pairs (case, row), with their shares of the ceilings `top`."""
+    for case, row in timed:
+        row.update(report.ceiling_of(case, row["results"][contestants.OWN]["median_us"] * 1e-6, top, threads))
+    return [row for _, row in timed]
 
 
 def _kinds(chosen, peers, scaling):
@@ -131,12 +175,16 @@ def _doubts(top, threads):
     return [f"the arithmetic peak of {threads} threads is {gain:.2f} times that of one: they had no cores of their own"]
 
 
-def _time(case, peers, scaling, threads, rounds, top, bar):
+def _time(case, peers, scaling, threads, rounds, top, bar, budget=None):
+    """The row of a case. budget: of a short run, which its preparation counts against, too."""
+    seconds, start = budget.share() if budget else measure.CASE, time.perf_counter()
     goal, note = bar.done + rounds + 1, f"{case.group} {case.name}"
     bar.advance(0, note)
     field = contestants.field(problem.Problem(case, threads), peers, scaling)
     bar.advance(note=note)
-    timings = measure.time_case(field.entries, rounds, tick=lambda: bar.advance(note=note))
+    if budget:
+        seconds -= time.perf_counter() - start
+    timings = measure.time_case(field.entries, rounds, tick=lambda: bar.advance(note=note), seconds=seconds)
     bar.advance(goal - bar.done)  # slow contestants get fewer rounds
     return report.row(case, field, timings, top, threads)
 

@@ -3,9 +3,10 @@
 The clock of a shared or warm processor wanders by tens of per cent within milliseconds, and other systems' workers go
 on spinning after a call. So the contestants of a case take turns in slots of at least 10 ms; their order rotates;
 before a slot the process must be idle; contestants with several threads first run for as long as a slot takes,
-untimed; and a short arithmetic probe on the cores in use, before and after, tells
-whether the slot was disturbed. The median of the undisturbed slots counts; but all contestants of a case are judged
-by the same kind of slots, so when one of them had none undisturbed, every slot of everybody counts.
+untimed; and a short arithmetic probe on the cores in use, before and after, tells whether the
+slot was disturbed. A disturbed slot is taken again, at most twice, when all others are through. The median of the
+undisturbed slots counts; but all contestants of a case are judged by the same kind of slots, so when one of them had
+none undisturbed, every slot of everybody counts.
 """
 
 import math
@@ -23,7 +24,9 @@ from fastlstm import _core
 from .ceilings import rounds_for
 
 SLOT = 0.010  # seconds
-CASE = 20.0  # seconds a case may take; with slow contestants it gets fewer rounds, but three
+CASE = 20.0  # seconds a case may take; with slow contestants it gets fewer rounds
+LEAST_ROUNDS = 3
+AGAIN = 2  # times that a disturbed slot is taken again, at most
 PROBE = 0.00008
 IDLE_LIMIT = 0.150  # seconds to wait; the workers of one system spin for 40 ms
 IDLE_LOOK, IDLE_SHARE = 0.0003, 0.3  # seconds between looks; share of one core that counts as idle (the waiting itself)
@@ -51,7 +54,8 @@ class Timing(NamedTuple):
     """What the slots of one contestant say, in seconds per call.
 
     median, and quartiles low and high; clean: how many undisturbed slots they stand on, 0 when they stand on all.
-    probe_rate: flop/s of the probe, median; cores: median of the slots.
+    probe_rate: flop/s of the probe, median; cores: median of the slots. again: how many slots more were taken, because
+    some were disturbed.
     """
 
     median: float
@@ -61,6 +65,7 @@ class Timing(NamedTuple):
     cores: float
     probe_rate: float
     slots: list
+    again: int = 0
 
     @property
     def spread(self):
@@ -139,8 +144,11 @@ def _repeats(entry):
     return max(1, math.ceil(SLOT * calls / taken))
 
 
-def time_case(entries, rounds, prober=None, tick=None):
+def time_case(entries, rounds, prober=None, tick=None, seconds=CASE):
     """Name -> `Timing` of the contestants of a case. tick: called after every round.
+
+    seconds: what the case may take. By the time of the rounds so far it gets fewer of them, but three, and once so much
+    time is used disturbed slots are not taken again.
 
     Every contestant has run once before (`contestants.field` compares the results).
     """
@@ -154,17 +162,50 @@ def time_case(entries, rounds, prober=None, tick=None):
         if tick:
             tick()
         used = time.perf_counter() - start
-        if turn >= 2 and used * (turn + 2) / (turn + 1) > CASE:
+        if turn + 1 >= LEAST_ROUNDS and used * (turn + 2) / (turn + 1) > seconds:
             break
-    # Contestants with as many threads are judged by the same standard.
-    good = {
+    again = _take_again(entries, slots, lambda k: _slot(entries[k], repeats[k], prober), start + seconds)
+    rates = [median(slot.probe for slot in row) for row in slots]
+    slots = _all_judged(entries, slots)
+    by_clean = all(any(slot.clean for slot in row) for row in slots)
+    return {
+        e.name: _timing(row, rate, by_clean)._replace(again=more)
+        for e, row, rate, more in zip(entries, slots, rates, again, strict=True)
+    }
+
+
+def _take_again(entries, slots, take, end):
+    """Take the disturbed slots of all contestants again, `AGAIN` times at most, and none from the time `end` on.
+
+    slots: a list for each contestant, changed: of the two the less disturbed one stays, whatever its time. take: gives
+    a new slot of contestant k. Returns how many slots each contestant has taken again.
+    """
+    again = [0] * len(entries)
+    for _ in range(AGAIN):
+        judged = _all_judged(entries, slots)
+        disturbed = [(turn, k) for turn in range(len(slots[0])) for k, row in enumerate(judged) if not row[turn].clean]
+        good = _good_rates(entries, slots)
+        for turn, k in disturbed:
+            if time.perf_counter() >= end:
+                return again
+            pair = slots[k][turn], take(k)
+            again[k] += 1
+            threads = entries[k].threads
+            slots[k][turn] = max(pair, key=lambda one: _rank(one, good[threads], threads))
+    return again
+
+
+def _good_rates(entries, slots):
+    """Number of threads -> rate of the probe while nothing disturbs it: the same for all with as many threads."""
+    return {
         n: np.quantile([s.probe for e, row in zip(entries, slots, strict=True) if e.threads == n for s in row], GOOD)
         for n in {entry.threads for entry in entries}
     }
-    rates = [median(slot.probe for slot in row) for row in slots]
-    slots = [[_judged(slot, good[e.threads], e.threads) for slot in row] for e, row in zip(entries, slots, strict=True)]
-    by_clean = all(any(slot.clean for slot in row) for row in slots)
-    return {e.name: _timing(row, rate, by_clean) for e, row, rate in zip(entries, slots, rates, strict=True)}
+
+
+def _all_judged(entries, slots):
+    good = _good_rates(entries, slots)
+    return [[_judged(slot, good[e.threads], e.threads) for slot in row] for e, row in zip(entries, slots, strict=True)]
 
 
 def _judged(slot, good, threads):
@@ -174,11 +215,30 @@ def _judged(slot, good, threads):
     return slot._replace(probe=share, clean=slot.idle and present and share >= SLOWED)
 
 
+def _rank(slot, good, threads):
+    """The larger, the less disturbed: undisturbed at all, idle before, the rate of the probe."""
+    judged = _judged(slot, good, threads)
+    return judged.clean, judged.idle, judged.probe
+
+
 def _timing(slots, rate, by_clean):
     chosen = [slot.seconds for slot in slots if slot.clean or not by_clean]
     low, middle, high = np.quantile(chosen, (0.25, 0.5, 0.75)).tolist()
     cores = median(slot.cores for slot in slots)
     return Timing(middle, low, high, len(chosen) if by_clean else 0, cores, rate, slots)
+
+
+class Budget:
+    """So many seconds for cases with these weights, from now on; what a case leaves goes to those after it."""
+
+    def __init__(self, seconds, weights):
+        self._end, self._weights = time.perf_counter() + seconds, list(weights)
+
+    def share(self):
+        """Seconds for the next case, at most `CASE`: its part of the time that is left; 0 when none is."""
+        part = self._weights[0] / sum(self._weights)
+        del self._weights[0]
+        return min(CASE, part * max(0.0, self._end - time.perf_counter()))
 
 
 class Watch:

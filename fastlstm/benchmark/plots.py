@@ -7,6 +7,7 @@ import os
 
 from ..whole_files import write_figure
 from .contestants import OWN, is_own
+from .processors import name_of
 
 OURS, INK, SOFT, FAINT = "#0b5fa5", "#1f2430", "#6b7280", "#e5e7eb"
 OTHERS = "#b3bac4"
@@ -14,8 +15,18 @@ BAR = 0.8  # height of a bar; the distance between two is 1
 
 
 def write(path, document):
-    """Draw a `report.document` to a file. Needs matplotlib; ImportError says so."""
-    from matplotlib.figure import Figure  # optional, and slow to import
+    """Draw a `report.document` to a file. Needs matplotlib; ImportError says so.
+
+    The same document gives the same bytes, as far as matplotlib is the same.
+    """
+    from matplotlib import rc_context  # optional, and slow to import
+
+    with rc_context({"svg.hashsalt": "fastlstm", "svg.fonttype": "none"}):
+        _write(path, document)
+
+
+def _write(path, document):
+    from matplotlib.figure import Figure
 
     rows = document["results"]
     bars = speeds(rows)
@@ -30,16 +41,25 @@ def write(path, document):
     _draw_bars(left, bars, any(row["ratio"] for row in rows))
     _draw_roofline(right, document, rows)
     figure.suptitle(title(document), fontsize=12, x=0.01, ha="left", color=INK)
-    write_figure(path, figure, os.path.splitext(path)[1][1:].lower())
+    kind = os.path.splitext(path)[1][1:].lower()
+    dates = {"svg": "Date", "pdf": "CreationDate"}  # which would change with every run
+    write_figure(path, figure, kind, **({"metadata": {dates[kind]: None}} if kind in dates else {}))
 
 
 def title(document):
     """Two lines: what is drawn; the machine and the systems."""
+
     machine, threads = document["machine"], document["settings"]["threads"]
     rivals = [f"{name} {words}" for name, words in document["peers"].items() if not words.startswith("absent")]
     beside = f"   |   beside {', '.join(rivals)}" if rivals else ""
-    where = f"{machine['processor']}, {threads} thread{'s' if threads > 1 else ''}, {machine['isa']}"
+    where = f"{_processor(machine)}, {threads} thread{'s' if threads > 1 else ''}, {machine['isa']}"
     return f"Speed of fastlstm {machine['fastlstm']}: longer bars are faster\n{where}{beside}"
+
+
+def _processor(machine):
+    """The name of a processor, and that of its kind where it is another one."""
+    kind = name_of(machine)
+    return machine["processor"] + (f" ({kind})" if kind not in machine["processor"] else "")
 
 
 def speeds(rows):

@@ -3,11 +3,11 @@
 A row is a dict, the same in memory and in the file; `document` names all its parts. Times are microseconds per call.
 """
 
+import datetime
 import json
 import math
 import os
 import platform
-from pathlib import Path
 
 import numpy as np
 
@@ -16,20 +16,21 @@ import fastlstm as fl
 from ..whole_files import write_whole
 from .contestants import OWN, OWN_SINGLE, PLAIN, is_own
 from .measure import SPARE_CORES
+from .processors import identity
 
-FORMAT = "fastlstm bench 1"
+FORMAT = "fastlstm bench 2"
+READABLE = ("fastlstm bench 1", FORMAT)  # the first had one rate a cache, no date, no slots that were taken again
 AIM = 1.15  # of a case of the family: its time relative to that of a plain LSTM, work for work
 
 
 def row(case, field, timings, ceilings, threads):
     """One case as a dict. timings: name -> `measure.Timing`."""
-    roof = ceilings.roofline(case, threads)
     own = timings[OWN].median
     rivals = {name: timing.median for name, timing in timings.items() if not is_own(name)}
     best = min(rivals, key=rivals.get, default=None)
     found = {
         **case._asdict(), "flops": case.flops, "bytes": case.bytes, "held": case.held,
-        "roofline_us": roof.seconds * 1e6, "bound": roof.bound, "share": roof.seconds / own,
+        **ceiling_of(case, own, ceilings, threads),
         "gflops": case.flops / own * 1e-9, "gbytes": case.bytes / own * 1e-9,
         "best_rival": best, "ratio": rivals[best] / own if best else None,
         "results": {name: _timing(timing) for name, timing in timings.items()},
@@ -46,10 +47,16 @@ def row(case, field, timings, ceilings, threads):
     return found
 
 
+def ceiling_of(case, seconds, ceilings, threads):
+    """The part of a row that depends on the ceilings. seconds: fastlstm's time."""
+    roof = ceilings.roofline(case, threads)
+    return {"roofline_us": roof.seconds * 1e6, "bound": roof.bound, "share": roof.seconds / seconds}
+
+
 def _timing(timing):
     return {
         "median_us": timing.median * 1e6, "low_us": timing.low * 1e6, "high_us": timing.high * 1e6,
-        "spread": timing.spread, "undisturbed": timing.clean, "cores": timing.cores,
+        "spread": timing.spread, "undisturbed": timing.clean, "cores": timing.cores, "taken_again": timing.again,
         "slots_us": [slot.seconds * 1e6 for slot in timing.slots], "slots_clean": [slot.clean for slot in timing.slots],
     }
 
@@ -57,33 +64,46 @@ def _timing(timing):
 def machine():
     """The machine and the process, for the file."""
     return {
-        "fastlstm": fl.__version__, "isa": fl.isa(), "processor": _processor(), "processors": os.cpu_count(),
+        "fastlstm": fl.__version__, "isa": fl.isa(), **identity(), "processors": os.cpu_count(),
         "machine": platform.machine(), "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(), "numpy": np.__version__,
     }
 
 
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
-
-
 def document(rows, ceilings, peers, settings, notes):
     """Everything, ready for JSON. peers: name -> version, or why it is absent; settings: what the run was asked for."""
-    keyed = {
-        kind: [{"of": key, "threads": n, "best": rate, "typical": ceilings.typical[key, n]}
-               for (key, n), rate in table.items()]
-        for kind, table in (("flops_per_second", ceilings.peak), ("bytes_per_second", ceilings.bandwidth))
-    }
-    sizes = {"cache_bytes": ceilings.sizes, "cache_guessed": ceilings.guessed}
+    flops = [{"of": dtype, "threads": n, "best": rate, "typical": ceilings.typical[dtype, n]}
+             for (dtype, n), rate in ceilings.peak.items()]
+    levels = [{"of": level, "threads": n, "best": rate} for (level, n), rate in ceilings.bandwidth.items()]
+    sets = [{"bytes": nbytes, "threads": n, "best": rate, "typical": ceilings.typical[nbytes, n]}
+            for n, reading in ceilings.reading.items() for nbytes, rate in reading]
     return {
-        "format": FORMAT, "machine": machine(), "peers": peers, "settings": settings, "ceilings": {**sizes, **keyed},
-        "notes": notes, "groups": summaries(rows), "results": rows,
+        "format": FORMAT, "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "machine": machine(), "peers": peers, "settings": settings,
+        "ceilings": {
+            "cache_bytes": ceilings.sizes, "cache_guessed": ceilings.guessed, "flops_per_second": flops,
+            "bytes_per_second": levels, "reading": sets,
+        },
+        "notes": notes, "slots": slots(rows), "groups": summaries(rows), "results": rows,
     }
+
+
+def slots(rows):
+    """How many slots of time the rows stand on, how many more were taken again, how many stay disturbed."""
+    timings = [timing for row in rows for timing in row["results"].values()]
+    return {
+        "taken": sum(len(timing["slots_us"]) for timing in timings),
+        "taken_again": sum(timing["taken_again"] for timing in timings),
+        "disturbed": sum(not clean for timing in timings for clean in timing["slots_clean"]),
+    }
+
+
+def slots_text(found):
+    """A sentence about `slots`, as a list; empty where none was taken again."""
+    if not found["taken_again"]:
+        return []
+    return [f"{found['taken_again']} times a slot of time was disturbed and taken again; "
+            f"{found['disturbed']} of {found['taken']} slots stay disturbed"]
 
 
 def write_json(path, found):

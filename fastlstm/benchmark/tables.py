@@ -38,8 +38,9 @@ COLUMNS = (
            "what fastlstm reads in a second, in 10^9 bytes: weights, as often as they must be read.", whole=True),
     Column("share", lambda r: f"{r['share']:.2f}",
            "the least time by the ceilings above / time of fastlstm. Higher is better; 1 is the ceiling. "
-           "It is an estimate, and a call may beat it: the ceilings were measured apart from it, each with data "
-           "in one cache, and a call finds a part of its weights in a nearer one, or a higher clock."),
+           "It is an estimate, and a call may beat it: the ceilings were measured apart from it, with data of the "
+           "same size read in one order, and a call may find a part of its weights in a nearer cache, or a higher "
+           "clock."),
     Column("limit", lambda r: LIMITS.get(r["bound"], r["bound"]),
            "where the least time comes from: arithmetic, or reading weights from the cache named, or memory."),
     Column("us/step", lambda r: number(r["us_per_step"]), "time of fastlstm for a step, in microseconds.",
@@ -82,9 +83,16 @@ def ceilings_text(ceilings, threads, dtypes=("float32",)):
             for (level, count), rate in ceilings.bandwidth.items() if count == n
         )
         lines.append(f"  ceilings, {n} thread{'s' if n > 1 else ''}: {peaks}; reading from {reads} GB/s")
+        sets = [nbytes for nbytes, _ in ceilings.reading[n]][::4]
+        sizes = ", ".join(f"{_size(nbytes)} {ceilings.rate(nbytes, n) * 1e-9:.0f}" for nbytes in sets)
+        lines.append(f"    by the size of what is read: {sizes} GB/s")
     kilobytes = ", ".join(f"{level} {nbytes >> 10:,} kB" for level, nbytes in ceilings.sizes.items())
     guessed = f" (guessed: {', '.join(ceilings.guessed)})" if ceilings.guessed else ""
     return "\n".join([*lines, f"  caches: {kilobytes}{guessed}"])
+
+
+def _size(nbytes):
+    return f"{nbytes / (1 << 20):.3g} MB" if nbytes >= 1 << 20 else f"{nbytes / 1024:.3g} kB"
 
 
 def number(microseconds):
@@ -165,3 +173,24 @@ def above_ceiling(rows):
         return []
     more = f" and {len(found) - 6} more" if len(found) > 6 else ""
     return [f"share above 1, faster than the estimated ceiling (see share, above): {', '.join(found[:6])}{more}"]
+
+
+def lowered(shown, rows):
+    """A sentence, as a list, about shares that later readings of the ceilings have lowered. shown: those printed."""
+    found = [(old / r["share"], r) for old, r in zip(shown, rows, strict=True) if old > 1.05 * r["share"]]
+    if not found:
+        return []
+    most, r = max(found, key=lambda one: one[0])
+    cases = f"shares of {len(found)} cases are" if len(found) > 1 else "share of 1 case is"
+    return [f"later in the run the ceilings were higher: the {cases} lower than the tables say (most {r['name']}: "
+            f"{r['share']:.2f}, not {r['share'] * most:.2f}); files have the lower ones"]
+
+
+def fewer_rounds(rows, rounds, seconds=None):
+    """A sentence about cases with fewer rounds than asked for, as a list. seconds: those of a short run, or None."""
+    few = [r for r in rows if len(next(iter(r["results"].values()))["slots_us"]) < rounds]
+    if not few:
+        return []
+    why = f"so that the run ends within {seconds} s" if seconds is not None else "because a round of theirs takes long"
+    cases = f"{len(few)} cases have" if len(few) > 1 else "1 case has"
+    return [f"{cases} fewer than {rounds} rounds, but 3 at least, {why}"]

@@ -5,9 +5,10 @@ from .parser import UsageError
 
 
 def bench_command(arguments):
-    """Time this machine, or compare two results."""
+    """Time this machine, compare two results, or make a page out of results."""
     from ..benchmark import command
 
+    arguments.json = command.json_path(arguments)
     for path in filter(None, (arguments.json, arguments.plot)):
         check_output(path)
     try:

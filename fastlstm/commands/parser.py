@@ -127,9 +127,13 @@ def _bench(commands):
         "bench",
         help="time this machine over a grid of sizes, alone or beside other systems",
         description="Time fastlstm over a grid of sizes and compare it with the ceilings of this machine, and with "
-        "other systems that are installed. Or: bench compare BEFORE.json AFTER.json.",
+        "other systems that are installed. Or: bench compare BEFORE.json AFTER.json. Or: bench report [RESULTS ...], "
+        "which makes tables in Markdown out of files written by --json, or of all those in a folder (default: "
+        "bench/results).",
     )
-    bench.add_argument("what", nargs="*", metavar="compare BEFORE AFTER", help="compare two files written by --json")
+    bench.add_argument(
+        "what", nargs="*", metavar="compare BEFORE AFTER | report [RESULTS ...]", help="about files written by --json"
+    )
     bench.add_argument("--group", action="append", metavar="NAMES", help="only these groups (a,b; may be repeated)")
     bench.add_argument(
         "--peers", action="append", metavar="NAMES", help="torch, onnxruntime, openvino, numpy, or none (default)"
@@ -138,10 +142,23 @@ def _bench(commands):
     bench.add_argument("--dtype", choices=("float32", "float64"), help="every case in this precision")
     bench.add_argument("--isa", metavar="NAME", help="run on this instruction set (default: the best)")
     bench.add_argument("--quick", action="store_true", help="a few small cases of each group, in few rounds")
+    bench.add_argument(
+        "--short", action="store_true", help="the whole comparison in under five minutes: the smallest, a middle and "
+        "the largest cases of each group, in fewer rounds (default: 5); between --quick and a whole run"
+    )
     bench.add_argument("--rounds", type=_positive, metavar="N", help="slots of each contestant (default: 9)")
     bench.add_argument("--scaling", action="store_true", help="time one thread beside all of them")
-    bench.add_argument("--json", metavar="FILE", help="also write the results there")
+    bench.add_argument(
+        "--json", metavar="FILE", help="also write the results there; in a folder, to a file named after the processor"
+    )
     bench.add_argument("--plot", metavar="FILE", help="also draw them there: .png, .pdf or .svg (needs matplotlib)")
+    bench.add_argument(
+        "--docs", metavar="FILE", help="report: replace the tables in this page, between two marker comments "
+        "(default: print them)"
+    )
+    bench.add_argument(
+        "--plot-dir", metavar="DIR", help="report: also draw a picture for each result there (needs matplotlib)"
+    )
     bench.set_defaults(command="bench")
 
 

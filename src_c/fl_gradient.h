@@ -16,6 +16,7 @@ typedef struct fl_back {
     const fl_backward_call *back;
     fl_plan plan;
     fl_order order;
+    fl_cache_layout cache;
     int64_t longest;
     int free;                 /* 1: masks or zoneout, which the plain bodies do not know */
     const void *zeros;        /* (max(H, R, C)) */

@@ -33,6 +33,54 @@ static void prepare_stop(fl_pass *p)
     p->turn.slices = &p->slices;
 }
 
+static void add_list(fl_pass *p, const void *to, fl_view of) { p->list[p->list_count++] = (fl_list){(void *)to, of}; }
+
+/* Rows of (B, width), which are the same at every step. */
+static fl_view still(const void *data, int64_t width, int64_t unit)
+{
+    return (fl_view){(void *)data, 0, width * unit, 0};
+}
+
+/* What most layers do without. */
+static void add_more(fl_pass *p)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_rows *l = &p->lists;
+    const int64_t batch = job->call->batch, hidden = m->spec.hidden_size, unit = m->unit;
+    const fl_masks *masks = job->call->masks ? &job->call->masks[p->slot] : NULL;
+    if (m->keeps && !job->call->cache) add_list(p, l->gates, still(job->kept[p->dir], m->kept, unit));
+    if (m->side) add_list(p, l->side, still(job->side[p->dir], m->side, unit));
+    if (p->lower.data) add_list(p, l->lower, p->lower);
+    if (m->spec.proj_size) add_list(p, l->cell_out, still(job->cell_out[p->dir], hidden, unit));
+    if (!masks) { /* rates of zoneout stand in for masks */
+        if (m->zones[0]) add_list(p, l->zone_h, still(m->zones[0], 0, unit));
+        if (m->zones[1]) add_list(p, l->zone_c, still(m->zones[1], 0, unit));
+        return;
+    }
+    if (masks->zoneout_h) add_list(p, l->zone_h, fl_view_dense((void *)masks->zoneout_h, batch, m->recurrent, unit, 0));
+    if (masks->zoneout_c) add_list(p, l->zone_c, fl_view_dense((void *)masks->zoneout_c, batch, hidden, unit, 0));
+    if (masks->mask_g) add_list(p, l->mask_g, fl_view_dense((void *)masks->mask_g, batch, hidden, unit, 0));
+}
+
+/* Which lists there are, and of what: y, of which point_strip makes h_prev, is the first, c the second. */
+static void begin_lists(fl_pass *p, int64_t span)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const fl_rows *l = &p->lists;
+    const int64_t unit = m->unit;
+    p->list_count = 0;
+    p->pointed = -1;
+    add_list(p, l->y, p->y);
+    if (m->cells) add_list(p, l->c, p->c.data ? p->c : still(fl_pass_state(p, call->cn, 0, m->cells), m->cells, unit));
+    if (!span) add_list(p, l->x, p->x);
+    if (call->cache)
+        add_list(p, l->gates, fl_view_dense((char *)call->cache + p->cache.gates, call->batch, m->kept, unit, 0));
+    if (job->more) add_more(p);
+}
+
 /* What all steps of the pass have in common. */
 static void prepare(fl_pass *p)
 {
@@ -42,14 +90,15 @@ static void prepare(fl_pass *p)
     const fl_masks *masks = job->call->masks ? &job->call->masks[w - m->layers] : NULL;
     const int zone_h = masks ? masks->zoneout_h != NULL : m->zones[0] != NULL;
     const int zone_c = masks ? masks->zoneout_c != NULL : m->zones[1] != NULL;
+    const int own_c = p->c.data || job->call->reset; /* else c is where it was before */
     const fl_rows l = p->lists = lists_of(p);
     p->zone_h = zone_h ? l.zone_h : NULL;
     p->turn = (fl_turn){
         .m = m,
         .w = w,
         .lists = {.x = l.x,
-                  .h = l.h,
-                  .c_prev = l.c_prev,
+                  .h = masks && masks->mask_h ? l.h : l.h_prev,
+                  .c_prev = own_c ? l.c_prev : (const void *const *)l.c,
                   .c = l.c,
                   .h_out = w->panel_r ? l.cell_out : l.y, /* the cell writes beside y, the projection reads it there */
                   .gates = job->call->cache || m->keeps ? l.gates : NULL,
@@ -71,66 +120,67 @@ static void prepare(fl_pass *p)
     begin_turn(p);
 }
 
-/* Where row i of the strip (r in order, b of the batch) at time t finds its masks, if there are any. */
-static void point_masks(const fl_pass *p, const fl_rows *l, int64_t i, int64_t b, int64_t t)
+/* Rows of the state before step s: at s0, the first step of this chunk, they are in hn and cn, else where the step
+ * before wrote them, and in what `now` lists. */
+static void point_before(const fl_pass *p, const void **to, const fl_list *now, const void *state, int64_t width,
+                         int64_t row0, int64_t n, int64_t s, int64_t s0)
 {
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    l->zone_h[i] = fl_zone_row(m, call, p->slot, 0, t, b);
-    l->zone_c[i] = fl_zone_row(m, call, p->slot, 1, t, b);
-    if (!call->masks) return;
-    const fl_masks *masks = &call->masks[p->slot];
-    l->mask_g[i] = fl_mask_row(m, masks->mask_g, t * call->batch + b, m->spec.hidden_size);
-    if (!masks->mask_h) return;
-    char *to = p->masked + i * m->recurrent * m->unit;
-    m->real->mul(l->h_prev[i], fl_mask_row(m, masks->mask_h, b, m->recurrent), to, m->recurrent);
-    l->h[i] = to;
-}
-
-/* What most layers do without. */
-static void point_more(const fl_pass *p, const fl_rows *l, int64_t i, int64_t r, int64_t b, int64_t t)
-{
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    if (m->keeps && !job->call->cache) l->gates[i] = job->kept[p->dir] + r * m->kept * m->unit;
-    if (m->side) l->side[i] = job->side[p->dir] + r * m->side * m->unit;
-    if (p->lower.data) l->lower[i] = fl_at(&p->lower, t, b);
-    if (m->spec.proj_size) l->cell_out[i] = job->cell_out[p->dir] + r * m->spec.hidden_size * m->unit;
-    if (job->free) point_masks(p, l, i, b, t);
-}
-
-/* Where row i of the strip that begins with row `first` finds its operands at step s.  s0: first step of this chunk,
- * whose state is in hn and cn. */
-static void point(const fl_pass *p, int64_t first, int64_t i, int64_t s, int64_t s0, int64_t pre_step)
-{
-    const fl_rows *l = &p->lists;
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    const int64_t batch = call->batch;
-    const int64_t r = p->row0 + (first + i) * p->row_step, b = job->order.row[r];
-    const int64_t t = fl_time(p->dir, s, job->order.length[r]), before = p->dir ? t + 1 : t - 1;
-    const int cut = fl_cut(call->reset, p->dir, s, t, b, batch);
-
-    if (pre_step >= 0)
-        l->pre[i] = fl_pass_pre(p, pre_step, r);
+    const fl_view given = still(fl_pass_state(p, state, 0, width), width, p->job->m->unit);
+    if (s == s0)
+        fl_list_fill(to, &given, &p->job->order, p->dir, s, row0, p->row_step, n);
     else
-        l->x[i] = fl_at(&p->x, t, b);
-    l->y[i] = fl_at(&p->y, t, b);
-    l->h_prev[i] = cut ? job->zeros : s == s0 ? fl_pass_state(p, call->hn, b, m->recurrent) : fl_at(&p->y, before, b);
-    l->h[i] = l->h_prev[i];
-    if (call->cache) l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->kept * m->unit;
-    if (job->more) point_more(p, l, i, r, b, t);
-    if (!m->cells) return;
-    char *state_c = fl_pass_state(p, call->cn, b, m->cells);
-    if (p->c.data) {
-        l->c[i] = fl_at(&p->c, t, b);
-        l->c_prev[i] = cut ? job->zeros : s == s0 ? state_c : fl_at(&p->c, before, b);
-    } else {
-        l->c[i] = state_c;
-        l->c_prev[i] = cut ? job->zeros : state_c;
+        fl_list_shift(to, now->to, &now->of, p->dir, -1, n);
+}
+
+/* Rows whose state is zeroed before step s. */
+static void point_cuts(const fl_pass *p, int64_t row0, int64_t n, int64_t s)
+{
+    const fl_job *job = p->job;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t r = row0 + i * p->row_step, b = job->order.row[r];
+        const int64_t t = fl_time(p->dir, s, job->order.length[r]);
+        if (!fl_cut(job->call->reset, p->dir, s, t, b, job->call->batch)) continue;
+        p->lists.h_prev[i] = p->lists.c_prev[i] = job->zeros;
     }
+}
+
+/* h times its mask, where the products find it. */
+static void mask_h(const fl_pass *p, const void *mask, int64_t row0, int64_t n)
+{
+    const fl_model *m = p->job->m;
+    for (int64_t i = 0; i < n; i++) {
+        char *to = p->masked + i * m->recurrent * m->unit;
+        const int64_t b = p->job->order.row[row0 + i * p->row_step];
+        m->real->mul(p->lists.h_prev[i], fl_mask_row(m, mask, b, m->recurrent), to, m->recurrent);
+        p->lists.h[i] = to;
+    }
+}
+
+/* Where the strip that begins with row `first` of `rows` finds its operands at step s; returns how many rows it has.
+ * s0: first step of this chunk. */
+static int64_t point_strip(fl_pass *p, int64_t first, int64_t rows, int64_t s, int64_t s0, int64_t pre_step)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const fl_rows *l = &p->lists;
+    const int64_t n = rows - first < job->strip ? rows - first : job->strip, row0 = p->row0 + first * p->row_step;
+    const int move = first == 0 && p->pointed == s - 1 && s > s0;
+    for (int i = 0; i < p->list_count; i++) {
+        const fl_list *list = &p->list[i];
+        if (!move)
+            fl_list_fill(list->to, &list->of, &job->order, p->dir, s, row0, p->row_step, n);
+        else if (list->of.step)
+            fl_list_move(list->to, &list->of, p->dir, 1, n);
+    }
+    p->pointed = first == 0 ? s : -1;
+    if (pre_step >= 0) fl_list_even(l->pre, fl_pass_pre(p, pre_step, row0), p->row_step * m->wide * m->unit, n);
+    point_before(p, l->h_prev, &p->list[0], call->hn, m->recurrent, row0, n, s, s0);
+    if (p->turn.lists.c_prev == (const void *const *)l->c_prev && m->cells)
+        point_before(p, l->c_prev, &p->list[1], call->cn, m->cells, row0, n, s, s0);
+    if (call->reset) point_cuts(p, row0, n, s);
+    if (call->masks && call->masks[p->slot].mask_h) mask_h(p, call->masks[p->slot].mask_h, row0, n);
+    return n;
 }
 
 /* All mates meet, and may become fewer: the first of them then share all blocks.  Hoisted products of the current span
@@ -142,14 +192,6 @@ static void end_step(fl_pass *p, int64_t rows)
     if (mates == p->mates) return;
     p->mates = p->turn.mates = mates;
     if (p->mate < mates) begin_turn(p);
-}
-
-/* Fills the lists for the strip that begins with row `first` of `rows`; returns how many rows it has. */
-static int64_t point_strip(const fl_pass *p, int64_t first, int64_t rows, int64_t s, int64_t s0, int64_t pre_step)
-{
-    const int64_t n = rows - first < p->job->strip ? rows - first : p->job->strip;
-    for (int64_t i = 0; i < n; i++) point(p, first, i, s, s0, pre_step);
-    return n;
 }
 
 static void project(const fl_pass *p, int64_t rows)
@@ -326,12 +368,16 @@ int fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
     fl_pass p = *pass;
     mask_inputs(&p, s0, s1);
     prepare(&p);
-    if (span && plan->ahead && hoist_here && p.rows && fl_pass_weights(pass)->part_count == 1)
-        run_ahead(&p, s0, s1);
-    else if (is_one_row(&p, span))
+    const int ahead = span && plan->ahead && hoist_here && p.rows && fl_pass_weights(pass)->part_count == 1;
+    if (!ahead && is_one_row(&p, span)) {
         run_one_row(&p, s0, s1);
-    else
-        run_steps(&p, s0, s1, span, hoist_here);
+    } else {
+        begin_lists(&p, span);
+        if (ahead)
+            run_ahead(&p, s0, s1);
+        else
+            run_steps(&p, s0, s1, span, hoist_here);
+    }
     if (p.mate < p.mates) keep_state(&p, s0, s1);
     fl_pace_end(&p.pace);
     return p.mates;

@@ -227,9 +227,16 @@ typedef struct fl_cache_offsets {
     size_t y;        /* (T, B, D*R) of this layer; SIZE_MAX for the last */
     size_t input;    /* (T, B, D*R) what the next layer reads: y times dropout factors, or y itself */
 } fl_cache_offsets;
-fl_cache_offsets fl_cache_at(const fl_cache_layout *layout, int layer, int dir);
-/* Row b at step t of the zoneout of h (which 0) or c (1), or of the rates that stand in for it; NULL: there is none */
-const void *fl_zone_row(const fl_model *m, const fl_call *call, int64_t slot, int which, int64_t t, int64_t b);
+static inline fl_cache_offsets fl_cache_at(const fl_cache_layout *l, int layer, int dir)
+{
+    const size_t start = layer ? l->layer[0] + (size_t)(layer - 1) * l->layer[1] : 0;
+    const size_t side = l->gates + l->c + l->x[layer > 0], gates = start + (size_t)dir * side;
+    fl_cache_offsets o = {gates, gates + l->gates, gates + l->gates + l->c, SIZE_MAX, SIZE_MAX};
+    if (layer == l->layers - 1) return o;
+    o.y = start + (size_t)l->directions * side;
+    o.input = l->input ? o.y + l->y : o.y;
+    return o;
+}
 /* Row b of an array (B, n) or, with t, (T, B, n); NULL of NULL */
 static inline const void *fl_mask_row(const fl_model *m, const void *mask, int64_t row, int64_t n)
 {

@@ -33,54 +33,6 @@ static void prepare_stop(fl_pass *p)
     p->turn.slices = &p->slices;
 }
 
-static void add_list(fl_pass *p, const void *to, fl_view of) { p->list[p->list_count++] = (fl_list){(void *)to, of}; }
-
-/* Rows of (B, width), which are the same at every step. */
-static fl_view still(const void *data, int64_t width, int64_t unit)
-{
-    return (fl_view){(void *)data, 0, width * unit, 0};
-}
-
-/* What most layers do without. */
-static void add_more(fl_pass *p)
-{
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_rows *l = &p->lists;
-    const int64_t batch = job->call->batch, hidden = m->spec.hidden_size, unit = m->unit;
-    const fl_masks *masks = job->call->masks ? &job->call->masks[p->slot] : NULL;
-    if (m->keeps && !job->call->cache) add_list(p, l->gates, still(job->kept[p->dir], m->kept, unit));
-    if (m->side) add_list(p, l->side, still(job->side[p->dir], m->side, unit));
-    if (p->lower.data) add_list(p, l->lower, p->lower);
-    if (m->spec.proj_size) add_list(p, l->cell_out, still(job->cell_out[p->dir], hidden, unit));
-    if (!masks) { /* rates of zoneout stand in for masks */
-        if (m->zones[0]) add_list(p, l->zone_h, still(m->zones[0], 0, unit));
-        if (m->zones[1]) add_list(p, l->zone_c, still(m->zones[1], 0, unit));
-        return;
-    }
-    if (masks->zoneout_h) add_list(p, l->zone_h, fl_view_dense((void *)masks->zoneout_h, batch, m->recurrent, unit, 0));
-    if (masks->zoneout_c) add_list(p, l->zone_c, fl_view_dense((void *)masks->zoneout_c, batch, hidden, unit, 0));
-    if (masks->mask_g) add_list(p, l->mask_g, fl_view_dense((void *)masks->mask_g, batch, hidden, unit, 0));
-}
-
-/* Which lists there are, and of what: y, of which point_strip makes h_prev, is the first, c the second. */
-static void begin_lists(fl_pass *p, int64_t span)
-{
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    const fl_rows *l = &p->lists;
-    const int64_t unit = m->unit;
-    p->list_count = 0;
-    p->pointed = -1;
-    add_list(p, l->y, p->y);
-    if (m->cells) add_list(p, l->c, p->c.data ? p->c : still(fl_pass_state(p, call->cn, 0, m->cells), m->cells, unit));
-    if (!span) add_list(p, l->x, p->x);
-    if (call->cache)
-        add_list(p, l->gates, fl_view_dense((char *)call->cache + p->cache.gates, call->batch, m->kept, unit, 0));
-    if (job->more) add_more(p);
-}
-
 /* What all steps of the pass have in common. */
 static void prepare(fl_pass *p)
 {
@@ -90,15 +42,15 @@ static void prepare(fl_pass *p)
     const fl_masks *masks = job->call->masks ? &job->call->masks[w - m->layers] : NULL;
     const int zone_h = masks ? masks->zoneout_h != NULL : m->zones[0] != NULL;
     const int zone_c = masks ? masks->zoneout_c != NULL : m->zones[1] != NULL;
-    const int own_c = p->c.data || job->call->reset; /* else c is where it was before */
     const fl_rows l = p->lists = lists_of(p);
     p->zone_h = zone_h ? l.zone_h : NULL;
+    p->own_c = m->cells && (p->c.data || job->call->reset);
     p->turn = (fl_turn){
         .m = m,
         .w = w,
         .lists = {.x = l.x,
                   .h = masks && masks->mask_h ? l.h : l.h_prev,
-                  .c_prev = own_c ? l.c_prev : (const void *const *)l.c,
+                  .c_prev = p->own_c ? l.c_prev : (const void *const *)l.c,
                   .c = l.c,
                   .h_out = w->panel_r ? l.cell_out : l.y, /* the cell writes beside y, the projection reads it there */
                   .gates = job->call->cache || m->keeps ? l.gates : NULL,
@@ -118,69 +70,6 @@ static void prepare(fl_pass *p)
     };
     prepare_stop(p);
     begin_turn(p);
-}
-
-/* Rows of the state before step s: at s0, the first step of this chunk, they are in hn and cn, else where the step
- * before wrote them, and in what `now` lists. */
-static void point_before(const fl_pass *p, const void **to, const fl_list *now, const void *state, int64_t width,
-                         int64_t row0, int64_t n, int64_t s, int64_t s0)
-{
-    const fl_view given = still(fl_pass_state(p, state, 0, width), width, p->job->m->unit);
-    if (s == s0)
-        fl_list_fill(to, &given, &p->job->order, p->dir, s, row0, p->row_step, n);
-    else
-        fl_list_shift(to, now->to, &now->of, p->dir, -1, n);
-}
-
-/* Rows whose state is zeroed before step s. */
-static void point_cuts(const fl_pass *p, int64_t row0, int64_t n, int64_t s)
-{
-    const fl_job *job = p->job;
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t r = row0 + i * p->row_step, b = job->order.row[r];
-        const int64_t t = fl_time(p->dir, s, job->order.length[r]);
-        if (!fl_cut(job->call->reset, p->dir, s, t, b, job->call->batch)) continue;
-        p->lists.h_prev[i] = p->lists.c_prev[i] = job->zeros;
-    }
-}
-
-/* h times its mask, where the products find it. */
-static void mask_h(const fl_pass *p, const void *mask, int64_t row0, int64_t n)
-{
-    const fl_model *m = p->job->m;
-    for (int64_t i = 0; i < n; i++) {
-        char *to = p->masked + i * m->recurrent * m->unit;
-        const int64_t b = p->job->order.row[row0 + i * p->row_step];
-        m->real->mul(p->lists.h_prev[i], fl_mask_row(m, mask, b, m->recurrent), to, m->recurrent);
-        p->lists.h[i] = to;
-    }
-}
-
-/* Where the strip that begins with row `first` of `rows` finds its operands at step s; returns how many rows it has.
- * s0: first step of this chunk. */
-static int64_t point_strip(fl_pass *p, int64_t first, int64_t rows, int64_t s, int64_t s0, int64_t pre_step)
-{
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    const fl_rows *l = &p->lists;
-    const int64_t n = rows - first < job->strip ? rows - first : job->strip, row0 = p->row0 + first * p->row_step;
-    const int move = first == 0 && p->pointed == s - 1 && s > s0;
-    for (int i = 0; i < p->list_count; i++) {
-        const fl_list *list = &p->list[i];
-        if (!move)
-            fl_list_fill(list->to, &list->of, &job->order, p->dir, s, row0, p->row_step, n);
-        else if (list->of.step)
-            fl_list_move(list->to, &list->of, p->dir, 1, n);
-    }
-    p->pointed = first == 0 ? s : -1;
-    if (pre_step >= 0) fl_list_even(l->pre, fl_pass_pre(p, pre_step, row0), p->row_step * m->wide * m->unit, n);
-    point_before(p, l->h_prev, &p->list[0], call->hn, m->recurrent, row0, n, s, s0);
-    if (p->turn.lists.c_prev == (const void *const *)l->c_prev && m->cells)
-        point_before(p, l->c_prev, &p->list[1], call->cn, m->cells, row0, n, s, s0);
-    if (call->reset) point_cuts(p, row0, n, s);
-    if (call->masks && call->masks[p->slot].mask_h) mask_h(p, call->masks[p->slot].mask_h, row0, n);
-    return n;
 }
 
 /* All mates meet, and may become fewer: the first of them then share all blocks.  Hoisted products of the current span
@@ -215,14 +104,14 @@ static void one_step(fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pr
     p->turn.lists.backward_sweep = (s + p->job->turn) & 1;
     p->turn.hoisted = pre_step >= 0;
     for (int64_t first = 0; first < rows; first += strip) {
-        p->turn.lists.rows = point_strip(p, first, rows, s, s0, pre_step);
+        p->turn.lists.rows = fl_pass_point(p, first, rows, s, s0, pre_step);
         fl_turn_run(&p->turn, ahead);
         if (projected && !later) project(p, p->turn.lists.rows);
     }
     if (later) {
         fl_barrier_wait(p->barrier, p->mate, p->mates);
         for (int64_t first = 0; first < rows; first += strip)
-            project(p, rows > strip ? point_strip(p, first, rows, s, s0, pre_step) : rows);
+            project(p, rows > strip ? fl_pass_point(p, first, rows, s, s0, pre_step) : rows);
     }
     if (p->mates > 1) end_step(p, rows);
 }
@@ -255,9 +144,10 @@ static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
 
 static void run_steps(fl_pass *p, int64_t s0, int64_t s1, int64_t span, int hoist_here)
 {
+    const int ragged = p->job->call->lengths != NULL;
     int64_t rows = p->rows;
     for (int64_t s = s0; s < s1 && p->mate < p->mates; s++) {
-        rows = fl_pass_active(p, s, rows);
+        if (ragged) rows = fl_pass_active(p, s, rows);
         if (rows == 0 || ends(p)) break; /* without rows for all mates alike: they share them */
         const int64_t into = span ? (s - s0) % span : -1;
         const int64_t some = s1 - s < span ? s1 - s : span;
@@ -366,13 +256,15 @@ int fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
     const fl_plan *plan = &pass->job->plan;
     const int64_t span = fl_plan_span(pass->job->m, plan, fl_pass_weights(pass)->inputs);
     fl_pass p = *pass;
+    fl_lists views; /* not cleared: most calls need few of them */
+    p.views = &views;
     mask_inputs(&p, s0, s1);
     prepare(&p);
     const int ahead = span && plan->ahead && hoist_here && p.rows && fl_pass_weights(pass)->part_count == 1;
     if (!ahead && is_one_row(&p, span)) {
         run_one_row(&p, s0, s1);
     } else {
-        begin_lists(&p, span);
+        fl_pass_begin(&p, span);
         if (ahead)
             run_ahead(&p, s0, s1);
         else

@@ -111,3 +111,121 @@ void fl_job_drop_out(const fl_job *job, int layer, int64_t s0, int64_t s1, int w
             m->real->mul((char *)call->cache + o.y + at, factors + at, (char *)call->cache + o.input + at, outputs);
         }
 }
+
+/* --- the lists of a pass */
+
+/* What most layers do without. */
+static void add_more(fl_pass *p)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_rows *l = &p->lists;
+    const int64_t hidden = m->spec.hidden_size, unit = m->unit;
+    if (m->keeps && !job->call->cache)
+        fl_lists_add(p->views, l->gates, fl_view_still(job->kept[p->dir], m->kept, unit));
+    if (m->side) fl_lists_add(p->views, l->side, fl_view_still(job->side[p->dir], m->side, unit));
+    if (p->lower.data) fl_lists_add(p->views, l->lower, p->lower);
+    if (m->spec.proj_size) fl_lists_add(p->views, l->cell_out, fl_view_still(job->cell_out[p->dir], hidden, unit));
+    if (job->free) fl_lists_add_masks(p->views, m, job->call, p->slot, l->zone_h, l->zone_c, l->mask_g);
+}
+
+enum { NOT_POINTED = -2 }; /* the step before none */
+
+void fl_pass_begin(fl_pass *p, int64_t span)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_call *call = job->call;
+    const fl_rows *l = &p->lists;
+    const fl_view cn = fl_view_still(m->cells ? fl_pass_state(p, call->cn, 0, m->cells) : NULL, m->cells, m->unit);
+    p->views->count = 0;
+    p->pointed = NOT_POINTED;
+    p->alters = call->reset || (call->masks && call->masks[p->slot].mask_h);
+    fl_lists_add(p->views, l->y, p->y);
+    if (m->cells) fl_lists_add(p->views, l->c, p->c.data ? p->c : cn);
+    if (!span) fl_lists_add(p->views, l->x, p->x);
+    if (call->cache) {
+        char *gates = (char *)call->cache + p->cache.gates;
+        fl_lists_add(p->views, l->gates, fl_view_dense(gates, call->batch, m->kept, m->unit, 0));
+    }
+    if (job->more) add_more(p);
+}
+
+/* Rows whose state is zeroed before a step. */
+static void point_cuts(const fl_pass *p, int64_t row0, int64_t n, int64_t s)
+{
+    const fl_job *job = p->job;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t r = row0 + i * p->row_step, b = job->order.row[r];
+        const int64_t t = fl_time(p->dir, s, job->order.length[r]);
+        if (!fl_cut(job->call->reset, p->dir, s, t, b, job->call->batch)) continue;
+        p->lists.h_prev[i] = p->lists.c_prev[i] = job->zeros;
+    }
+}
+
+/* h times its mask, where the products find it. */
+static void mask_h(const fl_pass *p, const void *mask, int64_t row0, int64_t n)
+{
+    const fl_model *m = p->job->m;
+    for (int64_t i = 0; i < n; i++) {
+        char *to = p->masked + i * m->recurrent * m->unit;
+        const int64_t b = p->job->order.row[row0 + i * p->row_step];
+        m->real->mul(p->lists.h_prev[i], fl_mask_row(m, mask, b, m->recurrent), to, m->recurrent);
+        p->lists.h[i] = to;
+    }
+}
+
+static int64_t by(const fl_pass *p, const fl_list *list) { return p->dir ? -list->of.step : list->of.step; }
+
+/* From the rows of the step before, which wrote what is now the state.  c that has no step stays where it is. */
+static void move_lists(fl_pass *p, int64_t n)
+{
+    const fl_list *y = p->views->list, *c = y + 1, *end = y + p->views->count;
+    const int cells = p->job->m->cells > 0;
+    fl_list_follow(p->lists.h_prev, y->to, by(p, y), n);
+    if (p->own_c) fl_list_follow(p->lists.c_prev, c->to, by(p, c), n);
+    for (const fl_list *list = y + 1 + cells; list < end; list++)
+        if (list->of.step) fl_list_move(list->to, by(p, list), n);
+}
+
+/* The state before s0, the first step of this chunk, is in hn and cn, else where the step before wrote it. */
+static void fill_lists(fl_pass *p, int64_t row0, int64_t n, int64_t s, int64_t s0)
+{
+    const fl_job *job = p->job;
+    const fl_model *m = job->m;
+    const fl_strip strip = {&job->order, p->dir, s, row0, p->row_step, n, 0, 0};
+    const fl_list *y = p->views->list, *c = y + 1;
+    fl_lists_point(p->views, &strip);
+    if (s > s0) {
+        fl_list_shift(p->lists.h_prev, y->to, -by(p, y), n);
+        if (p->own_c) fl_list_shift(p->lists.c_prev, c->to, -by(p, c), n);
+        return;
+    }
+    const fl_view hn = fl_view_still(fl_pass_state(p, job->call->hn, 0, m->recurrent), m->recurrent, m->unit);
+    fl_list_fill(p->lists.h_prev, &hn, &strip, 0);
+    if (!p->own_c) return;
+    const fl_view cn = fl_view_still(fl_pass_state(p, job->call->cn, 0, m->cells), m->cells, m->unit);
+    fl_list_fill(p->lists.c_prev, &cn, &strip, 0);
+}
+
+static void alter_state(const fl_pass *p, int64_t row0, int64_t n, int64_t s)
+{
+    const fl_call *call = p->job->call;
+    if (call->reset) point_cuts(p, row0, n, s);
+    if (call->masks && call->masks[p->slot].mask_h) mask_h(p, call->masks[p->slot].mask_h, row0, n);
+}
+
+int64_t fl_pass_point(fl_pass *p, int64_t first, int64_t rows, int64_t s, int64_t s0, int64_t pre_step)
+{
+    const fl_model *m = p->job->m;
+    const int64_t left = rows - first, n = left < p->job->strip ? left : p->job->strip;
+    const int64_t row0 = p->row0 + first * p->row_step;
+    if (first == 0 && p->pointed == s - 1)
+        move_lists(p, n);
+    else
+        fill_lists(p, row0, n, s, s0);
+    p->pointed = first == 0 ? s : NOT_POINTED;
+    if (pre_step >= 0) fl_list_even(p->lists.pre, fl_pass_pre(p, pre_step, row0), p->row_step * m->wide * m->unit, n);
+    if (p->alters) alter_state(p, row0, n, s);
+    return n;
+}

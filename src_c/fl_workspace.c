@@ -113,31 +113,12 @@ fl_cache_layout fl_cache_layout_of(const fl_model *m, int64_t steps, int64_t bat
     return l;
 }
 
-fl_cache_offsets fl_cache_at(const fl_cache_layout *l, int layer, int dir)
-{
-    const size_t start = layer ? l->layer[0] + (size_t)(layer - 1) * l->layer[1] : 0;
-    const size_t side = l->gates + l->c + l->x[layer > 0], gates = start + (size_t)dir * side;
-    fl_cache_offsets o = {gates, gates + l->gates, gates + l->gates + l->c, SIZE_MAX, SIZE_MAX};
-    if (layer == l->layers - 1) return o;
-    o.y = start + (size_t)l->directions * side;
-    o.input = l->input ? o.y + l->y : o.y;
-    return o;
-}
-
 int fl_cache_flags(const fl_model *m, const fl_call *call)
 {
     int flags = call->dropout ? FL_CACHE_DROPOUT : 0;
     for (int i = 0; call->masks && i < m->spec.num_layers * m->spec.directions; i++)
         if (call->masks[i].mask_x) flags |= FL_CACHE_MASK_X;
     return flags;
-}
-
-const void *fl_zone_row(const fl_model *m, const fl_call *call, int64_t slot, int which, int64_t t, int64_t b)
-{
-    if (!call->masks) return m->zones[which];
-    const fl_masks *k = &call->masks[slot];
-    return which ? fl_mask_row(m, k->zoneout_c, t * call->batch + b, m->spec.hidden_size)
-                 : fl_mask_row(m, k->zoneout_h, t * call->batch + b, m->recurrent);
 }
 
 static int sizes_fit(const fl_model *m, int64_t steps, int64_t batch, int flags)

@@ -1,4 +1,4 @@
-"""Count the instructions of five representative calls, and compare them with the counts kept in the tree.
+"""Count the instructions of six representative calls, and compare them with the counts kept in the tree.
 
     python bench/instruction_counts.py            compare with bench/instruction_counts.json, status 1 beyond 3 %
     python bench/instruction_counts.py --update   write the file anew
@@ -65,9 +65,9 @@ def main():
     kept = json.loads(KEPT.read_text())
     worse = 0
     for case, number in found.items():
-        before = kept["instructions"].get(case)
+        before = kept["instructions"].get(case, 0)
         change = number / before - 1 if before else float("inf")
-        print(f"{case:14} {number:>10,} instructions, kept {before:>10,}: {change:+.1%}")
+        print(f"{case:16} {number:>10,} instructions, kept {before:>10,}: {change:+.1%}")
         worse += abs(change) > MARGIN
     if version != kept["compiler"]:
         print(f"not compared: built with {version}, kept with {kept['compiler']}")

@@ -17,6 +17,7 @@ static const config cases[] = {
     {"small_batch", 10, 8, 64, 64, 1, 1, 0, 0, 0},
     {"ragged_stack", 12, 6, 20, 33, 2, 2, 1, 0, 0},
     {"training", 10, 8, 32, 48, 1, 1, 0, 1, 0},
+    {"ragged_training", 12, 8, 8, 8, 4, 1, 1, 1, 0},
 };
 
 /* Zeroed, 64-byte aligned, never freed: the process does one call. */
@@ -64,12 +65,15 @@ static void train(const fl_model *m, const config *c, fl_call *call, int64_t slo
     call->workspace_bytes = fl_forward_bytes(m, call);
     call->workspace = block(call->workspace_bytes);
     if (fl_forward(m, call) != FL_OK) exit(3);
-    fl_gradients g = {.weight_ih = block((size_t)(4 * h * c->inputs * 4)),
-                      .weight_hh = block((size_t)(4 * h * h * 4)),
-                      .bias_ih = block((size_t)(4 * h * 4))};
+    fl_gradients g[4] = {{0}};
+    for (int i = 0; i < c->layers; i++) {
+        g[i].weight_ih = block((size_t)(4 * h * (i ? h : c->inputs) * 4));
+        g[i].weight_hh = block((size_t)(4 * h * h * 4));
+        g[i].bias_ih = block((size_t)(4 * h * 4));
+    }
     const fl_backward_call back = {{numbers(rows * h, 1.0f), c->batch * h, h}, NULL, NULL,
                                    block((size_t)(rows * c->inputs * 4)), block((size_t)(slots * h * 4)),
-                                   block((size_t)(slots * h * 4)), &g};
+                                   block((size_t)(slots * h * 4)), g};
     call->workspace_bytes = fl_backward_bytes(m, call);
     call->workspace = block(call->workspace_bytes);
     if (fl_backward(m, call, &back) != FL_OK) exit(3);
@@ -79,7 +83,7 @@ static int run(const config *c)
 {
     const fl_model *m = make(c);
     const int64_t outputs = c->hidden * c->directions, slots = (int64_t)c->layers * c->directions * c->batch;
-    const int64_t lengths[8] = {12, 1, 7, 0, 12, 3};
+    const int64_t lengths[8] = {12, 1, 7, 0, 12, 3, 9, 5};
     float *x = numbers(c->steps * c->batch * c->inputs, 1.0f);
     float *y = block((size_t)(c->steps * c->batch * outputs * 4));
     float *h = block((size_t)(slots * c->hidden * 4)), *state = block((size_t)(slots * c->hidden * 4));

@@ -85,8 +85,7 @@ static void point_depth(const fl_back *job, fl_back_stretch *s)
     const int64_t batch = call->batch, hidden = m->spec.hidden_size, all = batch * m->spec.directions;
     const int64_t dir = s->dir * batch * hidden * m->unit;
     if (s->layer) {
-        const fl_cache_offsets below =
-            fl_cache_layout(m, call->steps, batch, fl_cache_flags(m, call), s->layer - 1, s->dir);
+        const fl_cache_offsets below = fl_cache_at(&job->cache, s->layer - 1, s->dir);
         s->lower = fl_view_dense((char *)call->cache + below.c, batch, m->cells, m->unit, 0);
         s->dlower = fl_view_dense(job->dlower[(s->layer - 1) % 2] + dir, all, hidden, m->unit, 0);
     }
@@ -102,9 +101,9 @@ static fl_back_stretch stretch_of(const fl_back *job, int layer, int dir, int64_
     const int last = layer == m->spec.num_layers - 1;
     const int64_t column = dir * m->recurrent * m->unit;
     fl_back_stretch s = {.layer = layer, .dir = dir, .s0 = s0, .s1 = s1};
-    s.cache = fl_cache_layout(m, call->steps, batch, fl_cache_flags(m, call), layer, dir);
+    s.cache = fl_cache_at(&job->cache, layer, dir);
     if (layer) {
-        const fl_cache_offsets below = fl_cache_layout(m, call->steps, batch, fl_cache_flags(m, call), layer - 1, 0);
+        const fl_cache_offsets below = fl_cache_at(&job->cache, layer - 1, 0);
         s.x = fl_view_dense((char *)call->cache + below.input, batch, outputs, m->unit, 0);
         s.dx = fl_view_dense(job->between[(layer - 1) % 2], batch, outputs, m->unit, 0);
     } else {
@@ -330,6 +329,7 @@ enum fl_status fl_backward(const fl_model *m, const fl_call *call, const fl_back
     if (empty || fl_stopped(job.stop)) return fl_stopped(job.stop) ? FL_ERR_STOPPED : FL_OK;
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = job.order.length[0];
+    job.cache = fl_cache_layout_of(m, call->steps, call->batch, fl_cache_flags(m, call));
     job.free = call->masks || m->zones[0] || m->zones[1];
     memset((void *)job.zeros, 0, (size_t)((m->cells > m->spec.hidden_size ? m->cells : m->spec.hidden_size) * m->unit));
     run(&job);

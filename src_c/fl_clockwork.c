@@ -82,7 +82,7 @@ void fl_clockwork_grads(const fl_walk *w, const fl_back_rows *l, int64_t s, int6
     fl_back *job = w->job;
     const fl_model *m = job->m;
     const fl_packed *p = fl_walk_weights(w);
-    const int masked = rows && job->free && l->mask_h[0];
+    const int masked = l->mask_h != NULL;
     for (int64_t i = 0; i < rows; i++) {
         split_dh(w, l, i, s);
         if (masked) memset(l->through[i], 0, (size_t)(m->recurrent * m->unit));

@@ -86,8 +86,7 @@ static void run_direction(fl_job *job, int layer, int d, int64_t s0, int64_t s1,
         .pointers = job->pointers + of->worker * fl_pass_pointers(job),
         .masked = job->masked + of->worker * job->strip * m->recurrent * m->unit,
     };
-    if (job->call->cache)
-        pass.cache = fl_cache_layout(m, job->call->steps, batch, fl_cache_flags(m, job->call), layer, d);
+    if (job->call->cache) pass.cache = fl_cache_at(&job->cache, layer, d);
     pass.y.data += (int64_t)d * m->recurrent * m->unit;
     *mates = fl_pass_run(&pass, s0, s1, hoist_here);
 }
@@ -313,6 +312,7 @@ enum fl_status fl_forward(const fl_model *m, const fl_call *call)
     if (fl_stopped(job.stop)) return FL_ERR_STOPPED;
     fl_order_make((int64_t *)job.order.row, (int64_t *)job.order.length, call->lengths, call->steps, call->batch);
     job.longest = call->batch ? job.order.length[0] : 0;
+    if (call->cache) job.cache = fl_cache_layout_of(m, call->steps, call->batch, fl_cache_flags(m, call));
     job.turn = fl_snake(m, job.longest);
     job.free = call->masks || m->zones[0] || m->zones[1];
     job.more = job.free || m->keeps || m->side || m->depth || m->spec.proj_size;

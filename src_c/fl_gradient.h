@@ -16,6 +16,7 @@ typedef struct fl_back {
     const fl_backward_call *back;
     fl_plan plan;
     fl_order order;
+    fl_cache_layout cache;
     int64_t longest;
     int free;                 /* 1: masks or zoneout, which the plain bodies do not know */
     const void *zeros;        /* (max(H, R, C)) */
@@ -46,7 +47,7 @@ typedef struct fl_back {
     double flop_ns; /* the plan's time of the call on one thread, over its floating-point operations */
 } fl_back;
 
-enum { FL_BACK_LISTS = 19 };
+enum { FL_BACK_LISTS = 23 };
 static inline int64_t fl_back_pointers(const fl_back *job) { return FL_BACK_LISTS * job->strip; }
 
 /* A stretch of the walk: steps s1-1 down to s0 of one layer and direction. */
@@ -86,14 +87,6 @@ static inline double fl_back_products_ns(const fl_back *job, const fl_back_stret
 static inline fl_pieces fl_back_pieces(const fl_back *job, int worker)
 {
     return (fl_pieces){job->stop, worker, job->m->unit, job->flop_ns};
-}
-
-/* Rows of the batch that have a step s: the first ones, because lengths fall. */
-static inline int64_t fl_back_active(const fl_back *job, int64_t s)
-{
-    int64_t n = job->call->batch;
-    while (n > 0 && job->order.length[n - 1] <= s) n--;
-    return n;
 }
 
 /* Returns how many workers go on after it.  Those that do not must not come again.  0: the call is to end. */

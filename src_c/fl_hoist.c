@@ -45,14 +45,21 @@ void fl_hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t first, i
     const fl_job *job = p->job;
     const void **a = p->pointers + FL_PASS_ALL * job->strip;
     void **out = (void **)(a + job->strip * job->plan.hoist);
-    int64_t n = 0;
-    for (int64_t q = 0; q < span; q++) {
+    const int64_t row0 = p->row0 + first * p->row_step, apart = p->row_step * job->m->wide * job->m->unit;
+    const int64_t slot = job->call->batch * job->m->wide * job->m->unit, by = p->dir ? -p->x.step : p->x.step;
+    const char *pre = fl_pass_pre(p, pre_slot, row0);
+    int64_t n = 0, before = 0; /* pointers so far, and of the step before */
+    for (int64_t q = 0; q < span; q++, n += before, pre += slot) {
         end = fl_pass_active(p, s + q, end);
-        for (int64_t i = first; i < end; i++) {
-            const int64_t r = p->row0 + i * p->row_step;
-            a[n] = fl_at(&p->x, fl_time(p->dir, s + q, job->order.length[r]), job->order.row[r]);
-            out[n++] = fl_pass_pre(p, pre_slot + q, r);
+        if (end <= first) break;
+        if (q == 0) {
+            const fl_strip strip = {&job->order, p->dir, s, row0, p->row_step, end - first, 0, 0};
+            fl_list_fill(a, &p->x, &strip, 0);
+        } else {
+            fl_list_shift(a + n, a + n - before, by, end - first);
         }
+        before = end - first;
+        fl_list_even((const void **)out + n, pre, apart, before);
     }
     fl_turn_inputs(job->m, fl_pass_weights(p), n, a, out, piece, pieces);
 }

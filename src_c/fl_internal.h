@@ -209,18 +209,35 @@ void *fl_arena_take3(fl_arena *arena, int64_t a, int64_t b, int64_t c, int64_t u
 /* After laying out a caller's block of so many bytes: FL_ERR_OVERFLOW, FL_ERR_WORKSPACE (too small, or NULL), FL_OK. */
 enum fl_status fl_arena_check(const fl_arena *arena, size_t bytes);
 
-/* Offsets of one layer and direction; `bytes` of the whole when not NULL. */
+/* Bytes of the parts of a cache, with padding.  Layers are alike, but the first may be as wide as x, and the last has
+ * neither y nor input.  A call finds them once, and from them in a few additions where each layer's parts are. */
+typedef struct fl_cache_layout {
+    int layers, directions;
+    size_t gates, c, x[2];  /* of a layer and direction; x: of the first layer, of the others */
+    size_t y, input;        /* of a layer but the last; input 0: the next layer reads y */
+    size_t layer[2];        /* all of the first layer, of one of the others */
+    size_t total;           /* bytes of the cache; SIZE_MAX: does not fit */
+} fl_cache_layout;
+fl_cache_layout fl_cache_layout_of(const fl_model *m, int64_t steps, int64_t batch, int flags);
+int fl_cache_flags(const fl_model *m, const fl_call *call);
+
+/* Offsets of one layer and direction in a cache that fits. */
 typedef struct fl_cache_offsets {
     size_t gates, c; /* (T, B, kept), (T, B, C) */
     size_t x;        /* (T, B, I) its input times mask_x; only with FL_CACHE_MASK_X */
     size_t y;        /* (T, B, D*R) of this layer; SIZE_MAX for the last */
     size_t input;    /* (T, B, D*R) what the next layer reads: y times dropout factors, or y itself */
-    size_t total;    /* bytes of the cache; SIZE_MAX: does not fit */
 } fl_cache_offsets;
-fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch, int flags, int layer, int dir);
-int fl_cache_flags(const fl_model *m, const fl_call *call);
-/* Row b at step t of the zoneout of h (which 0) or c (1), or of the rates that stand in for it; NULL: there is none */
-const void *fl_zone_row(const fl_model *m, const fl_call *call, int64_t slot, int which, int64_t t, int64_t b);
+static inline fl_cache_offsets fl_cache_at(const fl_cache_layout *l, int layer, int dir)
+{
+    const size_t start = layer ? l->layer[0] + (size_t)(layer - 1) * l->layer[1] : 0;
+    const size_t side = l->gates + l->c + l->x[layer > 0], gates = start + (size_t)dir * side;
+    fl_cache_offsets o = {gates, gates + l->gates, gates + l->gates + l->c, SIZE_MAX, SIZE_MAX};
+    if (layer == l->layers - 1) return o;
+    o.y = start + (size_t)l->directions * side;
+    o.input = l->input ? o.y + l->y : o.y;
+    return o;
+}
 /* Row b of an array (B, n) or, with t, (T, B, n); NULL of NULL */
 static inline const void *fl_mask_row(const fl_model *m, const void *mask, int64_t row, int64_t n)
 {

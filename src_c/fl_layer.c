@@ -44,12 +44,13 @@ static void prepare(fl_pass *p)
     const int zone_c = masks ? masks->zoneout_c != NULL : m->zones[1] != NULL;
     const fl_rows l = p->lists = lists_of(p);
     p->zone_h = zone_h ? l.zone_h : NULL;
+    p->own_c = m->cells && (p->c.data || job->call->reset);
     p->turn = (fl_turn){
         .m = m,
         .w = w,
         .lists = {.x = l.x,
-                  .h = l.h,
-                  .c_prev = l.c_prev,
+                  .h = masks && masks->mask_h ? l.h : l.h_prev,
+                  .c_prev = p->own_c ? l.c_prev : (const void *const *)l.c,
                   .c = l.c,
                   .h_out = w->panel_r ? l.cell_out : l.y, /* the cell writes beside y, the projection reads it there */
                   .gates = job->call->cache || m->keeps ? l.gates : NULL,
@@ -71,68 +72,6 @@ static void prepare(fl_pass *p)
     begin_turn(p);
 }
 
-/* Where row i of the strip (r in order, b of the batch) at time t finds its masks, if there are any. */
-static void point_masks(const fl_pass *p, const fl_rows *l, int64_t i, int64_t b, int64_t t)
-{
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    l->zone_h[i] = fl_zone_row(m, call, p->slot, 0, t, b);
-    l->zone_c[i] = fl_zone_row(m, call, p->slot, 1, t, b);
-    if (!call->masks) return;
-    const fl_masks *masks = &call->masks[p->slot];
-    l->mask_g[i] = fl_mask_row(m, masks->mask_g, t * call->batch + b, m->spec.hidden_size);
-    if (!masks->mask_h) return;
-    char *to = p->masked + i * m->recurrent * m->unit;
-    m->real->mul(l->h_prev[i], fl_mask_row(m, masks->mask_h, b, m->recurrent), to, m->recurrent);
-    l->h[i] = to;
-}
-
-/* What most layers do without. */
-static void point_more(const fl_pass *p, const fl_rows *l, int64_t i, int64_t r, int64_t b, int64_t t)
-{
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    if (m->keeps && !job->call->cache) l->gates[i] = job->kept[p->dir] + r * m->kept * m->unit;
-    if (m->side) l->side[i] = job->side[p->dir] + r * m->side * m->unit;
-    if (p->lower.data) l->lower[i] = fl_at(&p->lower, t, b);
-    if (m->spec.proj_size) l->cell_out[i] = job->cell_out[p->dir] + r * m->spec.hidden_size * m->unit;
-    if (job->free) point_masks(p, l, i, b, t);
-}
-
-/* Where row i of the strip that begins with row `first` finds its operands at step s.  s0: first step of this chunk,
- * whose state is in hn and cn. */
-static void point(const fl_pass *p, int64_t first, int64_t i, int64_t s, int64_t s0, int64_t pre_step)
-{
-    const fl_rows *l = &p->lists;
-    const fl_job *job = p->job;
-    const fl_model *m = job->m;
-    const fl_call *call = job->call;
-    const int64_t batch = call->batch;
-    const int64_t r = p->row0 + (first + i) * p->row_step, b = job->order.row[r];
-    const int64_t t = fl_time(p->dir, s, job->order.length[r]), before = p->dir ? t + 1 : t - 1;
-    const int cut = fl_cut(call->reset, p->dir, s, t, b, batch);
-
-    if (pre_step >= 0)
-        l->pre[i] = fl_pass_pre(p, pre_step, r);
-    else
-        l->x[i] = fl_at(&p->x, t, b);
-    l->y[i] = fl_at(&p->y, t, b);
-    l->h_prev[i] = cut ? job->zeros : s == s0 ? fl_pass_state(p, call->hn, b, m->recurrent) : fl_at(&p->y, before, b);
-    l->h[i] = l->h_prev[i];
-    if (call->cache) l->gates[i] = (char *)call->cache + p->cache.gates + (t * batch + b) * m->kept * m->unit;
-    if (job->more) point_more(p, l, i, r, b, t);
-    if (!m->cells) return;
-    char *state_c = fl_pass_state(p, call->cn, b, m->cells);
-    if (p->c.data) {
-        l->c[i] = fl_at(&p->c, t, b);
-        l->c_prev[i] = cut ? job->zeros : s == s0 ? state_c : fl_at(&p->c, before, b);
-    } else {
-        l->c[i] = state_c;
-        l->c_prev[i] = cut ? job->zeros : state_c;
-    }
-}
-
 /* All mates meet, and may become fewer: the first of them then share all blocks.  Hoisted products of the current span
  * are complete: every mate made its own before its first step. */
 static void end_step(fl_pass *p, int64_t rows)
@@ -142,14 +81,6 @@ static void end_step(fl_pass *p, int64_t rows)
     if (mates == p->mates) return;
     p->mates = p->turn.mates = mates;
     if (p->mate < mates) begin_turn(p);
-}
-
-/* Fills the lists for the strip that begins with row `first` of `rows`; returns how many rows it has. */
-static int64_t point_strip(const fl_pass *p, int64_t first, int64_t rows, int64_t s, int64_t s0, int64_t pre_step)
-{
-    const int64_t n = rows - first < p->job->strip ? rows - first : p->job->strip;
-    for (int64_t i = 0; i < n; i++) point(p, first, i, s, s0, pre_step);
-    return n;
 }
 
 static void project(const fl_pass *p, int64_t rows)
@@ -173,14 +104,14 @@ static void one_step(fl_pass *p, int64_t s, int64_t s0, int64_t rows, int64_t pr
     p->turn.lists.backward_sweep = (s + p->job->turn) & 1;
     p->turn.hoisted = pre_step >= 0;
     for (int64_t first = 0; first < rows; first += strip) {
-        p->turn.lists.rows = point_strip(p, first, rows, s, s0, pre_step);
+        p->turn.lists.rows = fl_pass_point(p, first, rows, s, s0, pre_step);
         fl_turn_run(&p->turn, ahead);
         if (projected && !later) project(p, p->turn.lists.rows);
     }
     if (later) {
         fl_barrier_wait(p->barrier, p->mate, p->mates);
         for (int64_t first = 0; first < rows; first += strip)
-            project(p, rows > strip ? point_strip(p, first, rows, s, s0, pre_step) : rows);
+            project(p, rows > strip ? fl_pass_point(p, first, rows, s, s0, pre_step) : rows);
     }
     if (p->mates > 1) end_step(p, rows);
 }
@@ -213,9 +144,10 @@ static void keep_state(const fl_pass *p, int64_t s0, int64_t s1)
 
 static void run_steps(fl_pass *p, int64_t s0, int64_t s1, int64_t span, int hoist_here)
 {
+    const int ragged = p->job->call->lengths != NULL;
     int64_t rows = p->rows;
     for (int64_t s = s0; s < s1 && p->mate < p->mates; s++) {
-        rows = fl_pass_active(p, s, rows);
+        if (ragged) rows = fl_pass_active(p, s, rows);
         if (rows == 0 || ends(p)) break; /* without rows for all mates alike: they share them */
         const int64_t into = span ? (s - s0) % span : -1;
         const int64_t some = s1 - s < span ? s1 - s : span;
@@ -324,14 +256,20 @@ int fl_pass_run(const fl_pass *pass, int64_t s0, int64_t s1, int hoist_here)
     const fl_plan *plan = &pass->job->plan;
     const int64_t span = fl_plan_span(pass->job->m, plan, fl_pass_weights(pass)->inputs);
     fl_pass p = *pass;
+    fl_lists views; /* not cleared: most calls need few of them */
+    p.views = &views;
     mask_inputs(&p, s0, s1);
     prepare(&p);
-    if (span && plan->ahead && hoist_here && p.rows && fl_pass_weights(pass)->part_count == 1)
-        run_ahead(&p, s0, s1);
-    else if (is_one_row(&p, span))
+    const int ahead = span && plan->ahead && hoist_here && p.rows && fl_pass_weights(pass)->part_count == 1;
+    if (!ahead && is_one_row(&p, span)) {
         run_one_row(&p, s0, s1);
-    else
-        run_steps(&p, s0, s1, span, hoist_here);
+    } else {
+        fl_pass_begin(&p, span);
+        if (ahead)
+            run_ahead(&p, s0, s1);
+        else
+            run_steps(&p, s0, s1, span, hoist_here);
+    }
     if (p.mate < p.mates) keep_state(&p, s0, s1);
     fl_pace_end(&p.pace);
     return p.mates;

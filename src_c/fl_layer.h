@@ -2,6 +2,7 @@
 #ifndef FL_LAYER_H
 #define FL_LAYER_H
 
+#include "fl_lists.h"
 #include "fl_turn.h"
 
 /* Everything the workers of one call share. */
@@ -10,6 +11,7 @@ typedef struct fl_job {
     const fl_call *call;
     fl_plan plan;
     fl_order order;
+    fl_cache_layout cache; /* with call->cache only */
     int64_t longest;       /* largest length */
     int free;              /* 1: masks or zoneout, which the plain bodies do not know */
     int more;              /* 1: masks, a projection, or a cell that needs more than x, h and c */
@@ -54,6 +56,10 @@ typedef struct fl_pass {
     char *masked; /* (strip, R), this worker's */
     /* filled by fl_pass_run: */
     fl_rows lists;
+    fl_lists *views; /* y is the first of them, c the second */
+    int own_c;     /* 1: c_prev has a list of its own; else c is where it was before */
+    int alters;    /* 1: resets or a mask of h change what the lists say of a state */
+    int64_t pointed; /* the step whose rows from the first on are in the lists; below -1: none */
     fl_turn turn;
     const void *const *zone_h; /* for a projected h; NULL: none */
     fl_pace pace;              /* of its steps */
@@ -110,6 +116,12 @@ void fl_job_zero_tails(const fl_job *job, int worker, int workers);
 /* The next layer's input: y of this one times the dropout factors, of this worker's share of the rows. */
 void fl_job_drop_out(const fl_job *job, int layer, int64_t s0, int64_t s1, int worker, int workers);
 
+/* Which lists a pass has, and of what; span: steps whose input products are hoisted at once. */
+void fl_pass_begin(fl_pass *p, int64_t span);
+/* Where the strip that begins with row `first` of `rows` finds its operands at step s; returns how many rows it has.
+ * s0: first step of this chunk.  One strip of all rows finds the lists as the step before left them. */
+int64_t fl_pass_point(fl_pass *p, int64_t first, int64_t rows, int64_t s, int64_t s0, int64_t pre_step);
+
 /* --- fl_hoist.c */
 
 /* bias + W_ih . x for steps [s, s + span) of this worker's rows [first, end), as one product, to `pre` from `slot` on:
@@ -119,15 +131,5 @@ void fl_hoist_inputs(const fl_pass *p, int64_t s, int64_t span, int64_t first, i
 /* The same for this worker's first `rows` rows, strip after strip, and its blocks, from the first slot on.  s0: first
  * step of the chunk. */
 void fl_hoist_strips(const fl_pass *p, int64_t s, int64_t s0, int64_t span, int64_t rows);
-
-/* Time of step s of a row of that length, in this direction. */
-static inline int64_t fl_time(int dir, int64_t s, int64_t length) { return dir ? length - 1 - s : s; }
-
-/* Whether the state is zeroed before step t of row b (s > 0 in the reverse direction: there is no later step else). */
-static inline int fl_cut(const unsigned char *reset, int dir, int64_t s, int64_t t, int64_t b, int64_t batch)
-{
-    if (!reset || (dir && s == 0)) return 0;
-    return reset[(t + dir) * batch + b] != 0;
-}
 
 #endif

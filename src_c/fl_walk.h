@@ -3,6 +3,15 @@
 #define FL_WALK_H
 
 #include "fl_gradient.h"
+#include "fl_lists.h"
+
+typedef struct fl_back_rows { /* pointer lists of one strip of a step, all (strip) */
+    const void **gates, **c_prev, **c, **dy, **h_prev, **x, **lower, **dupper;
+    const void **seen;                                 /* h_prev, or what the product saw of it */
+    const void **mask_g, **mask_h, **zone_h, **zone_c; /* NULL: none */
+    void **dh, **dc, **dgates, **m_rows, **dlower, **dheard, **through, **dx;
+    const void **spare[2]; /* for parts of a step */
+} fl_back_rows;
 
 typedef struct fl_walk { /* one worker's part of a stretch */
     fl_back *job;
@@ -15,19 +24,25 @@ typedef struct fl_walk { /* one worker's part of a stretch */
     int mate, mates;
     fl_pieces pieces;
     const void **pointers;
+    fl_back_rows lists;
+    fl_lists views;
+    fl_view h_before, c_before; /* h and c, so that time t is that of the step before t */
+    int64_t pointed, had; /* the step whose first `had` rows, from the worker's first on, are in the lists; -1: none */
     int64_t *counts; /* CLOCKWORK: rows of each module so far, in this worker's own list */
 } fl_walk;
-
-typedef struct fl_back_rows { /* pointer lists of one strip of a step, all (strip) */
-    const void **gates, **c_prev, **c, **dy, **h_prev, **seen, **mask_g, **zone_h, **zone_c, **lower, **dupper;
-    const void **mask_h;
-    void **dh, **dc, **dgates, **m_rows, **dlower, **dheard, **through;
-} fl_back_rows;
 
 static inline const fl_packed *fl_walk_weights(const fl_walk *w)
 {
     return &w->job->m->layers[w->s->layer * w->job->m->spec.directions + w->s->dir];
 }
+
+/* --- fl_back_lists.c */
+
+/* Once for a stretch: which lists there are, and of what. */
+void fl_walk_begin(fl_walk *w);
+/* Where the strip's rows find their operands at step s; q0: the number of this step's first row.  One strip of all rows
+ * finds the lists as the step after left them, and the rows that come in are behind the others. */
+void fl_walk_point(fl_walk *w, int64_t s, int64_t rows, int64_t q0);
 
 /* --- fl_clockwork.c: the modules of a clockwork network, each with rows and lists of its own */
 

@@ -81,35 +81,36 @@ enum fl_status fl_arena_check(const fl_arena *arena, size_t bytes)
 
 void *fl_arena_take(fl_arena *arena, int64_t count, int64_t unit) { return fl_arena_take3(arena, count, 1, 1, unit); }
 
-fl_cache_offsets fl_cache_layout(const fl_model *m, int64_t steps, int64_t batch, int flags, int layer, int dir)
+/* What the next slot of so many rows takes. */
+static size_t slot_bytes(fl_arena *arena, int64_t steps, int64_t batch, int64_t width, int64_t unit)
 {
-    fl_arena arena = {0};
-    fl_cache_offsets found = {0};
-    const int64_t outputs = m->recurrent * m->spec.directions;
-    const int dropout = flags & FL_CACHE_DROPOUT, masked = flags & FL_CACHE_MASK_X;
-    for (int l = 0; l < m->spec.num_layers; l++) {
-        const int last = l == m->spec.num_layers - 1;
-        fl_cache_offsets here[2];
-        for (int d = 0; d < m->spec.directions; d++) {
-            here[d].gates = arena.used;
-            fl_arena_take3(&arena, steps, batch, m->kept, m->unit);
-            here[d].c = arena.used;
-            if (m->cells) fl_arena_take3(&arena, steps, batch, m->cells, m->unit);
-            here[d].x = arena.used;
-            if (masked) fl_arena_take3(&arena, steps, batch, fl_layer_inputs(&m->spec, l), m->unit);
-        }
-        const size_t y = arena.used;
-        if (!last) fl_arena_take3(&arena, steps, batch, outputs, m->unit);
-        const size_t input = dropout ? arena.used : y;
-        if (!last && dropout) fl_arena_take3(&arena, steps, batch, outputs, m->unit);
-        if (l == layer) {
-            found = here[dir];
-            found.y = last ? SIZE_MAX : y;
-            found.input = last ? SIZE_MAX : input;
-        }
-    }
-    found.total = arena.overflow ? SIZE_MAX : arena.used;
-    return found;
+    const size_t before = arena->used;
+    fl_arena_take3(arena, steps, batch, width, unit);
+    return arena->used - before;
+}
+
+fl_cache_layout fl_cache_layout_of(const fl_model *m, int64_t steps, int64_t batch, int flags)
+{
+    const int64_t outputs = m->recurrent * m->spec.directions, unit = m->unit;
+    const int layers = m->spec.num_layers, directions = m->spec.directions;
+    const int inner = layers > 1, dropout = inner && flags & FL_CACHE_DROPOUT, masked = flags & FL_CACHE_MASK_X;
+    fl_arena arena = {0}; /* holds each kind of slot once, so twice their sum fits a size_t */
+    fl_cache_layout l = {.layers = layers, .directions = directions};
+    l.gates = slot_bytes(&arena, steps, batch, m->kept, unit);
+    l.c = slot_bytes(&arena, m->cells ? steps : 0, batch, m->cells, unit);
+    l.x[0] = slot_bytes(&arena, masked ? steps : 0, batch, m->spec.input_size, unit);
+    l.x[1] = slot_bytes(&arena, masked && inner ? steps : 0, batch, outputs, unit);
+    l.y = slot_bytes(&arena, inner ? steps : 0, batch, outputs, unit);
+    l.input = slot_bytes(&arena, dropout ? steps : 0, batch, outputs, unit);
+    const size_t last = (size_t)directions * (l.gates + l.c + l.x[inner]);
+    l.layer[0] = (size_t)directions * (l.gates + l.c + l.x[0]) + l.y + l.input;
+    l.layer[1] = last + l.y + l.input;
+    l.total = l.layer[0];
+    if (arena.overflow || l.layer[0] > PTRDIFF_MAX || l.layer[1] > PTRDIFF_MAX)
+        l.total = SIZE_MAX;
+    else if (inner)
+        l.total = fl_bytes_sum(fl_bytes_sum(l.total, fl_bytes(layers - 2, (int64_t)l.layer[1], 1, 1)), last);
+    return l;
 }
 
 int fl_cache_flags(const fl_model *m, const fl_call *call)
@@ -120,14 +121,6 @@ int fl_cache_flags(const fl_model *m, const fl_call *call)
     return flags;
 }
 
-const void *fl_zone_row(const fl_model *m, const fl_call *call, int64_t slot, int which, int64_t t, int64_t b)
-{
-    if (!call->masks) return m->zones[which];
-    const fl_masks *k = &call->masks[slot];
-    return which ? fl_mask_row(m, k->zoneout_c, t * call->batch + b, m->spec.hidden_size)
-                 : fl_mask_row(m, k->zoneout_h, t * call->batch + b, m->recurrent);
-}
-
 static int sizes_fit(const fl_model *m, int64_t steps, int64_t batch, int flags)
 {
     if (flags & ~(FL_CACHE_DROPOUT | FL_CACHE_MASK_X)) return 0;
@@ -136,7 +129,7 @@ static int sizes_fit(const fl_model *m, int64_t steps, int64_t batch, int flags)
 
 size_t fl_cache_bytes(const fl_model *m, int64_t steps, int64_t batch, int flags)
 {
-    return sizes_fit(m, steps, batch, flags) ? fl_cache_layout(m, steps, batch, flags, 0, 0).total : SIZE_MAX;
+    return sizes_fit(m, steps, batch, flags) ? fl_cache_layout_of(m, steps, batch, flags).total : SIZE_MAX;
 }
 
 fl_cache_slot fl_cache_find(const fl_model *m, int64_t steps, int64_t batch, int flags, int layer, int direction)
@@ -144,8 +137,10 @@ fl_cache_slot fl_cache_find(const fl_model *m, int64_t steps, int64_t batch, int
     const fl_cache_slot nowhere = {SIZE_MAX, SIZE_MAX, SIZE_MAX};
     if (!sizes_fit(m, steps, batch, flags) || layer < 0 || layer >= m->spec.num_layers) return nowhere;
     if (direction < 0 || direction >= m->spec.directions) return nowhere;
-    const fl_cache_offsets o = fl_cache_layout(m, steps, batch, flags, layer, direction);
-    return o.total == SIZE_MAX ? nowhere : (fl_cache_slot){o.gates, m->cells ? o.c : SIZE_MAX, o.y};
+    const fl_cache_layout layout = fl_cache_layout_of(m, steps, batch, flags);
+    if (layout.total == SIZE_MAX) return nowhere;
+    const fl_cache_offsets o = fl_cache_at(&layout, layer, direction);
+    return (fl_cache_slot){o.gates, m->cells ? o.c : SIZE_MAX, o.y};
 }
 
 void fl_order_make(int64_t *row, int64_t *length, const int64_t *lengths, int64_t steps, int64_t batch)

@@ -12,7 +12,7 @@ FL_INLINE void V(pack_group)(const real *from, int64_t ld, int rows, int64_t n, 
 {
     vec row[FL_W];
     int64_t i = 0;
-    if (rows * n <= FL_W) { /* of tiny layers: fewer numbers than a transposition has operations */
+    if (rows * (n < FL_W ? n : FL_W) <= 2 * FL_W) { /* a transposition has more operations than this has numbers */
         for (; i < n; i++)
             for (int j = 0; j < rows; j++) to[i * step + j] = from[j * ld + i];
         return;
@@ -71,8 +71,24 @@ static FL_NOINLINE void V(pack_by_way)(const fl_pack_args *p)
     }
 }
 
+/* A block of tiny layers. */
+static FL_NOINLINE void V(pack_few)(const fl_pack_args *p)
+{
+    real *to = (real *)p->to;
+    for (int64_t i = 0; i < p->k * p->wide; i += FL_W) V(store)(to + i, V(zero)());
+    for (int s = 0; s < p->count; s++) {
+        const real *from = (const real *)p->strip[s].from;
+        for (int64_t j = 0; j < p->strip[s].lanes; j++)
+            for (int64_t i = 0; i < p->k; i++) to[i * p->wide + p->strip[s].at + j] = from[j * p->ld + i];
+    }
+}
+
 static void V(pack_rows)(const fl_pack_args *p)
 {
+    if (p->k * p->wide <= 64) {
+        V(pack_few)(p);
+        return;
+    }
     if (p->stream || !p->whole) {
         V(pack_by_way)(p);
         return;

@@ -120,7 +120,7 @@ cdef extern from "fastlstm_experimental.h" nogil:
 
     ctypedef struct fl_model:
         pass
-    fl_status fl_model_create(fl_model **, const fl_spec *, const fl_weights *)
+    fl_status fl_model_create_threads(fl_model **, const fl_spec *, const fl_weights *, int)
     void fl_model_free(fl_model *)
     const char *fl_model_isa(const fl_model *)
     size_t fl_model_bytes(const fl_model *)
@@ -211,7 +211,7 @@ cdef extern from "fastlstm_experimental.h" nogil:
 
     ctypedef struct fl_dense:
         pass
-    fl_status fl_dense_create(fl_dense **, int, int64_t, int64_t, const void *, const void *, int)
+    fl_status fl_dense_create_threads(fl_dense **, int, int64_t, int64_t, const void *, const void *, int, int)
     void fl_dense_free(fl_dense *)
     fl_status fl_dense_forward_polled(const fl_dense *, int64_t, const void *, void *, int, poll_function, void *)
     fl_status fl_dense_gradient_polled(int, int64_t, int64_t, int64_t, const void *, const void *, void *, void *, int,

@@ -127,7 +127,7 @@ class Model:
     def __init__(
         self, v: Variant, dtype: Any, input_size: int, hidden_size: int, num_layers: int, directions: int,
         proj_size: int, weights: list[dict[str, np.ndarray]], backward: bool = False, zoneout_h: float = 0.0,
-        zoneout_c: float = 0.0, rooms: Rooms | None = None,
+        zoneout_c: float = 0.0, rooms: Rooms | None = None, threads: int = 0,
     ) -> None: ...
     @property
     def own_bias_hh(self) -> bool: ...
@@ -187,7 +187,9 @@ class Dense:
     dtype: np.dtype
     inputs: int
     outputs: int
-    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, activation: str = "none") -> None: ...
+    def __init__(
+        self, weight: np.ndarray, bias: np.ndarray | None, activation: str = "none", threads: int = 0
+    ) -> None: ...
     def forward(self, x: np.ndarray, threads: int = 0) -> np.ndarray: ...
 
 def dense_gradient(

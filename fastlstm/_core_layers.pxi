@@ -173,12 +173,13 @@ def step_chain(list steppers, list between, x, out=None):
 
 
 cdef class Dense:
-    """y = act(x . W^T + b) on packed panels. weight (O, I), bias (O,) or None, C-contiguous."""
+    """y = act(x . W^T + b) on packed panels. weight (O, I), bias (O,) or None, C-contiguous. threads: as many may pack;
+    0: the package-wide setting."""
     cdef fl_dense *dense
     cdef readonly object dtype
     cdef readonly int64_t inputs, outputs
 
-    def __cinit__(self, cnp.ndarray weight, bias, str activation="none"):
+    def __cinit__(self, cnp.ndarray weight, bias, str activation="none", int threads=0):
         self.dtype = weight.dtype
         if not weight.flags.c_contiguous or weight.ndim != 2 or self.dtype not in (np.float32, np.float64):
             raise ValueError("weight must be a contiguous float32 or float64 matrix")
@@ -186,8 +187,8 @@ cdef class Dense:
         if bias is not None and (bias.shape != (self.outputs,) or bias.dtype != self.dtype
                                  or not bias.flags.c_contiguous):
             raise ValueError(f"bias must be a contiguous {self.dtype} vector of {self.outputs}")
-        check(fl_dense_create(&self.dense, self.dtype == np.float64, self.inputs, self.outputs,
-                              cnp.PyArray_DATA(weight), data_of(bias), ACTIVATIONS[activation]))
+        check(fl_dense_create_threads(&self.dense, self.dtype == np.float64, self.inputs, self.outputs,
+                                      cnp.PyArray_DATA(weight), data_of(bias), ACTIVATIONS[activation], threads))
 
     def __dealloc__(self):
         fl_dense_free(self.dense)

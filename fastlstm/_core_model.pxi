@@ -6,7 +6,7 @@ cdef class Model:
 
     v: variants.Variant. weights: per layer and direction a dict, name without its ending -> C-contiguous array of
     dtype; biases that are not there are zero. zoneout_h, zoneout_c: rates, for the expectation at inference. rooms: a
-    `Rooms` to work in, None for one of its own.
+    `Rooms` to work in, None for one of its own. threads: as many may pack; 0: the package-wide setting.
     """
     cdef fl_model *model
     cdef fl_spec spec
@@ -19,7 +19,7 @@ cdef class Model:
 
     def __cinit__(self, v, dtype, int64_t input_size, int64_t hidden_size, int num_layers, int directions,
                   int64_t proj_size, list weights, bint backward=False, double zoneout_h=0.0, double zoneout_c=0.0,
-                  Rooms rooms=None):
+                  Rooms rooms=None, int threads=0):
         cdef fl_weights *table
         self.periods = np.array(v.periods, np.int64)
         self.variant, self.dtype = v, np.dtype(dtype)
@@ -43,7 +43,7 @@ cdef class Model:
         try:
             for i, one in enumerate(weights):
                 fill_tensors(<void **>&table[i], one)
-            check(fl_model_create(&self.model, &self.spec, table))
+            check(fl_model_create_threads(&self.model, &self.spec, table, threads))
         finally:
             free(table)
         self.cells = fl_model_cells(self.model)

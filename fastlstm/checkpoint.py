@@ -180,16 +180,17 @@ def _kept(module, states):
 # ---- reading -----------------------------------------------------------------------------------------------------
 
 
-def load_checkpoint(path):
+def load_checkpoint(path, *, pack=False):
     """The `Checkpoint` in the file `path`: model, optimiser, generators, metadata, as `save_checkpoint` was given them.
 
-    path: a path, a file's contents or a binary file object, as `load` takes them.
+    path: a path, a file's contents or a binary file object, as `load` takes them. pack: True packs the weights of all
+    models as well, for inference (`Module.pack`).
 
     Raises FileFormatError (a ValueError: path and reason) for a file that is damaged, cut short, no checkpoint, or of a
     newer version or an unknown class; OSError, MemoryError and whatever else has nothing to do with the file's bytes
     as they come. Nothing is built then. A class from outside this package is known once its module was imported.
     """
-    path = as_source(path)
+    path, pack = as_source(path), check_flag("pack", pack)
     with refusals(path), steady(path) as file:
         metadata, tensors = read_header(file)
         told = described(metadata, "checkpoint", CHECKPOINT, VERSION, _OTHERS)
@@ -210,6 +211,8 @@ def load_checkpoint(path):
                 name, _, slot = full.removeprefix("optimiser.").rpartition(".")
                 state[name][slot] = array
             optimiser.load_state_dict(told["optimiser"] | {"state": state})
+    for model in models if pack else ():
+        model.pack()
     notes = {key: metadata[key] for key in sorted(metadata) if key not in _RESERVED}
     return Checkpoint(models if told["several"] else models[0], optimiser, generators, notes)
 

@@ -20,7 +20,7 @@ import warnings
 import numpy as np
 
 from .module import Module, hollow
-from .params import not_finite
+from .params import check_flag, not_finite
 from .read_files import FileFormatError as FileFormatError
 from .read_files import as_source, excerpt, is_damage, refusals, steady
 from .safetensors_read import MAX_HEADER, read_header, read_tensor
@@ -202,11 +202,13 @@ def warn_if_not_finite(path, weights, stacklevel=3):
         warnings.warn(f"{path}: NaN or infinity in {', '.join(odd)}", RuntimeWarning, stacklevel=stacklevel)
 
 
-def load(path):
+def load(path, *, pack=False):
     """The model saved in the file `path`, its notes in ``model.metadata``.
 
     path: str or os.PathLike; or the file's contents: bytes, bytearray, memoryview; or a binary file
     object: what follows from its present position is the file, and it is left open, at its end.
+    pack: True packs the weights as well (`Module.pack`), which takes their memory once more, so
+    that the first call is not the slow one.
 
     Raises FileFormatError (a ValueError: path and reason) for a file that is damaged, cut short,
     not ours, of a newer version, of an unknown class, or whose tensors do not fit its
@@ -218,9 +220,9 @@ def load(path):
     there are no more than tensors. Contents and file objects are in memory beside that, but for
     files of the disk (``open``).
     """
-    path = as_source(path)
+    path, pack = as_source(path), check_flag("pack", pack)
     with refusals(path), steady(path) as file:
         model, weights = _read(file)
     warn_if_not_finite(path, weights)
     model._replace_weights(weights)
-    return model
+    return model.pack() if pack else model

@@ -213,7 +213,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} packs nothing")
 
     def _packed(self):
-        """The packed weights of this moment, built if need be. Safe from any thread."""
+        """The packed weights of this moment, built if need be; from any thread."""
         panels = self._panels
         if panels is None:
             with self._locked():  # also keeps `_update` from changing weights while they are read
@@ -224,6 +224,23 @@ class Module:
                     self._panels = self._pack()
                 panels = self._panels
         return panels
+
+    def pack(self, *, backward=False):
+        """Pack the weights now, which else the first call does, in the layout of the kernels; returns the model.
+
+        Doing it again does nothing until a weight has changed. A stream packs when it is opened. backward: also what
+        calls with ``cache=True`` and `backward` need, about as much memory again; with `weight_drop` each such call
+        packs its own. TypeError for one that is no bool; MemoryError.
+        """
+        backward = check_flag("backward", backward)
+        with self._locked():
+            for module in self._leaves():
+                module._pack_ahead(backward)
+        return self
+
+    def _pack_ahead(self, backward):
+        if self._packs:
+            self._packed()
 
     def _leaves(self):
         """The modules that have weights of their own: this one; of a container its members, and theirs."""

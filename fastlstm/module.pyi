@@ -43,6 +43,8 @@ class Module:
     @property
     def parameters_bytes(self) -> int: ...
 
+    def pack(self, *, backward: bool = False) -> Self: ...
+
     # What a subclass of one's own brings or calls.
     _weights: dict[str, _Array]
     _lock: threading.RLock

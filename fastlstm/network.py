@@ -210,7 +210,7 @@ class Linear(Stateless):
 
     def _pack(self):
         bias = self._weights.get("bias")
-        dense = _core.Dense(self._weights["weight"], bias, self.activation or "none")
+        dense = _core.Dense(self._weights["weight"], bias, self.activation or "none", self._num_threads or 0)
         return dense, self._version
 
     def _apply(self, x, snapshot, valid=None, handed=None):
@@ -266,9 +266,15 @@ class Linear(Stateless):
         super()._drop_packed()
         self._transposed = None
 
+    def _pack_ahead(self, backward):
+        self._packed()
+        if backward:
+            self._packed_backward()
+
     def _packed_backward(self):
         """weight.T as panels of the weights of this moment; packed at the first backward after a change."""
         if self._transposed is None or self._transposed[1] != self._version:
-            dense = _core.Dense(np.ascontiguousarray(self._weights["weight"].T), None)
+            turned = np.ascontiguousarray(self._weights["weight"].T)
+            dense = _core.Dense(turned, None, threads=self._num_threads or 0)
             self._transposed = dense, self._version
         return self._transposed[0]

@@ -16,16 +16,17 @@ from .params import by_layer
 from .reprs import fields_told
 
 
-def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None):
+def pack(spec, weights, trainable, zoneout_h=0.0, zoneout_c=0.0, rooms=None, threads=0):
     """The model of a stack, a `Chain` or one of the core's. weights: name -> C-contiguous array; trainable: with what
-    backward needs; rooms: `_core.Rooms` that the models of one layer work in, one after the other.
+    backward needs; rooms: `_core.Rooms` that the models of one layer work in, one after the other; threads: as many may
+    pack, 0: the package-wide setting.
     """
     rest = by_layer(weights, spec.names), trainable, zoneout_h, zoneout_c
     if spec.ragged:
-        return Chain(spec, *rest)
+        return Chain(spec, *rest, threads)
     return _core.Model(
         spec.v, spec.dtype, spec.input_size, spec.sizes[0], spec.num_layers, spec.directions, spec.proj_size, *rest,
-        rooms,
+        rooms, threads,
     )
 
 
@@ -76,14 +77,14 @@ class Chain:
     Results have the promises of the models': to the bit independent of threads, batch, and how a sequence is cut.
     """
 
-    def __init__(self, spec, weights, backward=False, zoneout_h=0.0, zoneout_c=0.0):
+    def __init__(self, spec, weights, backward=False, zoneout_h=0.0, zoneout_c=0.0, threads=0):
         d = self.directions = spec.directions
         self.dtype = spec.dtype
         self.widths = [spec.inputs(layer) for layer in range(1, spec.num_layers)] + [spec.outputs]  # D*R of each
         self.models = [
             _core.Model(
                 spec.v, spec.dtype, spec.inputs(layer), hidden, 1, d, spec.proj_size,
-                weights[layer * d : (layer + 1) * d], backward, zoneout_h, zoneout_c,
+                weights[layer * d : (layer + 1) * d], backward, zoneout_h, zoneout_c, None, threads,
             )
             for layer, hidden in enumerate(spec.sizes)
         ]

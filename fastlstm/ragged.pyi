@@ -10,7 +10,7 @@ from .states import _Inside
 
 def pack(
     spec: Spec, weights: Mapping[str, _Array], trainable: bool, zoneout_h: float = 0.0, zoneout_c: float = 0.0,
-    rooms: _core.Rooms | None = None,
+    rooms: _core.Rooms | None = None, threads: int = 0,
 ) -> _core.Model | Chain: ...
 
 class ChainCache(NamedTuple):

@@ -142,7 +142,15 @@ class Recurrent(Module):
             if name.startswith("mask_weight"):
                 weights[name.removeprefix("mask_")] = weights[name.removeprefix("mask_")] * mask
         zoneout = (self._rates.get(name, 0.0) for name in ("zoneout_h", "zoneout_c"))
-        return pack(spec, weights, self._trainable or masks is not None, *zoneout, self._rooms)
+        trainable = self._trainable or masks is not None
+        return pack(spec, weights, trainable, *zoneout, self._rooms, self._num_threads or 0)
+
+    def _pack_ahead(self, backward):
+        drops = self.training and self._rates.get("weight_drop")  # each call packs what its masks leave
+        if backward and not drops:
+            self._packed_for_training()
+        else:
+            self._packed()
 
     def _packed_for_training(self, masks=(), taken=_NONE):
         """The model with what backward needs; where masks drop weights, one of its own for this call. taken: the

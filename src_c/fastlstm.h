@@ -204,6 +204,8 @@ int64_t fl_weight_size(const fl_spec *spec, int layer, int tensor);
 typedef struct fl_model fl_model;
 /* weights: (L*D), layer-major */
 enum fl_status fl_model_create(fl_model **out, const fl_spec *spec, const fl_weights *weights);
+/* The same with a bound for the threads that pack a large model; 0: fl_get_num_threads().  The model is the same. */
+enum fl_status fl_model_create_threads(fl_model **out, const fl_spec *spec, const fl_weights *weights, int threads);
 void fl_model_free(fl_model *model);
 const char *fl_model_isa(const fl_model *model); /* a static string */
 size_t fl_model_bytes(const fl_model *model);    /* packed panels */
@@ -337,6 +339,9 @@ enum fl_status fl_backward(const fl_model *model, const fl_call *call, const fl_
 typedef struct fl_dense fl_dense;
 enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,
                                const void *bias, int activation);
+/* The same with a bound for the threads that pack, as of fl_model_create_threads. */
+enum fl_status fl_dense_create_threads(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,
+                                       const void *bias, int activation, int threads);
 void fl_dense_free(fl_dense *dense);
 /* x (N, I), y (N, O), both contiguous, y not over x */
 enum fl_status fl_dense_forward(const fl_dense *dense, int64_t rows, const void *x, void *y, int threads);

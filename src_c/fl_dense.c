@@ -14,11 +14,22 @@ struct fl_dense {
     void *panel, *bias; /* plain panel of I rows; (columns of it) */
 };
 
-enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,
-                               const void *bias, int activation)
+typedef struct fl_dense_packing {
+    const fl_dense *dense;
+    fl_piece rows;
+} fl_dense_packing;
+
+static void pack_dense(const fl_packer *packer, void *arg)
+{
+    const fl_dense_packing *p = arg;
+    fl_pack_rows(packer, p->dense->panel, &p->rows, 1, 0, p->dense->inputs, p->dense->inputs);
+}
+
+enum fl_status fl_dense_create_threads(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,
+                                       const void *bias, int activation, int threads)
 {
     if (!out || (dtype != FL_F32 && dtype != FL_F64) || inputs < 1 || outputs < 1 || !weight) return FL_ERR_ARGUMENT;
-    if (activation < FL_ACT_NONE || activation > FL_ACT_SOFTMAX) return FL_ERR_ARGUMENT;
+    if (threads < 0 || activation < FL_ACT_NONE || activation > FL_ACT_SOFTMAX) return FL_ERR_ARGUMENT;
     if (inputs > FL_LARGEST || outputs > FL_LARGEST) return FL_ERR_OVERFLOW;
     const fl_kernels *kernels;
     const enum fl_status status = fl_kernels_get(&kernels);
@@ -35,17 +46,24 @@ enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_
         free(dense);
         return FL_ERR_MEMORY;
     }
-    memset(memory, 0, size.used);
     fl_arena arena = {.base = memory};
     *dense = (fl_dense){.kernels = kernels, .inputs = inputs, .outputs = outputs, .dtype = dtype,
                         .activation = activation};
     dense->panel = fl_arena_take3(&arena, padded, inputs, 1, unit); /* first: fl_dense_free frees the whole by it */
     dense->bias = fl_arena_take(&arena, padded, unit);
-    const fl_piece rows = {weight, outputs};
-    fl_pack_rows(dtype, dense->panel, &rows, 1, 0, inputs, inputs, width);
+    memset(dense->bias, 0, (size_t)(padded * unit));
     if (bias) memcpy(dense->bias, bias, (size_t)(outputs * unit));
+    fl_dense_packing packing = {dense, {weight, outputs}};
+    const fl_pack_work work = {pack_dense, &packing, kernels->lanes[dtype], unit, memory, size.used};
+    fl_pack_run(&work, threads);
     *out = dense;
     return FL_OK;
+}
+
+enum fl_status fl_dense_create(fl_dense **out, int dtype, int64_t inputs, int64_t outputs, const void *weight,
+                               const void *bias, int activation)
+{
+    return fl_dense_create_threads(out, dtype, inputs, outputs, weight, bias, activation, 0);
 }
 
 void fl_dense_free(fl_dense *dense)

@@ -172,8 +172,16 @@ typedef struct fl_gate_place {
 fl_gate_place fl_gate_place_of(const fl_gate_layout *layout, int64_t unit);
 int64_t fl_gate_columns(const fl_gate_layout *layout); /* of all blocks */
 int64_t fl_gate_column(const fl_gate_layout *layout, int64_t gate, int64_t unit);
+/* Who packs: it fills the blocks that start between `first` and `end` and leaves others alone.  So workers that share
+ * the memory of a model among them pack all of it, in equal parts. */
+typedef struct fl_packer {
+    const fl_real_kernels *real;
+    int64_t unit;
+    int stream; /* 1: past the caches, for models that do not fit into them */
+    const char *first, *end;
+} fl_packer;
 /* unit u of gate g is row g * gate_stride + u of src, whose rows are `ld` long; the first k elements -> gate panel */
-void fl_pack_gates(int dtype, void *panel, const void *src, int64_t gate_stride, int64_t ld,
+void fl_pack_gates(const fl_packer *packer, const void *panel, const void *src, int64_t gate_stride, int64_t ld,
                    const fl_gate_layout *layout, int64_t k);
 /* Weights as a list of pieces, each some rows of a row-major matrix: the rows of a panel, one piece after the other. */
 typedef struct fl_piece {
@@ -181,15 +189,34 @@ typedef struct fl_piece {
     int64_t rows;
 } fl_piece;
 /* panel computes columns [col0, col0 + columns) of rows of `ld` elements from as many values as the pieces have rows */
-void fl_pack_back(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t columns, int64_t ld,
-                  int64_t width);
-/* panel computes the pieces' rows from elements [col0, col0 + k) of them */
-void fl_pack_rows(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t k, int64_t ld,
-                  int64_t width);
+void fl_pack_back(const fl_packer *packer, const void *panel, const fl_piece *piece, int count, int64_t col0,
+                  int64_t columns, int64_t ld);
+/* panel computes the pieces' rows, of which there are FL_SIDES at most, from elements [col0, col0 + k) of them */
+void fl_pack_rows(const fl_packer *packer, const void *panel, const fl_piece *piece, int count, int64_t col0,
+                  int64_t k, int64_t ld);
+void fl_pack_copy(const fl_packer *packer, const void *to, const void *from, int64_t n); /* a block of n as it is */
+void fl_pack_zeros(const fl_packer *packer, const void *to, int64_t n);
+typedef struct fl_pack_work {
+    void (*fn)(const fl_packer *, void *arg); /* packs all panels that lie in `memory` */
+    void *arg;
+    const fl_real_kernels *real;
+    int64_t unit;
+    const char *memory;
+    size_t bytes;
+} fl_pack_work;
+/* On as many threads as it is worth, `threads` at most; 0: as fl_get_num_threads() says. */
+void fl_pack_run(const fl_pack_work *work, int threads);
+int fl_pack_threads(size_t bytes, int threads); /* how many */
 /* bias: sums of both, of gates that are not joint bias_ih alone; their bias_hh to bias_h.  Gate g's elements of the
  * sources start at g * gate_stride. */
 void fl_pack_bias(int dtype, void *bias, void *bias_h, const void *bias_ih, const void *bias_hh, int64_t gate_stride,
                   const fl_gate_layout *layout);
+
+/* --- fl_pack_model.c: where everything has its place in model->memory, and the panels still hold anything */
+
+/* biases and options of one layer and direction, into zeros; biases are added up, so within fl_float_enter */
+void fl_pack_vectors(const fl_model *m, const fl_packed *w, const fl_weights *from);
+void fl_pack_model(const fl_model *m, const fl_weights *weights, int threads); /* the panels of all layers */
 
 /* --- fl_workspace.c: memory */
 

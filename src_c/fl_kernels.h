@@ -214,6 +214,24 @@ typedef struct fl_blend_grad_args {
     int64_t n;
 } fl_blend_grad_args;
 
+/* Weights into one block of a panel, (k, wide): lanes that no strip has become 0.
+ *
+ *   pack_rows     to[i][at + j] = from[j * ld + i]: `lanes` rows of weights, element i of each
+ *   pack_columns  to[i][j] = from[i * ld + j]: of one strip, `lanes` elements of row i; its `at` is 0 */
+typedef struct fl_pack_strip {
+    const void *from;
+    int64_t lanes, at;
+} fl_pack_strip;
+typedef struct fl_pack_args {
+    const fl_pack_strip *strip; /* (count) in rising order of `at` */
+    int count;
+    int whole;  /* 1: strips of whole vectors that fill all lanes */
+    int stream; /* 1: written past the caches, where the processor can */
+    int64_t ld, k;
+    void *to;
+    int64_t wide; /* lanes, whole vectors, FL_PANEL_VECTORS at most */
+} fl_pack_args;
+
 typedef struct fl_real_kernels {
     int width; /* W, lanes of a vector */
     void (*product)(const fl_product_args *);
@@ -235,6 +253,8 @@ typedef struct fl_real_kernels {
     /* y = k * x + (1 - k) * (y bounded); k NULL: y bounded */
     void (*blend)(const void *k, const void *x, void *y, double limit, int64_t n);
     void (*blend_grad)(const fl_blend_grad_args *);
+    void (*pack_rows)(const fl_pack_args *);
+    void (*pack_columns)(const fl_pack_args *);
     double (*probe_fma)(int64_t n);                                  /* see probe.inc.h */
     double (*probe_read)(const void *from, int64_t n);
 } fl_real_kernels;

@@ -1,7 +1,11 @@
 /* Weights into panels, once per model.  The layouts are described in fl_kernels.h. */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "fl_internal.h"
+#include "fl_limit.h"
+#include "fl_machine.h"
+#include "fl_team.h"
 
 static double get(int dtype, const void *p, int64_t i)
 {
@@ -46,84 +50,96 @@ int64_t fl_gate_column(const fl_gate_layout *l, int64_t gate, int64_t unit)
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-enum { SQUARE = 16 }; /* elements: a cache line of floats */
+/* --- blocks */
 
-/* panel[to + i*step + lane] = src[from + lane*ld + i] for `lanes` rows of src, k elements each.  In squares, so that
- * every cache line is fetched once.  Copies, never converts. */
-#define TRANSPOSE(real)                                                                                             \
-    static void transpose_##real(real *restrict panel, int64_t step, const real *restrict src, int64_t ld,          \
-                                 int64_t lanes, int64_t k)                                                          \
-    {                                                                                                               \
-        for (int64_t i0 = 0; i0 < k; i0 += SQUARE)                                                                  \
-            for (int64_t l0 = 0; l0 < lanes; l0 += SQUARE) {                                                        \
-                const int64_t i1 = least(i0 + SQUARE, k), l1 = least(l0 + SQUARE, lanes);                           \
-                for (int64_t i = i0; i < i1; i++)                                                                   \
-                    for (int64_t l = l0; l < l1; l++) panel[i * step + l] = src[l * ld + i];                        \
-            }                                                                                                       \
-    }
-TRANSPOSE(float)
-TRANSPOSE(double)
+static int is_own(const fl_packer *p, const char *block) { return block >= p->first && block < p->end; }
 
-static void transpose(int dtype, void *panel, int64_t to, int64_t step, const void *src, int64_t from, int64_t ld,
-                      int64_t lanes, int64_t k)
+/* Fills a block from strips of rows of weights. */
+static void pack_strips(const fl_packer *p, char *to, const fl_pack_strip *strip, int count, int64_t wide, int64_t ld,
+                        int64_t k)
 {
-    if (dtype == FL_F64)
-        transpose_double((double *)panel + to, step, (const double *)src + from, ld, lanes, k);
-    else
-        transpose_float((float *)panel + to, step, (const float *)src + from, ld, lanes, k);
+    int64_t lanes = 0, cut = 0;
+    for (int i = 0; i < count; i++) {
+        lanes += strip[i].lanes;
+        cut |= strip[i].lanes % p->real->width;
+    }
+    const fl_pack_args args = {.strip = strip, .count = count, .whole = !cut && lanes == wide, .stream = p->stream,
+                               .ld = ld, .k = k, .to = to, .wide = wide};
+    p->real->pack_rows(&args);
 }
 
-void fl_pack_gates(int dtype, void *panel, const void *src, int64_t gate_stride, int64_t ld,
+void fl_pack_gates(const fl_packer *p, const void *panel, const void *src, int64_t gate_stride, int64_t ld,
                    const fl_gate_layout *layout, int64_t k)
 {
     const int64_t hidden = layout->hidden, size = (int64_t)layout->units * layout->width;
+    fl_pack_strip strip[FL_PANEL_VECTORS];
     for (int64_t unit = 0; unit < hidden; unit += size) {
         const fl_gate_place at = fl_gate_place_of(layout, unit);
-        for (int64_t gate = 0; gate < layout->gates; gate++)
-            transpose(dtype, panel, at.first * k + gate * at.apart, at.wide, src, (gate * gate_stride + unit) * ld, ld,
-                      least(size, hidden - unit), k);
+        char *to = (char *)panel + at.first * k * p->unit;
+        if (!is_own(p, to)) continue;
+        for (int gate = 0; gate < layout->gates; gate++)
+            strip[gate] = (fl_pack_strip){(const char *)src + (gate * gate_stride + unit) * ld * p->unit,
+                                          least(size, hidden - unit), gate * at.apart};
+        pack_strips(p, to, strip, layout->gates, at.wide, ld, k);
     }
 }
 
-/* Where column `column` of a plain panel of `columns` columns and k rows starts, and its stride. */
-static int64_t plain_column(int64_t column, int64_t columns, int64_t k, int64_t width, int64_t *stride)
+void fl_pack_rows(const fl_packer *p, const void *panel, const fl_piece *piece, int count, int64_t col0, int64_t k,
+                  int64_t ld)
 {
-    const int64_t block = FL_PANEL_VECTORS * width, first = column / block * block;
-    const int64_t left = fl_plain_columns(columns, width) - first;
-    *stride = left < block ? left : block;
-    return first * k + column - first;
-}
-
-void fl_pack_back(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t columns, int64_t ld,
-                  int64_t width)
-{
-    const size_t unit = dtype == FL_F64 ? sizeof(double) : sizeof(float);
-    const int64_t block = FL_PANEL_VECTORS * width;
-    int64_t k = 0, stride;
-    for (int i = 0; i < count; i++) k += piece[i].rows;
-    for (int64_t column = 0; column < columns; column += block) {
-        char *to = (char *)panel + plain_column(column, columns, k, width, &stride) * unit;
-        const size_t bytes = least(block, columns - column) * unit;
-        for (int i = 0; i < count; i++) {
-            const char *from = (const char *)piece[i].data + (col0 + column) * unit;
-            for (int64_t row = 0; row < piece[i].rows; row++, to += stride * unit)
-                memcpy(to, from + row * ld * unit, bytes);
-        }
-    }
-}
-
-void fl_pack_rows(int dtype, void *panel, const fl_piece *piece, int count, int64_t col0, int64_t k, int64_t ld,
-                  int64_t width)
-{
-    const int64_t block = FL_PANEL_VECTORS * width;
-    int64_t columns = 0, column = 0, stride;
+    const int64_t width = p->real->width, block = FL_PANEL_VECTORS * width;
+    fl_pack_strip strip[FL_SIDES];
+    int64_t columns = 0, row = 0; /* the next row of the piece `from` */
+    int from = 0;
     for (int i = 0; i < count; i++) columns += piece[i].rows;
-    for (int i = 0; i < count; i++)
-        for (int64_t row = 0, lanes; row < piece[i].rows; row += lanes, column += lanes) {
-            lanes = least(block - column % block, piece[i].rows - row);
-            const int64_t to = plain_column(column, columns, k, width, &stride);
-            transpose(dtype, panel, to, stride, piece[i].data, row * ld + col0, ld, lanes, k);
+    for (int64_t column = 0; column < columns; column += block) {
+        const int64_t lanes = least(block, columns - column);
+        int strips = 0;
+        for (int64_t at = 0; at < lanes; strips++) {
+            const int64_t n = least(lanes - at, piece[from].rows - row);
+            strip[strips] = (fl_pack_strip){(const char *)piece[from].data + (row * ld + col0) * p->unit, n, at};
+            at += n;
+            row += n;
+            if (row < piece[from].rows) continue;
+            row = 0;
+            from++;
         }
+        char *to = (char *)panel + column * k * p->unit;
+        if (is_own(p, to)) pack_strips(p, to, strip, strips, fl_plain_columns(lanes, width), ld, k);
+    }
+}
+
+/* Some rows at a time of all blocks, so that a row of weights is read from one end to the other. */
+void fl_pack_back(const fl_packer *p, const void *panel, const fl_piece *piece, int count, int64_t col0,
+                  int64_t columns, int64_t ld)
+{
+    enum { ROWS = 16 };
+    const int64_t width = p->real->width, block = FL_PANEL_VECTORS * width;
+    int64_t k = 0, first = 0;
+    for (int i = 0; i < count; i++) k += piece[i].rows;
+    for (int i = 0; i < count; first += piece[i++].rows)
+        for (int64_t row = 0; row < piece[i].rows; row += ROWS)
+            for (int64_t column = 0; column < columns; column += block) {
+                char *to = (char *)panel + column * k * p->unit;
+                if (!is_own(p, to)) continue;
+                const int64_t lanes = least(block, columns - column), wide = fl_plain_columns(lanes, width);
+                const char *from = (const char *)piece[i].data + (row * ld + col0 + column) * p->unit;
+                const fl_pack_strip strip = {from, lanes, 0};
+                const fl_pack_args args = {.strip = &strip, .count = 1, .stream = p->stream, .ld = ld,
+                                           .k = least(ROWS, piece[i].rows - row), .wide = wide,
+                                           .to = to + (first + row) * wide * p->unit};
+                p->real->pack_columns(&args);
+            }
+}
+
+void fl_pack_copy(const fl_packer *p, const void *to, const void *from, int64_t n)
+{
+    if (is_own(p, to)) memcpy((void *)to, from, (size_t)(n * p->unit));
+}
+
+void fl_pack_zeros(const fl_packer *p, const void *to, int64_t n)
+{
+    if (is_own(p, to)) memset((void *)to, 0, (size_t)(n * p->unit));
 }
 
 void fl_pack_bias(int dtype, void *bias, void *bias_h, const void *bias_ih, const void *bias_hh, int64_t gate_stride,
@@ -136,4 +152,59 @@ void fl_pack_bias(int dtype, void *bias, void *bias_h, const void *bias_ih, cons
             put(dtype, bias, to, gate < layout->joint ? x + h : x);
             if (gate >= layout->joint) put(dtype, bias_h, to, h);
         }
+}
+
+/* --- threads */
+
+enum {
+    SMALL = 1 << 16,   /* bytes that take less time to pack than a thread to wake, on any machine */
+    STREAMED = 1 << 23 /* bytes from which on the first panel is no longer in a cache when the last one is packed */
+};
+
+/* Packing reads and writes every byte.  What is compared: the time of one thread, and that of n with waking them. */
+static int threads_for(double bytes, int limit)
+{
+    fl_machine m;
+    fl_machine_get(&m);
+    double least_ns = 2 * bytes / m.shared_bytes_per_ns;
+    if (least_ns <= 2 * m.wake_ns) return 1; /* half of it is saved at most by the second thread */
+    const int most = (int)least(fl_team_limit(limit), (int64_t)m.cores);
+    int best = 1;
+    for (int n = 2; n <= most; n++) {
+        const double start = m.wake_ns + m.wake_each_ns * (n - 2), together = m.shared_bytes_per_ns * n;
+        const double rate = together < m.shared_bytes_per_ns_all ? together : m.shared_bytes_per_ns_all;
+        const double ns = start + 2 * bytes / rate;
+        if (ns < least_ns) best = n;
+        if (ns < least_ns) least_ns = ns;
+    }
+    return best;
+}
+
+int fl_pack_threads(size_t bytes, int limit) { return bytes < SMALL ? 1 : threads_for((double)bytes, limit); }
+
+typedef struct fl_pack_call {
+    const fl_pack_work *work;
+    int stream;
+} fl_pack_call;
+
+static void pack_worker(int worker, int workers, void *arg)
+{
+    const fl_pack_call *call = arg;
+    const fl_pack_work *w = call->work;
+    const int64_t bytes = (int64_t)w->bytes;
+    const fl_packer packer = {.real = w->real, .unit = w->unit, .stream = call->stream,
+                              .first = w->memory + fl_share(bytes, worker, workers),
+                              .end = w->memory + fl_share(bytes, worker + 1, workers)};
+    w->fn(&packer, w->arg);
+    if (call->stream) atomic_thread_fence(memory_order_seq_cst); /* what went past the caches, before others read it */
+}
+
+void fl_pack_run(const fl_pack_work *work, int threads)
+{
+    fl_pack_call call = {work, work->bytes >= STREAMED};
+    const int n = fl_pack_threads(work->bytes, threads);
+    if (n > 1)
+        fl_team_run(n, pack_worker, &call);
+    else
+        pack_worker(0, 1, &call);
 }

@@ -267,6 +267,7 @@ static void V(blend_grad)(const fl_blend_grad_args *b)
     }
 }
 
+#include "pack.inc.h"
 #include "probe.inc.h"
 
 static const fl_real_kernels V(kernels) = {
@@ -305,6 +306,8 @@ static const fl_real_kernels V(kernels) = {
     .mul = V(mul_arrays),
     .blend = V(blend),
     .blend_grad = V(blend_grad),
+    .pack_rows = V(pack_rows),
+    .pack_columns = V(pack_columns),
     .probe_fma = V(probe_fma),
     .probe_read = V(probe_read),
 };

@@ -7,6 +7,9 @@
  * file, and without one all of them run. */
 #define _GNU_SOURCE
 #include <limits.h>
+#if defined(__linux__)
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #ifdef _OPENMP
 #include <omp.h>
@@ -25,6 +28,7 @@
 #include "c_engine_one_row.inc.h"
 #include "c_engine_processor.inc.h"
 #include "c_engine_stream.inc.h"
+#include "c_engine_pack.inc.h"
 
 /* I, H, P, T, B: single units, cut vectors, hoisted products (I >= 16, B < 6), several chunks (T*B > 512), tiles of
  * all heights (B 4, 8, 9, 13) */
@@ -327,7 +331,8 @@ static const struct {
     const char *name;
     void (*run)(int quick);
 } parts[] = {{"grid", part_grid},       {"gradients", part_gradients}, {"family", test_family}, {"errors", part_errors},
-             {"numbers", part_numbers}, {"threads", part_threads},     {"teams", test_teams}};
+             {"numbers", part_numbers}, {"threads", part_threads},     {"teams", test_teams},
+             {"packing", test_packing}};
 enum { PARTS = sizeof parts / sizeof parts[0] };
 
 /* 1: the name of a part */

@@ -104,8 +104,8 @@ ALLOWED = {
     "keras_graphs": set(),
     "keras_layers": {"layers", "network", "onnx_orders"},
     "keras_models": {
-        "files", "keras_files", "keras_graphs", "keras_layers", "last", "module", "network", "read_files", "sequential",
-        "wrappers",
+        "files", "keras_files", "keras_graphs", "keras_layers", "last", "module", "network", "params", "read_files",
+        "sequential", "wrappers",
     },
     "onnx_around": {"onnx_nodes", "onnx_wire"},
     "onnx_build": set(),
@@ -130,7 +130,7 @@ ALLOWED = {
     },
     "torch_contents": {"torch_pickle"},
     "torch_files": {"read_files", "safetensors_read", "torch_contents", "torch_pickle"},
-    "torch_models": {"files", "layers", "module", "network", "read_files", "sequential", "torch_states"},
+    "torch_models": {"files", "layers", "module", "network", "params", "read_files", "sequential", "torch_states"},
     "torch_pickle": set(),
     "torch_states": {"layers", "module", "params", "read_files", "safetensors_read", "torch_contents", "torch_files"},
     # fastlstm/onnx/, for those who import it

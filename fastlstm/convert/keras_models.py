@@ -20,6 +20,7 @@ import numpy as np
 from ..files import not_finite
 from ..last import Last
 from ..module import hollow
+from ..params import check_flag
 from ..read_files import as_source, refusals, steady
 from ..sequential import Sequential, at_end
 from ..wrappers import Bidirectional, Reverse
@@ -298,7 +299,7 @@ def _model(file, path):
     return model, found
 
 
-def from_keras(path):
+def from_keras(path, *, pack=False):
     """The model here that computes what a model computes that Keras saved; nothing in the file is executed.
 
     path: a ``.keras`` or ``.h5`` file of ``model.save(path)``, of Keras 2 or 3 (tf.keras, tf_keras too), for a
@@ -310,7 +311,8 @@ def from_keras(path):
     In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
     follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
     told below, but for files of the disk (``open``). TypeError for anything else, and for text mode; what ``read``
-    raises comes as it is.
+    raises comes as it is. pack: True packs the weights as well (`Module.pack`), which takes their memory once more, so
+    that the first call is not the slow one.
 
     Masks are not computed: where Keras would (Masking, mask_zero) a UserWarning names the layer. Pad rows at their end
     and pass ``lengths=``; results within the lengths are then Keras's, those beyond may differ. A stateful layer is
@@ -324,9 +326,9 @@ def from_keras(path):
     has nothing to do with the file's bytes, come as they are. Memory stays within about twice the size of the file, 30
     times that of its description, of 16 MB at most, and 10 kB for each layer.
     """
-    path = as_source(path)
+    path, pack = as_source(path), check_flag("pack", pack)
     with refusals(path), steady(path) as handle:
         model, found = _model(read_file(handle), path)
     for kind, words in found:
         warnings.warn(words, kind, stacklevel=2)
-    return model
+    return model.pack() if pack else model

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..params import not_finite
+from ..params import check_flag, not_finite
 from ..read_files import FileFormatError, as_source, excerpt, refusals, steady
 from .onnx_around import rest
 from .onnx_layers import INPUTS, OUTPUTS, WEIGHTS, check_opset, check_shapes, layer, recipe, target_type
@@ -336,7 +336,7 @@ def _refusal(path, found, refused):
     return FileFormatError(f"{path}: {words}")
 
 
-def from_onnx(path, names=None):
+def from_onnx(path, names=None, *, pack=False):
     """The recurrent layers of an ONNX file by name, with copies of their weights; the package onnx is not needed.
 
     path: a model with nodes LSTM, GRU, RNN of ONNX's own operators, opset 7 to 28, in its main graph or in branches and
@@ -346,6 +346,8 @@ def from_onnx(path, names=None):
     widened to float32, and where types differ all become the widest. They may lie in other files of the model's folder
     (external data).
     names: the nodes to read, a list; None for all. `fastlstm inspect` lists them.
+    pack: True packs the weights as well (`Module.pack`), which takes their memory once more, so that the first call is
+    not the slow one.
 
     In the place of the path the file's contents (bytes, bytearray, memoryview) are taken, or a binary file object: what
     follows from its present position is the file, and it is left open, at its end. Both are in memory beside what is
@@ -376,10 +378,12 @@ def from_onnx(path, names=None):
         wrong = [type(name).__name__ for name in names if not isinstance(name, str)]
         if wrong:
             raise TypeError(f"names must be a list of names of nodes, got one with {wrong[0]}")
-    path = as_source(path)
+    path, pack = as_source(path), check_flag("pack", pack)
     found, refused, told, _ = read_onnx(path, names)
     if refused:
         raise _refusal(path, found, refused)
     for words in told:
         warnings.warn(words, RuntimeWarning, stacklevel=2)
+    for one in found.values() if pack else ():
+        one.pack()
     return found

@@ -20,6 +20,7 @@ from ..files import warn_if_not_finite
 from ..layers import GRU, LSTM, RNN
 from ..module import hollow
 from ..network import Embedding, Linear
+from ..params import check_flag
 from ..read_files import as_source, is_source
 from ..sequential import Sequential
 from .torch_states import fill, layer_of, layer_of_file
@@ -180,7 +181,9 @@ def _is_file(source):
     return is_source(source) and not is_module and not isinstance(source, Mapping)
 
 
-def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, nonlinearity=None):
+def from_torch(
+    source, prefix="", *, key=None, batch_first=None, dropout=None, nonlinearity=None, pack=False
+):
     """The model here that computes what a torch model computes, with copies of its weights.
 
     source: one of
@@ -201,7 +204,8 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
     prefix: where the layer is in a larger model, "encoder.lstm" or "encoder.lstm."; key: the name of the state dict or
     module in a checkpoint that holds several things, "state_dict" or "net.enc", as of `read_torch`. batch_first,
     dropout, nonlinearity ("tanh" or "relu", of an RNN): what a state dict does not tell; by default what a module that
-    was saved whole tells, else as those of the classes here.
+    was saved whole tells, else as those of the classes here. pack: True packs the weights as well (`Module.pack`), so
+    that the first call is not the slow one.
 
     Returns a `Module` of the same dtype, weights equal to the bit, `training` as of each part.
     Raises TypeError that names place and class of anything else, of what has options that change its results
@@ -211,6 +215,7 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
     """
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be a string, got {type(prefix).__name__}")
+    pack = check_flag("pack", pack)
     options = {"batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity}
     told = "from_torch"
     if _is_file(source):
@@ -228,7 +233,7 @@ def from_torch(source, prefix="", *, key=None, batch_first=None, dropout=None, n
             raise ValueError(f"from_torch: {', '.join(given)} cannot be given with a module, which has its own")
         model = _from_module(source, prefix)
     warn_if_not_finite(told, model._named_weights())
-    return model
+    return model.pack() if pack else model
 
 
 # ---- to torch ---------------------------------------------------------------------------------------------------

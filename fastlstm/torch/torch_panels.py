@@ -32,11 +32,11 @@ class Packed:
     """A model packed from weights of one moment, and what tells whether they are still the same.
 
     spec, shapes: of the stack; weights: name -> tensor of the spec's dtype on the CPU. trainable: with what backward
-    needs. trusts: go by addresses and version counters, not by values. rooms: those of the models before it. Raises
-    RuntimeError for another shape.
+    needs. trusts: go by addresses and version counters, not by values. rooms: those of the models before it. threads:
+    as many may pack; 0: the package-wide setting. Raises RuntimeError for another shape.
     """
 
-    def __init__(self, spec, shapes, weights, trainable, trusts, rooms):
+    def __init__(self, spec, shapes, weights, trainable, trusts, rooms, threads=0):
         for name, expected in shapes.items():
             if weights[name].shape != expected:
                 raise RuntimeError(f"{name} has shape {tuple(weights[name].shape)}, expected {expected}")
@@ -47,7 +47,7 @@ class Packed:
         # Not copied where stamps are trusted: as long as a tensor is held, no other can be at its address.
         self._held = [w.detach() if self._stamps else _copied(w) for w in weights.values()]
         arrays = (w.contiguous().numpy(force=True) for w in self._held)
-        self.model = pack(spec, dict(zip(weights, arrays, strict=True)), trainable, rooms=rooms)
+        self.model = pack(spec, dict(zip(weights, arrays, strict=True)), trainable, rooms=rooms, threads=threads)
         self._bytes = [(w.dtype, w.numel(), w.data_ptr(), w.nbytes) for w in self._held]
 
     def holds(self, weights):
@@ -79,7 +79,7 @@ class Panels:
     def pack(self, spec, shapes, weights, trainable, trusts, threads):
         """The weights, packed; see `Packed`."""
         settle(threads)
-        self._packed = packed = Packed(spec, shapes, weights, trainable, trusts, self._rooms)
+        self._packed = packed = Packed(spec, shapes, weights, trainable, trusts, self._rooms, threads or 0)
         return packed
 
     def __reduce__(self):

@@ -48,6 +48,41 @@ FL_INLINE void V(store)(real *p, vec a) { FL_OP(storeu)(p, a); }
 FL_INLINE vec V(load_n)(const real *p, int n) { return FL_OP(maskload)(p, FL_FIRST(n)); }
 FL_INLINE void V(store_n)(real *p, vec a, int n) { FL_OP(maskstore)(p, FL_FIRST(n), a); }
 
+FL_INLINE void V(stream)(real *p, vec a) { FL_OP(stream)(p, a); }
+#if FL_BITS == 32
+FL_INLINE void V(transpose)(vec *row)
+{
+    vec a[8], b[8]; /* pairs of rows, then fours of them: their lanes in turn */
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+        b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xEE);
+        b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+        b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; i++) {
+        row[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        row[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+#else
+FL_INLINE void V(transpose)(vec *row)
+{
+    vec a[4];
+    for (int i = 0; i < 4; i += 2) {
+        a[i] = _mm256_unpacklo_pd(row[i], row[i + 1]);
+        a[i + 1] = _mm256_unpackhi_pd(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 2; i++) {
+        row[i] = _mm256_permute2f128_pd(a[i], a[i + 2], 0x20);
+        row[i + 2] = _mm256_permute2f128_pd(a[i], a[i + 2], 0x31);
+    }
+}
+#endif
+
 FL_INLINE vec V(add)(vec a, vec b) { return FL_OP(add)(a, b); }
 FL_INLINE vec V(sub)(vec a, vec b) { return FL_OP(sub)(a, b); }
 FL_INLINE vec V(mul)(vec a, vec b) { return FL_OP(mul)(a, b); }

@@ -50,6 +50,52 @@ FL_INLINE mask V(first)(int n) { return (mask)((1u << n) - 1u); }
 FL_INLINE vec V(load_n)(const real *p, int n) { return FL_OP(maskz_loadu)(V(first)(n), p); }
 FL_INLINE void V(store_n)(real *p, vec a, int n) { FL_OP(mask_storeu)(p, V(first)(n), a); }
 
+FL_INLINE void V(stream)(real *p, vec a) { FL_OP(stream)(p, a); }
+#if FL_BITS == 32
+FL_INLINE void V(transpose)(vec *row)
+{
+    vec a[16]; /* pairs of rows, then fours in `row`, eights in `a`: their lanes in turn */
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_ps(row[i], row[i + 1]);
+        a[i + 1] = _mm512_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        row[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+        row[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xEE);
+        row[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+        row[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; i++)
+        for (int half = 0; half < 16; half += 8) {
+            a[half + i] = _mm512_shuffle_f32x4(row[half + i], row[half + i + 4], 0x88);
+            a[half + i + 4] = _mm512_shuffle_f32x4(row[half + i], row[half + i + 4], 0xDD);
+        }
+    for (int i = 0; i < 8; i++) {
+        row[i] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0x88);
+        row[i + 8] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0xDD);
+    }
+}
+#else
+FL_INLINE void V(transpose)(vec *row)
+{
+    vec a[8];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm512_unpacklo_pd(row[i], row[i + 1]);
+        a[i + 1] = _mm512_unpackhi_pd(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 2; i++)
+        for (int half = 0; half < 8; half += 4) {
+            row[half + i] = _mm512_shuffle_f64x2(a[half + i], a[half + i + 2], 0x88);
+            row[half + i + 2] = _mm512_shuffle_f64x2(a[half + i], a[half + i + 2], 0xDD);
+        }
+    for (int i = 0; i < 4; i++) {
+        a[i] = _mm512_shuffle_f64x2(row[i], row[i + 4], 0x88);
+        a[i + 4] = _mm512_shuffle_f64x2(row[i], row[i + 4], 0xDD);
+    }
+    for (int i = 0; i < 8; i++) row[i] = a[i];
+}
+#endif
+
 FL_INLINE vec V(add)(vec a, vec b) { return FL_OP(add)(a, b); }
 FL_INLINE vec V(sub)(vec a, vec b) { return FL_OP(sub)(a, b); }
 FL_INLINE vec V(mul)(vec a, vec b) { return FL_OP(mul)(a, b); }

@@ -60,6 +60,29 @@ FL_INLINE void V(store_n)(real *p, vec a, int n)
     memcpy(p, lane, (size_t)n * sizeof(real));
 }
 
+FL_INLINE void V(stream)(real *p, vec a) { V(store)(p, a); }
+#if FL_BITS == 32
+FL_INLINE void V(transpose)(vec *row)
+{
+    float64x2_t a[4];
+    for (int i = 0; i < 4; i += 2) {
+        a[i] = vreinterpretq_f64_f32(vtrn1q_f32(row[i], row[i + 1]));
+        a[i + 1] = vreinterpretq_f64_f32(vtrn2q_f32(row[i], row[i + 1]));
+    }
+    for (int i = 0; i < 2; i++) {
+        row[i] = vreinterpretq_f32_f64(vtrn1q_f64(a[i], a[i + 2]));
+        row[i + 2] = vreinterpretq_f32_f64(vtrn2q_f64(a[i], a[i + 2]));
+    }
+}
+#else
+FL_INLINE void V(transpose)(vec *row)
+{
+    const vec first = vtrn1q_f64(row[0], row[1]);
+    row[1] = vtrn2q_f64(row[0], row[1]);
+    row[0] = first;
+}
+#endif
+
 FL_INLINE vec V(add)(vec a, vec b) { return FL_OP(vadd)(a, b); }
 FL_INLINE vec V(sub)(vec a, vec b) { return FL_OP(vsub)(a, b); }
 FL_INLINE vec V(mul)(vec a, vec b) { return FL_OP(vmul)(a, b); }

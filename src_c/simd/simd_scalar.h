@@ -18,6 +18,9 @@
  *   load(p) store(p, a)   FL_W elements, any alignment
  *   load_n store_n        the first n lanes only, 0 <= n <= FL_W: memory past p[n - 1] is never touched;
  *                         load_n puts 0 in the other lanes
+ *   stream(p, a)          store whose target is a whole vector's alignment and is not read soon: past the caches, where
+ *                         the set can; others see it after a fence
+ *   transpose(row)        lane i of row[j] becomes lane j of row[i], for FL_W vectors
  *   add sub mul div       IEEE, rounded to nearest
  *   fma(a, b, c)          a * b + c, one rounding
  *   fnma(a, b, c)         c - a * b, one rounding
@@ -94,6 +97,9 @@ FL_INLINE void V(store_n)(real *p, vec a, int n)
 {
     if (n > 0) *p = a;
 }
+
+FL_INLINE void V(stream)(real *p, vec a) { *p = a; }
+FL_INLINE void V(transpose)(vec *row) { (void)row; }
 
 FL_INLINE vec V(add)(vec a, vec b) { return a + b; }
 FL_INLINE vec V(sub)(vec a, vec b) { return a - b; }

@@ -4,6 +4,9 @@
  * vector v of block b holds gate v of hidden units b*W .. b*W+W-1; in a plain panel it holds columns
  * (b*FL_PANEL_VECTORS + v)*W ... . The products do not know the difference.
  *
+ * A block of FL_PANEL_VECTORS vectors is cut into runs of `run_vectors`, [block][run][k][vector of the run][lane], so
+ * that a tile which takes only some of its vectors at a time reads memory in order.  A narrower block is one run.
+ *
  * The last block has only as many vectors as it needs.  In a gate panel its gates then lie closer than W lanes: with 4
  * gates and W = 16, four units left over fill one vector (lanes 0-3 gate 0, 4-7 gate 1, ...) and not four quarters.
  * A cell of one gate has four vectors of units in a block instead of four gates.
@@ -234,6 +237,7 @@ typedef struct fl_pack_args {
 
 typedef struct fl_real_kernels {
     int width; /* W, lanes of a vector */
+    int run_vectors;
     void (*product)(const fl_product_args *);
     void (*step[FL_BODY_COUNT])(const fl_step_args *);
     int ahead_rows; /* 0: none of step_ahead is there */

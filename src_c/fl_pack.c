@@ -54,9 +54,31 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int is_own(const fl_packer *p, const char *block) { return block >= p->first && block < p->end; }
 
-/* Fills a block from strips of rows of weights. */
-static void pack_strips(const fl_packer *p, char *to, const fl_pack_strip *strip, int count, int64_t wide, int64_t ld,
-                        int64_t k)
+/* Columns of a run of a block that has so many. */
+static int64_t run_columns(const fl_packer *p, int64_t wide)
+{
+    const int64_t width = p->real->width;
+    return wide == FL_PANEL_VECTORS * width ? p->real->run_vectors * width : wide;
+}
+
+/* The parts of strips that lie in columns [first, first + run) of their block; returns how many there are. */
+static int strips_within(const fl_pack_strip *strip, int count, int64_t first, int64_t run, int64_t row_bytes,
+                         fl_pack_strip *to)
+{
+    int n = 0;
+    for (int i = 0; i < count; i++) {
+        const int64_t begin = strip[i].at > first ? strip[i].at : first;
+        const int64_t end = least(strip[i].at + strip[i].lanes, first + run);
+        if (begin < end)
+            to[n++] = (fl_pack_strip){(const char *)strip[i].from + (begin - strip[i].at) * row_bytes, end - begin,
+                                      begin - first};
+    }
+    return n;
+}
+
+/* Fills a run from strips of rows of weights. */
+static void pack_run(const fl_packer *p, char *to, const fl_pack_strip *strip, int count, int64_t wide, int64_t ld,
+                     int64_t k)
 {
     int64_t lanes = 0, cut = 0;
     for (int i = 0; i < count; i++) {
@@ -66,6 +88,22 @@ static void pack_strips(const fl_packer *p, char *to, const fl_pack_strip *strip
     const fl_pack_args args = {.strip = strip, .count = count, .whole = !cut && lanes == wide, .stream = p->stream,
                                .ld = ld, .k = k, .to = to, .wide = wide};
     p->real->pack_rows(&args);
+}
+
+/* Fills a block, run by run. */
+static void pack_strips(const fl_packer *p, char *to, const fl_pack_strip *strip, int count, int64_t wide, int64_t ld,
+                        int64_t k)
+{
+    const int64_t run = run_columns(p, wide);
+    fl_pack_strip within[FL_SIDES];
+    if (run == wide) {
+        pack_run(p, to, strip, count, wide, ld, k);
+        return;
+    }
+    for (int64_t first = 0; first < wide; first += run) {
+        const int n = strips_within(strip, count, first, run, ld * p->unit, within);
+        pack_run(p, to + first * k * p->unit, within, n, run, ld, k);
+    }
 }
 
 void fl_pack_gates(const fl_packer *p, const void *panel, const void *src, int64_t gate_stride, int64_t ld,
@@ -123,12 +161,15 @@ void fl_pack_back(const fl_packer *p, const void *panel, const fl_piece *piece, 
                 char *to = (char *)panel + column * k * p->unit;
                 if (!is_own(p, to)) continue;
                 const int64_t lanes = least(block, columns - column), wide = fl_plain_columns(lanes, width);
+                const int64_t run = run_columns(p, wide);
                 const char *from = (const char *)piece[i].data + (row * ld + col0 + column) * p->unit;
-                const fl_pack_strip strip = {from, lanes, 0};
-                const fl_pack_args args = {.strip = &strip, .count = 1, .stream = p->stream, .ld = ld,
-                                           .k = least(ROWS, piece[i].rows - row), .wide = wide,
-                                           .to = to + (first + row) * wide * p->unit};
-                p->real->pack_columns(&args);
+                for (int64_t at = 0; at < wide; at += run) {
+                    const fl_pack_strip strip = {from + at * p->unit, least(run, lanes - at), 0};
+                    const fl_pack_args args = {.strip = &strip, .count = 1, .stream = p->stream, .ld = ld,
+                                               .k = least(ROWS, piece[i].rows - row), .wide = run,
+                                               .to = to + (at * k + (first + row) * run) * p->unit};
+                    p->real->pack_columns(&args);
+                }
             }
 }
 

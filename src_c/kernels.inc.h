@@ -272,6 +272,7 @@ static void V(blend_grad)(const fl_blend_grad_args *b)
 
 static const fl_real_kernels V(kernels) = {
     .width = FL_W,
+    .run_vectors = FL_RUN_VECTORS,
     .product = V(product),
     .ahead_rows = FL_AHEAD_ROWS,
 #define FL_ROW_BODY(ID, name) .row[FL_BODY_##ID - FL_BODY_COUNT] = V(name##_row),

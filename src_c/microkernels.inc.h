@@ -60,35 +60,39 @@ FL_INLINE void V(link)(vec *acc, const int mr, const int sums, const real *const
     }
 }
 
+/* Vectors of a run, for a block of nv: see fl_kernels.h. */
+FL_INLINE int V(run_of)(const int nv) { return nv == FL_PANEL_VECTORS ? FL_RUN_VECTORS : nv; }
+
 /* mr rows, nb neighbouring blocks of nv vectors each, and after them a last block of nt vectors (0: none) */
 FL_INLINE void V(accumulate)(vec *acc, const int mr, const int nb, const int nv, const int nt, const fl_segment *s)
 {
-    const int all = nb * nv + nt;
-    const int64_t next_block = s->k * nv * FL_W;
+    const int all = nb * nv + nt, run = V(run_of)(nv);
+    const int64_t next_run = s->k * run * FL_W;
     const real *panel = (const real *)s->panel;
-    const real *last = panel + nb * next_block;
+    const real *last = panel + nb * nv / run * next_run;
     const real *a[FL_MR], *w[12];
     FL_UNROLL
     for (int m = 0; m < mr; m++) a[m] = (const real *)s->a[m];
     const int64_t k = s->k;
-    for (int64_t i = 0; i < k; i++, panel += nv * FL_W, last += nt * FL_W) {
+    for (int64_t i = 0; i < k; i++, panel += run * FL_W, last += nt * FL_W) {
         FL_UNROLL
         for (int v = 0; v < all; v++)
-            w[v] = v < nb * nv ? panel + v / nv * next_block + v % nv * FL_W : last + (v - nb * nv) * FL_W;
+            w[v] = v < nb * nv ? panel + v / run * next_run + v % run * FL_W : last + (v - nb * nv) * FL_W;
         V(link)(acc, mr, all, a, i, w);
     }
 }
 
-/* mr rows and vectors [from, from + some) of a block of nv */
+/* mr rows and vectors [from, from + some) of a block of nv, which lie in one of its runs */
 FL_INLINE void V(accumulate_some)(vec *acc, const int mr, const int nv, const int from, const int some,
                                   const fl_segment *s)
 {
-    const real *panel = (const real *)s->panel + from * FL_W;
+    const int run = V(run_of)(nv);
+    const real *panel = (const real *)s->panel + (from / run * run * s->k + from % run) * FL_W;
     const real *a[FL_MR], *w[4];
     FL_UNROLL
     for (int m = 0; m < mr; m++) a[m] = (const real *)s->a[m];
     const int64_t k = s->k;
-    for (int64_t i = 0; i < k; i++, panel += nv * FL_W) {
+    for (int64_t i = 0; i < k; i++, panel += run * FL_W) {
         FL_UNROLL
         for (int v = 0; v < some; v++) w[v] = panel + v * FL_W;
         V(link)(acc, mr, some, a, i, w);

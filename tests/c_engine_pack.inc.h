@@ -25,7 +25,10 @@ static packing begin_packing(int dtype, int64_t columns, int64_t k)
 static void expect_at(const packing *p, int64_t first, int64_t wide, int64_t lane, int64_t rows, int64_t k,
                       const char *from)
 {
-    memcpy(p->expected + (first * rows + k * wide + lane) * p->unit, from, (size_t)p->unit);
+    const int64_t whole = FL_PANEL_VECTORS * p->real->width, run = wide == whole ? p->real->run_vectors * p->real->width
+                                                                                : wide;
+    const int64_t at = (first + lane / run * run) * rows + k * run + lane % run;
+    memcpy(p->expected + at * p->unit, from, (size_t)p->unit);
 }
 
 /* Whole, in the shares of `workers`, within the caches and past them: the same bytes, and none left as it was. */

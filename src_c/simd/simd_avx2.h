@@ -3,6 +3,7 @@
 #undef FL_ACCUMULATORS
 #undef FL_REGISTERS
 #undef FL_TILE_HEIGHTS
+#undef FL_RUN_VECTORS
 #undef FL_AVOIDED_HEIGHT
 #undef FL_PAIR_ROWS
 #undef FL_AHEAD_ROWS
@@ -11,6 +12,7 @@
 #define FL_REGISTERS 16
 #define FL_ACCUMULATORS 12 /* and 4 registers for operands: 3 rows x 4 vectors, 4 x 3 or 6 x 2 */
 #define FL_TILE_HEIGHTS 6, 6, 4, 6
+#define FL_RUN_VECTORS 2
 #define FL_AVOIDED_HEIGHT 4 /* in passes of two vectors: 8 chains, which an fma of 5 cycles keeps waiting */
 #define FL_PAIR_ROWS 1 /* more than one row of two blocks would not fit */
 #define FL_AHEAD_ROWS 0

@@ -3,6 +3,7 @@
 #undef FL_ACCUMULATORS
 #undef FL_REGISTERS
 #undef FL_TILE_HEIGHTS
+#undef FL_RUN_VECTORS
 #undef FL_AVOIDED_HEIGHT
 #undef FL_PAIR_ROWS
 #undef FL_AHEAD_ROWS
@@ -10,6 +11,7 @@
 #define FL_REGISTERS 32
 #define FL_ACCUMULATORS 24
 #define FL_TILE_HEIGHTS 6, 6, 6, 6
+#define FL_RUN_VECTORS FL_PANEL_VECTORS
 #define FL_AVOIDED_HEIGHT 0
 #define FL_MR 6        /* 6 rows x 4 gates + 4 weight vectors + 1 vector of inputs: 29 of 32 registers */
 #define FL_PAIR_ROWS 3 /* up to 3 rows x 8 vectors + 3 inputs + 1 weight vector */

@@ -11,6 +11,7 @@
  *   FL_ACCUMULATORS       vectors of sums that leave room in the registers for their operands
  *   FL_TILE_HEIGHTS       rows of the tallest tile of a block of 1, 2, 3 and 4 vectors, at most FL_MR.  A tile of more
  *                         sums than FL_ACCUMULATORS takes its vectors in passes; all passes are equally wide
+ *   FL_RUN_VECTORS        vectors of a full block that lie beside each other for each k: those of one pass
  *   FL_AVOIDED_HEIGHT     rows of a tile with too few independent sums for the multipliers; 0: there is none
  *   FL_PAIR_ROWS          up to so many rows take two blocks at a time
  *   FL_AHEAD_ROWS         rows of ahead.inc.h; 0: too few registers, or of no use there
@@ -44,6 +45,7 @@
 #undef FL_ACCUMULATORS
 #undef FL_REGISTERS
 #undef FL_TILE_HEIGHTS
+#undef FL_RUN_VECTORS
 #undef FL_AVOIDED_HEIGHT
 #undef FL_PAIR_ROWS
 #undef FL_AHEAD_ROWS
@@ -53,6 +55,7 @@
 #define FL_REGISTERS 32
 #define FL_ACCUMULATORS 16
 #define FL_TILE_HEIGHTS 4, 4, 4, 4
+#define FL_RUN_VECTORS FL_PANEL_VECTORS
 #define FL_AVOIDED_HEIGHT 0
 #define FL_PAIR_ROWS 1 /* more than one row of two blocks would not fit */
 #define FL_AHEAD_ROWS 0

@@ -108,8 +108,8 @@ static void V(ahead_visit)(const fl_step_args *s, const fl_ahead_args *a, int64_
 
 /* One step of one row with its input product in `pre`, and a share of the products of `a`.  Blocks that make no full
  * tile (a narrow last block and the full one before it) are done the usual way, theirs of `a` in the last share. */
-FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, const V(cell_shape) shape, V(cell_fn) lanes,
-                            V(cell_fn) cut)
+FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, const V(cell_shape) shape, V(cell_fn) begin,
+                            V(cell_fn) end, V(cell_fn) cut)
 {
     const int narrow = V(narrow_of)(s, shape);
     const int64_t blocks = s->block1 - s->block0;
@@ -125,10 +125,11 @@ FL_INLINE void V(ahead_any)(const fl_step_args *s, const fl_ahead_args *a, const
             init = tile;
         }
         V(ahead_visit)(s, a, block, a->share * full + i, shape.vectors, init, tile);
-        V(eat)(s, g, tile, x_part, 0, shape, lanes, cut);
+        V(eat_begin)(s, g, tile, x_part, 0, shape, begin, cut);
+        V(eat_end)(s, g, tile, 0, shape, end);
     }
     if (!narrow) return;
-    V(step_tile)(s, (V(group)){s->block0 + full, (int)others - 1, narrow}, 0, 1, shape, lanes, cut);
+    V(step_tile)(s, (V(group)){s->block0 + full, (int)others - 1, narrow}, 0, 1, shape, begin, end, cut);
     if (a->share < FL_AHEAD_ROWS - 1) return;
     const fl_product_args rest = {
         .rows = FL_AHEAD_ROWS,

@@ -85,8 +85,8 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
 #if FL_AHEAD_ROWS
 #define FL_AHEAD_CASE(name, number, fewest, gates, apart, units)                                                     \
     if ((number) >= (fewest) && (number) <= (gates) && ((fewest) == (gates) || s->count == (number)))                \
-        V(ahead_any)(s, a, FL_SHAPE_OF((number) <= (gates) ? (number) : 1, apart, units), V(name##_whole),           \
-                     V(name##_cut));
+        V(ahead_any)(s, a, FL_SHAPE_OF((number) <= (gates) ? (number) : 1, apart, units), V(name##_begin),            \
+                     V(name##_end), V(name##_cut));
 /* three gates, four, or one in four vectors: enough for the row's own chains */
 #define FL_AHEAD_1(name, fewest, gates, apart, units)                                                                \
     static void V(name##_step_ahead)(const fl_step_args *s, const fl_ahead_args *a)                                  \
@@ -107,30 +107,46 @@ FL_INLINE void V(cell_grad_any)(const fl_cell_grad_args *s,
 #define FL_ONE_ROW_1(name, gates, apart, units)                                                                      \
     static void V(name##_one_row)(const fl_one_row_args *a)                                                          \
     {                                                                                                                \
-        V(one_row_any)(a, FL_SHAPE_OF(gates, apart, units), V(name##_whole), V(name##_cut));                         \
+        V(one_row_any)(a, FL_SHAPE_OF(gates, apart, units), V(name##_begin), V(name##_end), V(name##_cut));          \
     }
 #define FL_ONE_ROW_0(name, gates, apart, units)
 #define FL_ONE_ROW_IF_1(name) V(name##_one_row)
 #define FL_ONE_ROW_IF_0(name) NULL
-/* Bodies with options are called, once for a vector of units: that costs little, and copies of them would fill every
- * loop.  The plain ones are inlined. */
-#define FL_WHOLE_0 static FL_NOINLINE
-#define FL_WHOLE_1 FL_INLINE
-#define FL_STEP_CASE(name, number, fewest, gates, apart, units)                                                      \
-    if ((number) >= (fewest) && (number) <= (gates) && ((fewest) == (gates) || s->count == (number)))                \
-        V(step_any)(s, FL_SHAPE_OF((number) <= (gates) ? (number) : 1, apart, units), V(name##_whole), V(name##_cut));
-#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone)                                           \
-    FL_WHOLE_##inlined void V(name##_whole)(const fl_step_args *s, const real *tile, const real *x_part, int gap,    \
-                                            int64_t row, int64_t unit, int n)                                        \
+/* Bodies with options are called, once for a vector of units, and have one phase: that costs little, and copies of them
+ * would fill every loop.  The plain ones are inlined, in two phases. */
+#define FL_PHASE(qualifiers, phase)                                                                                  \
+    qualifiers void V(phase)(const fl_step_args *s, real *tile, const real *x_part, int gap, int64_t row,            \
+                             int64_t unit, int n)
+#define FL_PHASES_1(name)                                                                                            \
+    FL_PHASE(FL_INLINE, name##_begin)                                                                                \
+    {                                                                                                                \
+        (void)n;                                                                                                     \
+        V(name##_begin_lanes)(s, tile, x_part, gap, row, unit, FL_W);                                                \
+    }                                                                                                                \
+    FL_PHASE(FL_INLINE, name##_end)                                                                                  \
+    {                                                                                                                \
+        (void)n;                                                                                                     \
+        V(name##_end_lanes)(s, tile, x_part, gap, row, unit, FL_W);                                                  \
+    }                                                                                                                \
+    FL_PHASE(static FL_NOINLINE, name##_cut)                                                                         \
+    {                                                                                                                \
+        V(name##_begin_lanes)(s, tile, x_part, gap, row, unit, n);                                                   \
+        V(name##_end_lanes)(s, tile, x_part, gap, row, unit, n);                                                     \
+    }
+#define FL_PHASES_0(name)                                                                                            \
+    FL_PHASE(static FL_NOINLINE, name##_begin)                                                                       \
     {                                                                                                                \
         (void)n;                                                                                                     \
         V(name##_forward_lanes)(s, tile, x_part, gap, row, unit, FL_W);                                              \
     }                                                                                                                \
-    static FL_NOINLINE void V(name##_cut)(const fl_step_args *s, const real *tile, const real *x_part, int gap,      \
-                                          int64_t row, int64_t unit, int n)                                          \
-    {                                                                                                                \
-        V(name##_forward_lanes)(s, tile, x_part, gap, row, unit, n);                                                 \
-    }                                                                                                                \
+    FL_PHASE(FL_INLINE, name##_end) { (void)s, (void)tile, (void)x_part, (void)gap, (void)row, (void)unit, (void)n; }\
+    FL_PHASE(static FL_NOINLINE, name##_cut) { V(name##_forward_lanes)(s, tile, x_part, gap, row, unit, n); }
+#define FL_STEP_CASE(name, number, fewest, gates, apart, units)                                                      \
+    if ((number) >= (fewest) && (number) <= (gates) && ((fewest) == (gates) || s->count == (number)))                \
+        V(step_any)(s, FL_SHAPE_OF((number) <= (gates) ? (number) : 1, apart, units), V(name##_begin),               \
+                    V(name##_end), V(name##_cut));
+#define FL_BODY_ROW(ID, name, fewest, gates, apart, units, inlined, alone)                                           \
+    FL_PHASES_##inlined(name)                                                                                        \
     FL_AHEAD_##alone(name, fewest, gates, apart, units)                                                              \
     FL_ONE_ROW_##inlined(name, gates, apart, units)                                                                  \
     static void V(name##_step)(const fl_step_args *s)                                                                \
@@ -323,5 +339,6 @@ static const fl_real_kernels V(kernels) = {
 #undef FL_ONE_ROW_IF_1
 #undef FL_SHAPE_OF
 #undef FL_STEP_CASE
-#undef FL_WHOLE_0
-#undef FL_WHOLE_1
+#undef FL_PHASE
+#undef FL_PHASES_0
+#undef FL_PHASES_1

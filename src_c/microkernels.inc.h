@@ -34,8 +34,8 @@ typedef struct fl_tile {
 } fl_tile;
 #endif
 
-/* One link of all chains: `sums` vectors of weights for each of mr rows.  Of both, inputs and weights, one kind waits in
- * registers until the other has passed: the inputs, where registers suffice. */
+/* One link of all chains: `sums` vectors of weights for each of mr rows.  Either the inputs or the weights wait in
+ * registers until the others have passed: the inputs, where registers suffice. */
 FL_INLINE void V(link)(vec *acc, const int mr, const int sums, const real *const *a, int64_t i, const real *const *w)
 {
     vec wait[FL_MR > 4 ? FL_MR : 4];

@@ -66,13 +66,15 @@ static fl_one_row_sums V(one_row_sums)(int vectors, int full, int last)
     return sums[vectors - 3][full][last];
 }
 
-FL_INLINE void V(one_row_any)(const fl_one_row_args *a, const V(cell_shape) shape, V(cell_fn) lanes, V(cell_fn) cut)
+FL_INLINE void V(one_row_any)(const fl_one_row_args *a, const V(cell_shape) shape, V(cell_fn) begin, V(cell_fn) end,
+                              V(cell_fn) cut)
 {
     _Alignas(64) real tile[V(ONE_ROW_VECTORS) * FL_W], x_tile[V(ONE_ROW_VECTORS) * FL_W];
     const fl_one_row *f = a->layer;
     const void *x = a->x, *h = a->h;
     void *c = a->c, *out = a->y;
     const int64_t groups = f->groups;
+    const V(group) all = {0, (int)f->full, f->narrow};
     fl_step_args s; /* what a plain body reads of it: to clear all would take as long as a small cell */
     s.hidden = f->hidden;
     s.h = &h;
@@ -88,12 +90,14 @@ FL_INLINE void V(one_row_any)(const fl_one_row_args *a, const V(cell_shape) shap
                 const int64_t at = g->first * shape.vectors * FL_W;
                 g->sums(g, x, h, tile + at, x_tile + at);
             }
-            V(eat)(&s, (V(group)){0, (int)f->full, f->narrow}, tile, x_tile, 0, shape, lanes, cut);
+            V(eat_begin)(&s, all, tile, x_tile, 0, shape, begin, cut);
+            V(eat_end)(&s, all, tile, 0, shape, end);
         } else {
             for (int64_t i = 0; i < groups; i++) {
                 const fl_one_row_group *g = &f->group[a->backward_sweep ? groups - 1 - i : i];
                 g->sums(g, x, h, tile, x_tile);
-                V(eat)(&s, (V(group)){g->first, g->full, g->last}, tile, x_tile, 0, shape, lanes, cut);
+                V(eat_begin)(&s, (V(group)){g->first, g->full, g->last}, tile, x_tile, 0, shape, begin, cut);
+                V(eat_end)(&s, (V(group)){g->first, g->full, g->last}, tile, 0, shape, end);
             }
         }
         h = out;

@@ -4,22 +4,32 @@
  *   h = (1 - z) * n + z * h_prev
  */
 
-FL_INLINE void V(gru_forward_lanes)(const fl_step_args *s, const real *tile, const real *x_part, int apart, int64_t row,
-                                    int64_t unit, const int lanes)
+/* The first phase leaves the sum for n in the place of r, and z in its own. */
+FL_INLINE void V(gru_begin_lanes)(const fl_step_args *s, real *tile, const real *x_part, int apart, int64_t row,
+                                  int64_t unit, const int lanes)
 {
     const vec r = V(v_sigmoid)(V(gate)(tile, 0, apart, lanes));
     const vec z = V(v_sigmoid)(V(gate)(tile, 1, apart, lanes));
     const vec hn = V(gate)(tile, 2, apart, lanes);
-    const vec n = V(v_tanh)(V(fma)(r, hn, V(gate)(x_part, 2, apart, lanes)));
-    const vec h_prev = V(load_n)((const real *)s->h[row] + unit, lanes);
-    V(store_n)((real *)s->h_out[row] + unit, V(fma)(z, V(sub)(h_prev, n), n), lanes);
+    const vec sum = V(fma)(r, hn, V(gate)(x_part, 2, apart, lanes));
     if (s->gates) {
         real *gates = (real *)s->gates[row] + unit;
         V(store_n)(gates, r, lanes);
         V(store_n)(gates + s->hidden, z, lanes);
-        V(store_n)(gates + 2 * s->hidden, n, lanes);
         V(store_n)(gates + 3 * s->hidden, hn, lanes);
     }
+    V(keep)(tile, 0, apart, sum, lanes);
+    V(keep)(tile, 1, apart, z, lanes);
+}
+
+FL_INLINE void V(gru_end_lanes)(const fl_step_args *s, real *tile, const real *x_part, int apart, int64_t row,
+                                int64_t unit, const int lanes)
+{
+    (void)x_part;
+    const vec n = V(v_tanh)(V(gate)(tile, 0, apart, lanes)), z = V(gate)(tile, 1, apart, lanes);
+    const vec h_prev = V(load_n)((const real *)s->h[row] + unit, lanes);
+    V(store_n)((real *)s->h_out[row] + unit, V(fma)(z, V(sub)(h_prev, n), n), lanes);
+    if (s->gates) V(store_n)((real *)s->gates[row] + unit + 2 * s->hidden, n, lanes);
 }
 
 /*   dn = dh * (1-z) * (1-n^2)        dhn = dn * r         order of the gradients: hn r z n

@@ -5,9 +5,10 @@
  *   h = o * tanh(c)
  */
 
-/* n lanes of units [unit, unit + n) of one row; n is the constant FL_W for every block but a cut last one */
-FL_INLINE void V(lstm_forward_lanes)(const fl_step_args *s, const real *tile, const real *x_part, int apart,
-                                     int64_t row, int64_t unit, const int n)
+/* n lanes of units [unit, unit + n) of one row; n is the constant FL_W for every block but a cut last one.  The first
+ * phase leaves c in the place of the first gate, and o in its own. */
+FL_INLINE void V(lstm_begin_lanes)(const fl_step_args *s, real *tile, const real *x_part, int apart, int64_t row,
+                                   int64_t unit, const int n)
 {
     (void)x_part;
     const vec i = V(v_sigmoid)(V(gate)(tile, 0, apart, n));
@@ -16,9 +17,7 @@ FL_INLINE void V(lstm_forward_lanes)(const fl_step_args *s, const real *tile, co
     const vec o = V(v_sigmoid)(V(gate)(tile, 3, apart, n));
     const vec c_prev = V(load_n)((const real *)s->c_prev[row] + unit, n);
     const vec c = V(fma)(f, c_prev, V(mul)(i, g));
-    const vec h = V(mul)(o, V(v_tanh)(c));
     V(store_n)((real *)s->c[row] + unit, c, n);
-    V(store_n)((real *)s->h_out[row] + unit, h, n);
     if (s->gates) {
         real *gates = (real *)s->gates[row] + unit;
         V(store_n)(gates, i, n);
@@ -26,6 +25,16 @@ FL_INLINE void V(lstm_forward_lanes)(const fl_step_args *s, const real *tile, co
         V(store_n)(gates + 2 * s->hidden, g, n);
         V(store_n)(gates + 3 * s->hidden, o, n);
     }
+    V(keep)(tile, 0, apart, c, n);
+    V(keep)(tile, 3, apart, o, n);
+}
+
+FL_INLINE void V(lstm_end_lanes)(const fl_step_args *s, real *tile, const real *x_part, int apart, int64_t row,
+                                 int64_t unit, const int n)
+{
+    (void)x_part;
+    const vec c = V(gate)(tile, 0, apart, n), o = V(gate)(tile, 3, apart, n);
+    V(store_n)((real *)s->h_out[row] + unit, V(mul)(o, V(v_tanh)(c)), n);
 }
 
 /*   dh = dL/dh (all of it)      tc = tanh(c)

@@ -46,9 +46,20 @@ FL_INLINE vec V(set1)(real x) { return FL_OP(set1)(x); }
 FL_INLINE vec V(zero)(void) { return FL_OP(setzero)(); }
 FL_INLINE vec V(load)(const real *p) { return FL_OP(loadu)(p); }
 FL_INLINE void V(store)(real *p, vec a) { FL_OP(storeu)(p, a); }
-/* Lanes that are masked off are not accessed, so they cannot fault. */
-FL_INLINE vec V(load_n)(const real *p, int n) { return FL_OP(maskload)(p, FL_FIRST(n)); }
-FL_INLINE void V(store_n)(real *p, vec a, int n) { FL_OP(maskstore)(p, FL_FIRST(n), a); }
+/* Lanes that are masked off are not accessed, so they cannot fault.  Whole vectors go without a mask: a masked store is
+ * slow on some processors, and what it wrote cannot be loaded again before it has reached the cache. */
+#define FL_IS_WHOLE(n) (__builtin_constant_p(n) && (n) == FL_W)
+FL_INLINE vec V(load_n)(const real *p, int n)
+{
+    return FL_IS_WHOLE(n) ? FL_OP(loadu)(p) : FL_OP(maskload)(p, FL_FIRST(n));
+}
+FL_INLINE void V(store_n)(real *p, vec a, int n)
+{
+    if (FL_IS_WHOLE(n))
+        FL_OP(storeu)(p, a);
+    else
+        FL_OP(maskstore)(p, FL_FIRST(n), a);
+}
 
 FL_INLINE void V(stream)(real *p, vec a) { FL_OP(stream)(p, a); }
 #if FL_BITS == 32
@@ -113,3 +124,4 @@ FL_INLINE vec V(pow2)(vec n) { return V(pow2_of)(V(add)(n, V(set1)(FL_POW2_BIAS)
 #undef FL_SIGN
 #undef FL_MANTISSA_BITS
 #undef FL_FIRST
+#undef FL_IS_WHOLE

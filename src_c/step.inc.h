@@ -23,9 +23,9 @@ typedef void (*V(cell_fn))(const fl_step_args *, real *tile, const real *x_part,
  * three functions: `begin` and `end` for whole vectors, and `cut` for fewer lanes, which is called, because copies of
  * it in the loops would only make them longer.  (As members of the structure they would not be inlined under -Og.)
  *
- * A cell is computed in two phases: `begin` leaves in the tile what `end` needs, which gets no x_part.  All units and rows of a tile pass the
- * first phase before any enters the second, since what is computed in one of them depends on a long chain (a sigmoid,
- * the new c, its tanh), and a processor looks ahead over only one or two vectors of units. */
+ * A cell is computed in two phases: `begin` leaves in the tile what `end` needs, which gets no x_part.  All units and
+ * rows of a tile pass the first phase before any enters the second, since what is computed in one of them depends on a
+ * long chain (a sigmoid, the new c, its tanh), and a processor looks ahead over only one or two vectors of units. */
 typedef struct V(cell_shape) {
     int gates, joint, vectors, units;
 } V(cell_shape);

@@ -106,6 +106,87 @@ static void test_cache_places(void)
     release("cache places");
 }
 
+/* Every part of every layer, one after the other, each at a multiple of 64 bytes, up to the end of the cache. */
+static void check_cache_parts(const fl_model *m, int64_t T, int64_t B, int flags)
+{
+    const fl_cache_layout layout = fl_cache_layout_of(m, T, B, flags);
+    const int layers = m->spec.num_layers, directions = m->spec.directions;
+    const int64_t outputs = m->recurrent * directions;
+    fl_arena arena = {0};
+    for (int l = 0; l < layers; l++) {
+        fl_cache_offsets at = {0};
+        for (int d = 0; d < directions; d++) {
+            at = fl_cache_at(&layout, l, d);
+            check(at.gates == arena.used, "gates of layer %d, direction %d", l, d);
+            fl_arena_take3(&arena, T, B, m->kept, m->unit);
+            check(at.c == arena.used, "c of layer %d, direction %d", l, d);
+            fl_arena_take3(&arena, T, B, m->cells, m->unit);
+            check(at.x == arena.used, "x of layer %d, direction %d", l, d);
+            if (flags & FL_CACHE_MASK_X) fl_arena_take3(&arena, T, B, fl_layer_inputs(&m->spec, l), m->unit);
+        }
+        if (l == layers - 1) {
+            check(at.y == SIZE_MAX && at.input == SIZE_MAX, "y of the last layer");
+            break;
+        }
+        check(at.y == arena.used, "y of layer %d", l);
+        fl_arena_take3(&arena, T, B, outputs, m->unit);
+        check(at.input == (flags & FL_CACHE_DROPOUT ? arena.used : at.y), "what layer %d reads", l + 1);
+        if (flags & FL_CACHE_DROPOUT) fl_arena_take3(&arena, T, B, outputs, m->unit);
+    }
+    check(layout.total == arena.used && fl_cache_bytes(m, T, B, flags) == arena.used, "bytes of a cache");
+}
+
+static void test_cache_parts(void)
+{
+    for (int layers = 1; layers <= 3; layers++)
+        for (int directions = 1; directions <= 2; directions++) {
+            const problem p = make(FL_F32, layers, directions, (int[]){3, 5, 0, 4, 2}, 0);
+            fl_model *m = model_of(&p);
+            for (int flags = 0; flags <= (FL_CACHE_DROPOUT | FL_CACHE_MASK_X); flags++) {
+                if (flags & ~(FL_CACHE_DROPOUT | FL_CACHE_MASK_X)) continue;
+                check_cache_parts(m, 7, 3, flags);
+                check_cache_parts(m, 0, 3, flags);
+            }
+            fl_model_free(m);
+        }
+    release("parts of a cache");
+}
+
+/* --- padding: zero however y lies, and what lies between its rows is left alone --------------------------------- */
+
+static void test_padding_of(const problem *p, const fl_model *m, fl_sequence y, int64_t size, int threads, int cached)
+{
+    const result dense = forward(p, m, 1, cached);
+    result other = prepare(p, m, threads, cached);
+    float *data = take((size_t)size * sizeof *data), *expected = take((size_t)size * sizeof *data);
+    for (int64_t i = 0; i < size; i++) data[i] = expected[i] = 0.5f;
+    for (int64_t t = 0; t < p->T; t++)
+        for (int64_t b = 0; b < p->B; b++)
+            memcpy(expected + t * y.step + b * y.row, (float *)dense.y + (t * p->B + b) * p->out,
+                   (size_t)p->out * sizeof *data);
+    other.call.y = (fl_sequence){data, y.step, y.row};
+    check(fl_forward(m, &other.call) == FL_OK, "padding, a call");
+    same_bits(expected, data, (size_t)size * sizeof *data, "padding", p->name);
+    if (cached) same_bits(dense.cache, other.cache, fl_cache_bytes(m, p->T, p->B, 0), "padding, cache", p->name);
+}
+
+static void test_padding(void)
+{
+    for (int directions = 1; directions <= 2; directions++) {
+        const problem p = make(FL_F32, 2, directions, (int[]){3, 16, 0, 9, 7}, LENGTHS);
+        fl_model *m = model_of(&p);
+        const int64_t T = p.T, B = p.B, out = p.out, wide = out + 5;
+        const fl_sequence layouts[] = {{NULL, B * out, out}, {NULL, out, T * out}, {NULL, B * wide, wide},
+                                       {NULL, wide, T * wide}};
+        for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
+            for (int cached = 0; cached <= 1; cached++)
+                for (int threads = 1; threads <= 3; threads += 2)
+                    test_padding_of(&p, m, layouts[i], T * B * wide, threads, cached);
+        fl_model_free(m);
+        release("padding");
+    }
+}
+
 /* --- overlap: refused, or the bits of a call without ------------------------------------------------------------ */
 
 typedef enum verdict { REFUSED, SAME } verdict;
@@ -341,6 +422,8 @@ static void test_memory(void)
 {
     test_sizes();
     test_cache_places();
+    test_cache_parts();
+    test_padding();
     test_overlap_of_sequences();
     test_overlap_of_states();
     test_overlap_of_gradients();

@@ -18,7 +18,7 @@ from fastlstm import _core, machine
 
 SOURCE = Path(__file__).resolve().parent.parent / "src_c" / "fl_internal.h"
 STRIP = int(re.search(r"#define FL_STRIP_ROWS (\d+)", SOURCE.read_text(encoding="utf-8"))[1])
-LISTS = 22  # pointers that a worker needs for a row, at most, when no products are made ahead
+LISTS = 23  # pointers that a worker needs for a row, at most, when no products are made ahead
 EVERYTHING = Case(T=4, B=2 * STRIP + STRIP // 2, I=17, H=19, layers=2, lengths="ragged", reset=True)
 CELLS = (  # of family.SOME, one for each way to run a step
     "lstm", "all clips", "norm gates, coupled", "gru, reset before", "depth gated, peepholes", "clockwork 1 2 3",

@@ -1,6 +1,6 @@
 /* Weights into one block of a panel: see fl_pack_args. */
 
-enum { V(PACK_TILE) = 128 / sizeof(real) }; /* elements of a row of weights at a time: two cache lines */
+enum { V(PACK_LINE) = 64 / sizeof(real) }; /* elements of a cache line */
 #if defined(__GNUC__) || defined(__clang__)
 #define FL_READ_SOON(p) __builtin_prefetch(p, 0, 0)
 #else
@@ -40,11 +40,7 @@ FL_INLINE void V(pack_tile)(const fl_pack_args *p, int64_t k0, int64_t n, real *
         for (int64_t lane = 0; lane < strip->lanes; lane += FL_W) {
             const int64_t rows = strip->lanes - lane < FL_W ? strip->lanes - lane : FL_W;
             const real *from = (const real *)strip->from + lane * p->ld + k0;
-            if (p->stream && n == V(PACK_TILE) && k0 + 2 * n <= p->k)
-                for (int64_t j = 0; j < rows; j++) {
-                    FL_READ_SOON(from + j * p->ld + n);
-                    FL_READ_SOON(from + j * p->ld + n + n / 2);
-                }
+            for (int64_t j = 0; p->stream && k0 + 2 * n <= p->k && j < rows; j++) FL_READ_SOON(from + j * p->ld + n);
             V(pack_group)(from, p->ld, (int)rows, n, to + strip->at + lane, step);
         }
     }
@@ -53,11 +49,11 @@ FL_INLINE void V(pack_tile)(const fl_pack_args *p, int64_t k0, int64_t n, real *
 /* Through memory that stays in the first cache, with room for what a last group writes too much. */
 static FL_NOINLINE void V(pack_by_way)(const fl_pack_args *p)
 {
-    _Alignas(64) real room[V(PACK_TILE) * (FL_PANEL_VECTORS + 1) * FL_W];
-    const int64_t step = p->wide + FL_W, most = p->k < V(PACK_TILE) ? p->k : V(PACK_TILE);
+    _Alignas(64) real room[V(PACK_LINE) * (FL_PANEL_VECTORS + 1) * FL_W];
+    const int64_t step = p->wide + FL_W, most = p->k < V(PACK_LINE) ? p->k : V(PACK_LINE);
     if (!p->whole) memset(room, 0, (size_t)(most * step) * sizeof(real)); /* lanes that no strip has */
-    for (int64_t k0 = 0; k0 < p->k; k0 += V(PACK_TILE)) {
-        const int64_t n = p->k - k0 < V(PACK_TILE) ? p->k - k0 : V(PACK_TILE);
+    for (int64_t k0 = 0; k0 < p->k; k0 += V(PACK_LINE)) {
+        const int64_t n = p->k - k0 < V(PACK_LINE) ? p->k - k0 : V(PACK_LINE);
         real *to = (real *)p->to + k0 * p->wide;
         V(pack_tile)(p, k0, n, room, step);
         for (int64_t i = 0; i < n; i++)
@@ -93,8 +89,9 @@ static void V(pack_rows)(const fl_pack_args *p)
         V(pack_by_way)(p);
         return;
     }
-    for (int64_t k0 = 0; k0 < p->k; k0 += V(PACK_TILE)) {
-        const int64_t n = p->k - k0 < V(PACK_TILE) ? p->k - k0 : V(PACK_TILE);
+    enum { TILE = 2 * V(PACK_LINE) };
+    for (int64_t k0 = 0; k0 < p->k; k0 += TILE) {
+        const int64_t n = p->k - k0 < TILE ? p->k - k0 : TILE;
         V(pack_tile)(p, k0, n, (real *)p->to + k0 * p->wide, p->wide);
     }
 }

@@ -384,6 +384,6 @@ def from_onnx(path, names=None, *, pack=False):
         raise _refusal(path, found, refused)
     for words in told:
         warnings.warn(words, RuntimeWarning, stacklevel=2)
-    for one in found.values() if pack else ():
-        one.pack()
+    for found_one in found.values() if pack else ():
+        found_one.pack()
     return found

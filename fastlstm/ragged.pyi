@@ -34,7 +34,7 @@ class Chain:
     models: list[_core.Model]
     def __init__(
         self, spec: Spec, weights: list[dict[str, _Array]], backward: bool = False, zoneout_h: float = 0.0,
-        zoneout_c: float = 0.0,
+        zoneout_c: float = 0.0, threads: int = 0,
     ) -> None: ...
     @property
     def own_bias_hh(self) -> bool: ...

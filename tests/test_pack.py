@@ -136,6 +136,26 @@ def test_backward_is_a_bool(model):
     assert model.pack() is model
 
 
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_no_more_threads_pack_than_a_call_may_use(threads, monkeypatch):
+    given = []
+
+    class Model(_core.Model):
+        def __init__(self, *args, **kwargs):
+            given.append(args[12])
+
+    class Dense(_core.Dense):
+        def __init__(self, *args, **kwargs):
+            given.append(args[3] if len(args) > 3 else kwargs["threads"])
+
+    monkeypatch.setattr(_core, "Model", Model)
+    monkeypatch.setattr(_core, "Dense", Dense)
+    for model in (fl.LSTM(I, H), fl.LSTM(I, [H, 4], num_layers=2), fl.Linear(I, H)):
+        model.set_num_threads(threads)
+        model.pack(backward=True)
+    assert given == [threads or 0] * 5
+
+
 # ---- readers ----------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ class Packed:
     model: _core.Model | Chain
     def __init__(
         self, spec: Spec, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, torch.Tensor], trainable: bool,
-        trusts: bool, rooms: _core.Rooms,
+        trusts: bool, rooms: _core.Rooms, threads: int = 0,
     ) -> None: ...
     def holds(self, weights: Collection[torch.Tensor]) -> bool: ...
 
